@@ -1,0 +1,1 @@
+//! What the image itself configures: install configuration, kernel arguments, prepare-root.

@@ -1,0 +1,1 @@
+//! What firmware starts, taken from the image.

@@ -1,0 +1,235 @@
+//! The contents of regular files, each in one range of an unnamed spool file.
+//!
+//! ```text
+//! spool   |content at 0     |pad|content at 8192|pad| …      ranges begin at multiples of 4096
+//! ```
+//!
+//! The order of contents in the spool depends on threads; nothing that is written to a disk may depend on it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+/// Ranges begin at multiples of this, so that the kernel can share or move whole pages.
+const ALIGNMENT: u64 = 4096;
+
+/// Names a content: its place in the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentId(u64);
+
+/// The bytes of a regular file: where they are and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its name in the store.
+    pub id: ContentId,
+    /// Bytes.
+    pub size: u64,
+    /// The ranges that hold data, ascending, not touching; everything else is a hole and reads as zero. `None`: all of it.
+    pub data: Option<Arc<[Range<u64>]>>,
+}
+
+impl Content {
+    /// The content of an empty file; needs no store.
+    pub const EMPTY: Self = Self { id: ContentId(0), size: 0, data: None };
+
+    /// The ranges that hold data.
+    pub fn data_ranges(&self) -> Vec<Range<u64>> {
+        match &self.data {
+            Some(ranges) => ranges.to_vec(),
+            None if self.size == 0 => Vec::new(),
+            None => std::iter::once(0..self.size).collect(),
+        }
+    }
+}
+
+/// File contents, each once. Shared by reference: writers and readers work at the same time.
+#[derive(Debug)]
+pub struct ContentStore {
+    spool: File,
+    end: AtomicU64,
+}
+
+impl ContentStore {
+    /// A new store in an unnamed file of `directory`, gone when the store is dropped or the process dies.
+    pub fn create_in(directory: &Path) -> Result<Self> {
+        let spool = tempfile::tempfile_in(directory)
+            .with_context(|| format!("creating a spool in {}", directory.display()))?;
+        Ok(Self { spool, end: AtomicU64::new(0) })
+    }
+
+    /// Takes exactly `size` bytes from `reader`.
+    pub fn insert(&self, reader: &mut dyn Read, size: u64) -> Result<Content> {
+        let mut writer = self.writer(size);
+        let copied = io::copy(&mut reader.take(size), &mut writer)?;
+        ensure!(copied == size, "unexpected end of stream: {copied} of {size} bytes");
+        writer.finish()
+    }
+
+    /// Takes bytes that are in memory already.
+    pub fn insert_bytes(&self, bytes: &[u8]) -> Result<Content> {
+        let mut writer = self.writer(bytes.len() as u64);
+        writer.write_all(bytes).context("writing to the spool")?;
+        writer.finish()
+    }
+
+    /// A writer for a content of `size` bytes, some of which may be skipped as holes.
+    pub fn writer(&self, size: u64) -> ContentWriter<'_> {
+        let room = size.div_ceil(ALIGNMENT) * ALIGNMENT;
+        let start = self.end.fetch_add(room, Ordering::Relaxed);
+        ContentWriter { store: self, start, size, position: 0, data: Vec::new() }
+    }
+
+    /// Reads all of `buffer` from `offset` on; `offset + buffer.len()` must be inside the content.
+    pub fn read_exact_at(&self, id: ContentId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.spool.read_at(&mut buffer[done..], id.0 + offset + done as u64) {
+                // A hole at the spool's end was never written: it reads as zero.
+                Ok(0) => {
+                    buffer[done..].fill(0);
+                    break;
+                }
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader over all of a content.
+    pub fn reader<'a>(&'a self, content: &Content) -> ContentReader<'a> {
+        ContentReader { store: self, id: content.id, position: 0, size: content.size }
+    }
+
+    /// All of a content in memory; for the small files that configure things.
+    pub fn bytes(&self, content: &Content) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(content.size)?];
+        self.read_exact_at(content.id, 0, &mut bytes).context("reading the spool")?;
+        Ok(bytes)
+    }
+
+    /// The spool file and the offset of a content in it, for `copy_file_range`.
+    pub fn place(&self, id: ContentId) -> (&File, u64) {
+        (&self.spool, id.0)
+    }
+}
+
+/// Fills a content from front to back.
+#[derive(Debug)]
+pub struct ContentWriter<'a> {
+    store: &'a ContentStore,
+    start: u64,
+    size: u64,
+    position: u64,
+    data: Vec<Range<u64>>,
+}
+
+impl ContentWriter<'_> {
+    /// Leaves a hole of `count` bytes.
+    pub fn skip(&mut self, count: u64) {
+        self.position += count;
+    }
+
+    /// The finished content. Fails if not exactly as many bytes came as were promised.
+    pub fn finish(self) -> Result<Content> {
+        ensure!(
+            self.position == self.size,
+            "unexpected end of stream: {} of {} bytes",
+            self.position,
+            self.size
+        );
+        let whole = self.size == 0 || (self.data.len() == 1 && self.data[0] == (0..self.size));
+        let data = if whole { None } else { Some(self.data.into()) };
+        Ok(Content { id: ContentId(self.start), size: self.size, data })
+    }
+}
+
+impl Write for ContentWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let end = self.position + bytes.len() as u64;
+        if end > self.size {
+            return Err(io::Error::other("more bytes than were promised"));
+        }
+        self.store.spool.write_all_at(bytes, self.start + self.position)?;
+        match self.data.last_mut() {
+            Some(last) if last.end == self.position => last.end = end,
+            _ if bytes.is_empty() => {}
+            _ => self.data.push(self.position..end),
+        }
+        self.position = end;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads a content from front to back.
+#[derive(Debug)]
+pub struct ContentReader<'a> {
+    store: &'a ContentStore,
+    id: ContentId,
+    position: u64,
+    size: u64,
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        let count = buffer.len().min(left);
+        self.store.read_exact_at(self.id, self.position, &mut buffer[..count])?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> ContentStore {
+        ContentStore::create_in(&std::env::temp_dir()).unwrap()
+    }
+
+    #[test]
+    fn contents_come_back_whole() {
+        let store = store();
+        let one = store.insert_bytes(b"one").unwrap();
+        let big: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let two = store.insert(&mut &big[..], big.len() as u64).unwrap();
+        assert_eq!(store.bytes(&one).unwrap(), b"one");
+        assert_eq!(store.bytes(&two).unwrap(), big);
+        assert_eq!(two.data, None);
+        let mut read = Vec::new();
+        store.reader(&two).read_to_end(&mut read).unwrap();
+        assert_eq!(read, big);
+    }
+
+    #[test]
+    fn holes_read_as_zero_and_are_remembered() {
+        let store = store();
+        let mut writer = store.writer(10_000);
+        writer.skip(4096);
+        writer.write_all(b"data").unwrap();
+        writer.skip(10_000 - 4100);
+        let content = writer.finish().unwrap();
+        assert_eq!(content.data.as_deref(), Some(&[4096..4100][..]));
+        let bytes = store.bytes(&content).unwrap();
+        assert_eq!(&bytes[4096..4100], b"data");
+        assert!(bytes[4100..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_short_stream_is_an_error() {
+        assert!(store().insert(&mut &b"abc"[..], 4).is_err());
+        assert!(store().writer(1).write_all(b"ab").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! composefs images: EROFS with every content elsewhere.

@@ -1,0 +1,1 @@
+//! ext4, written whole: `Layout::of` decides, `emit` makes bytes.

@@ -1,0 +1,31 @@
+//! bootpress: a bootc container image goes in, disks that boot come out.
+//!
+//! Start reading at [`pipeline`]: it is the whole program on one screen. The nouns it works on are [`tree`], [`content`] and
+//! [`sparse`]; the rules about who may use whom are in `tests/architecture.rs`, and the map is in the README.
+
+pub mod pipeline;
+pub mod report;
+pub mod request;
+
+// Vocabulary: used by all, uses nothing but itself.
+pub mod architecture;
+pub mod content;
+pub mod error;
+pub mod identity;
+pub mod image;
+pub mod layer;
+pub mod progress;
+pub mod sparse;
+pub mod tree;
+
+// Stages: each uses the vocabulary, none uses another.
+pub mod bootc;
+pub mod bootloader;
+pub mod filesystem;
+pub mod oci;
+pub mod ostree;
+pub mod output;
+pub mod selinux;
+
+// Joining.
+pub mod disk;

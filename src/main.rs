@@ -1,0 +1,3 @@
+//! The command `bootpress`.
+
+fn main() {}

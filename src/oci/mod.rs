@@ -1,0 +1,1 @@
+//! Container image → layers: finding, verifying and unpacking OCI images.

@@ -1,0 +1,1 @@
+//! Layers → ostree repository and deployment, as a tree.

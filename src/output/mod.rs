@@ -1,0 +1,1 @@
+//! SparseMap → disk file: raw, qcow2.

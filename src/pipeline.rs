@@ -1,0 +1,1 @@
+//! The pipeline, top to bottom. Each step uses only what the steps above made.

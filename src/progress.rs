@@ -1,0 +1,150 @@
+//! What the engine announces while it works; somebody else draws it.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A part of the work that takes long enough to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Reading blobs from a registry.
+    Fetch,
+    /// Decompressing, verifying and reading layers.
+    Unpack,
+    /// Hashing objects and building the installed system.
+    Deploy,
+    /// Deciding what goes where on the disk.
+    LayOut,
+    /// Writing the disk files.
+    Write,
+}
+
+impl Stage {
+    /// All stages in the order in which they run.
+    pub const ALL: [Self; 5] = [Self::Fetch, Self::Unpack, Self::Deploy, Self::LayOut, Self::Write];
+
+    /// The stage as a present participle, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetching",
+            Self::Unpack => "unpacking",
+            Self::Deploy => "deploying",
+            Self::LayOut => "laying out",
+            Self::Write => "writing",
+        }
+    }
+}
+
+/// One announcement.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A stage began; `bytes` is its whole size, if known.
+    Started { stage: Stage, bytes: Option<u64> },
+    /// `bytes` more are done.
+    Advanced { stage: Stage, bytes: u64 },
+    /// A stage ended, well or not.
+    Finished { stage: Stage, took: Duration },
+    /// Something the user should know, though the work goes on.
+    Warning { message: String },
+}
+
+type Listener = dyn Fn(Event) + Send + Sync;
+
+/// The engine's end of the line. Cheap to clone; silent by default.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<Listener>>);
+
+impl Progress {
+    /// Announces to `listener`, which may be called from several threads.
+    pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    /// Begins a stage, which ends when the guard drops.
+    pub fn stage(&self, stage: Stage, bytes: Option<u64>) -> StageGuard {
+        self.send(Event::Started { stage, bytes });
+        StageGuard { progress: self.clone(), stage, started: Instant::now() }
+    }
+
+    /// Tells the user something without stopping.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.send(Event::Warning { message: message.into() });
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(listener) = &self.0 {
+            listener(event);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Progress(..)" } else { "Progress(silent)" })
+    }
+}
+
+/// A stage under way. Shared by reference between the threads that work on it.
+#[derive(Debug)]
+pub struct StageGuard {
+    progress: Progress,
+    stage: Stage,
+    started: Instant,
+}
+
+impl StageGuard {
+    /// `bytes` more are done.
+    pub fn advance(&self, bytes: u64) {
+        self.progress.send(Event::Advanced { stage: self.stage, bytes });
+    }
+
+    /// Counts what is read through it.
+    pub fn read<'a, R: Read>(&'a self, inner: R) -> Counted<'a, R> {
+        Counted { stage: self, inner }
+    }
+}
+
+impl Drop for StageGuard {
+    fn drop(&mut self) {
+        self.progress.send(Event::Finished { stage: self.stage, took: self.started.elapsed() });
+    }
+}
+
+/// A reader that advances its stage.
+#[derive(Debug)]
+pub struct Counted<'a, R> {
+    stage: &'a StageGuard,
+    inner: R,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.stage.advance(count as u64);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_ends_also_when_it_is_left_early() {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&events);
+        let progress = Progress::to(move |event| seen.lock().unwrap().push(format!("{event:?}")));
+        let result: io::Result<u64> = (|| {
+            let stage = progress.stage(Stage::Unpack, Some(3));
+            io::copy(&mut stage.read(&b"abc"[..]), &mut io::sink())?;
+            Err(io::Error::other("early"))
+        })();
+        assert!(result.is_err());
+        let events = events.lock().unwrap();
+        assert!(events[0].starts_with("Started { stage: Unpack, bytes: Some(3) }"), "{events:?}");
+        assert!(events.last().unwrap().starts_with("Finished { stage: Unpack"), "{events:?}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Everything a build depends on besides the image's bytes.

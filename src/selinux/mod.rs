@@ -1,0 +1,1 @@
+//! Labels for paths, from the `file_contexts` that the image brings.

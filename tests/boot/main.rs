@@ -1,0 +1,1 @@
+//! Virtual machines: disks that bootpress made, booted unmodified.

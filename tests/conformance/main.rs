@@ -1,0 +1,1 @@
+//! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.

@@ -1,0 +1,28 @@
+//! The real tools that tests use as witnesses.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A command for a tool, or `None` when it is not installed. With `REQUIRE_TOOLS` set (as `tests/run` does) a missing tool
+/// fails the test: a skipped witness is no witness.
+pub fn tool(name: &str) -> Option<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("REQUIRE_TOOLS").is_none(), "{name} is not installed, and REQUIRE_TOOLS is set");
+        eprintln!("skipped: {name} is not installed");
+    }
+    found.map(Command::new)
+}
+
+/// Runs a command that must succeed; returns what it printed.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
+    format!("{stdout}{stderr}")
+}

@@ -221,7 +221,7 @@ mod tests {
         writer.write_all(b"data").unwrap();
         writer.skip(10_000 - 4100);
         let content = writer.finish().unwrap();
-        assert_eq!(content.data.as_deref(), Some(&[4096..4100][..]));
+        assert_eq!(content.data_ranges(), std::iter::once(4096..4100).collect::<Vec<_>>());
         let bytes = store.bytes(&content).unwrap();
         assert_eq!(&bytes[4096..4100], b"data");
         assert!(bytes[4100..].iter().all(|&byte| byte == 0));

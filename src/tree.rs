@@ -165,6 +165,15 @@ impl Inode {
     }
 }
 
+/// Where a composefs image finds a content: the path below the data layer, and the fs-verity digest if it is to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// `xx/yyyy….file`, without a leading `/`.
+    pub redirect: String,
+    /// SHA-256 fs-verity digest of the content.
+    pub digest: Option<[u8; 32]>,
+}
+
 /// A file tree.
 #[derive(Clone, Debug)]
 pub struct Tree {

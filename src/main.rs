@@ -1,3 +1,7 @@
-//! The command `bootpress`.
+//! The command `bootpress`. The engine is the library; it cannot import this.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

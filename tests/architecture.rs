@@ -1,1 +1,233 @@
-//! (being written)
+//! Who may use whom: the table of the README, enforced on the source text.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Used by all, uses nothing but itself.
+const VOCABULARY: &[&str] =
+    &["architecture", "content", "error", "identity", "image", "layer", "progress", "sparse", "tree"];
+
+/// Rooms of the engine and what each may use besides itself and the vocabulary. A room that is not here is an error.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("bootc", &[]),
+    ("bootloader", &[]),
+    ("filesystem", &[]),
+    ("oci", &[]),
+    ("ostree", &[]),
+    ("output", &[]),
+    ("selinux", &[]),
+    ("disk", &["filesystem", "bootloader", "ostree", "report"]),
+    ("report", &["output"]),
+    ("request", &["oci", "output", "disk", "bootloader"]),
+    (
+        "pipeline",
+        &["bootc", "bootloader", "filesystem", "oci", "ostree", "output", "selinux", "disk", "report", "request"],
+    ),
+];
+
+/// Crates that one room alone names.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("clap", &["cli", "main"]),
+    ("indicatif", &["cli"]),
+    ("partitioning", &["disk"]),
+    ("gpt", &[]),
+    ("qemu", &["cli"]),
+    ("oci_client", &["oci"]),
+    ("tokio", &["oci"]),
+    ("flate2", &["oci"]),
+    ("zstd", &["oci"]),
+    ("tar", &["oci"]),
+    ("zerocopy", &["filesystem"]),
+    ("hadris_fat", &["filesystem"]),
+    ("regex_automata", &["selinux"]),
+    ("tempfile", &["content", "output"]),
+];
+
+/// Rooms that decide and compute, and never touch a file.
+const NO_FILES: &[&str] = &["bootc", "bootloader", "disk", "filesystem", "ostree", "selinux", "tree", "sparse", "identity"];
+
+#[test]
+fn stages_do_not_import_stages() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in engine() {
+        for used in crate_paths(&text) {
+            let allowed = used == room
+                || VOCABULARY.contains(&used.as_str())
+                || MAY_USE.iter().any(|(name, uses)| *name == room && uses.contains(&used.as_str()));
+            if !allowed {
+                wrong.push(format!("{}: {room} may not use {used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_room_is_in_the_table() {
+    let known: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).chain(VOCABULARY.iter().copied()).collect();
+    for (room, path, _) in engine() {
+        assert!(known.contains(room.as_str()), "{} is in no room of the table", path.display());
+    }
+}
+
+#[test]
+fn each_library_is_named_in_its_room_only() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in engine().into_iter().chain(command()) {
+        for (library, rooms) in ONLY_IN {
+            if names_crate(&text, library) && !rooms.contains(&room.as_str()) {
+                wrong.push(format!("{}: {library} is for {rooms:?}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_computes_touches_no_files() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in engine() {
+        if NO_FILES.contains(&room.as_str()) && (text.contains("std::fs") || text.contains("std::process")) {
+            wrong.push(path.display().to_string());
+        }
+    }
+    for path in sources(Path::new("partitioning/src")) {
+        if code(&fs::read_to_string(&path).unwrap()).contains("std::fs") {
+            wrong.push(path.display().to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "these name std::fs or std::process: {wrong:?}");
+}
+
+#[test]
+fn the_engine_starts_no_program() {
+    for (_, path, text) in engine() {
+        assert!(!text.contains("process::Command"), "{} starts a program", path.display());
+    }
+}
+
+#[test]
+fn members_use_nothing_of_ours() {
+    for member in ["partitioning", "qemu"] {
+        for path in sources(&Path::new(member).join("src")) {
+            let text = code(&fs::read_to_string(&path).unwrap());
+            assert!(!names_crate(&text, "bootpress"), "{} names bootpress", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_opens_with_a_sentence() {
+    for root in ["src", "partitioning/src", "qemu/src", "tests"] {
+        for path in sources(Path::new(root)) {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("//! "), "{} does not open with a //! sentence", path.display());
+        }
+    }
+}
+
+/// Room, path and code of each source file of the engine (everything but the command).
+fn engine() -> Vec<(String, PathBuf, String)> {
+    rooms().into_iter().filter(|(room, ..)| !["cli", "main", "lib"].contains(&room.as_str())).collect()
+}
+
+/// The same for the command.
+fn command() -> Vec<(String, PathBuf, String)> {
+    rooms().into_iter().filter(|(room, ..)| ["cli", "main"].contains(&room.as_str())).collect()
+}
+
+fn rooms() -> Vec<(String, PathBuf, String)> {
+    sources(Path::new("src"))
+        .into_iter()
+        .map(|path| {
+            let first = path.components().nth(1).unwrap().as_os_str().to_str().unwrap();
+            let room = first.strip_suffix(".rs").unwrap_or(first).to_owned();
+            let text = code(&fs::read_to_string(&path).unwrap());
+            (room, path, text)
+        })
+        .collect()
+}
+
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(root)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no sources below {}", root.display());
+    found
+}
+
+/// The text without comments, so that prose may name anything, and without unit tests, which may use more.
+fn code(text: &str) -> String {
+    let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    shipped.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// The first names after `crate::`, of single paths and of groups over several lines.
+fn crate_paths(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let word = code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
+        if !word {
+            first_names(&code[at + "crate::".len()..], &mut names);
+        }
+    }
+    names
+}
+
+fn first_names(rest: &str, names: &mut BTreeSet<String>) {
+    let Some(group) = rest.strip_prefix('{') else {
+        names.extend(identifier(rest));
+        return;
+    };
+    let mut depth = 1;
+    let mut start = true;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return,
+            '}' => depth -= 1,
+            ',' if depth == 1 => start = true,
+            c if c.is_whitespace() => {}
+            _ if start => {
+                start = false;
+                names.extend(identifier(&group[at..]));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    (end > 0).then(|| text[..end].to_owned())
+}
+
+/// Whether a crate is named in a path: `use tar::…`, `tar::Header`.
+fn names_crate(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = &code[at + name.len()..];
+        let inside_path = code[..at].ends_with("::") || before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !inside_path && (after.starts_with("::") || (code[..at].ends_with("use ") && after.starts_with([';', ' '])))
+    })
+}
+
+#[test]
+fn the_scanner_sees_groups_and_ignores_prose() {
+    let text = "//! crate::oci\nuse crate::{\n    tree::{Tree, Inode},\n    oci,\n};\nfn f() { crate::disk::x() } // crate::selinux";
+    let names: Vec<String> = crate_paths(&code(text)).into_iter().collect();
+    assert_eq!(names, ["disk", "oci", "tree"]);
+    assert!(names_crate("use tar::Header;", "tar") && names_crate("let x = tar::f();", "tar"));
+    assert!(!names_crate("use crate::tar::x; let guitar::y", "tar"));
+}

@@ -1,0 +1,99 @@
+//! `bootpress build`: flags → request → pipeline → summary.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bootpress::architecture::Architecture;
+use bootpress::error::unsupported;
+use bootpress::output::Format;
+use bootpress::pipeline;
+use bootpress::progress::Progress;
+use bootpress::request::{Destination, Request};
+
+use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
+use super::{json, summary, terminal};
+
+/// Builds what the flags ask for and prints what was made.
+pub(super) fn run(flags: &BuildFlags) -> Result<()> {
+    let request = request(flags)?;
+    let report = pipeline::build(&request, &progress(flags.progress))?;
+    let mut out = io::stdout().lock();
+    if flags.json {
+        serde_json::to_writer_pretty(&mut out, &report).context("printing the report")?;
+        writeln!(out).context("printing the report")
+    } else {
+        write!(out, "{}", summary::text(&report)).context("printing the summary")
+    }
+}
+
+fn request(flags: &BuildFlags) -> Result<Request> {
+    let mut formats = flags.formats.clone();
+    if formats.is_empty() {
+        formats.push(Format::Qcow2);
+    }
+    formats.dedup();
+    let destination = destination(&flags.output, formats.len())?;
+    let work_directory = match (&flags.work_directory, &destination) {
+        (Some(directory), _) => directory.clone(),
+        (None, Destination::Directory(directory)) => directory.clone(),
+        (None, Destination::File(file)) => parent(file),
+    };
+    let keys = flags.root_ssh_authorized_keys.as_ref();
+    let root_ssh_keys =
+        keys.map(|file| fs::read(file).with_context(|| format!("reading {}", file.display()))).transpose()?;
+    Ok(Request {
+        image: flags.image.clone(),
+        architecture: architecture(flags.arch)?,
+        formats,
+        destination,
+        layout: flags.layout.into(),
+        size: flags.size,
+        install_bootloader: flags.bootloader == BootloaderFlag::Auto,
+        seed: flags.seed.clone(),
+        kargs: flags.kargs.clone(),
+        karg_deletes: flags.karg_deletes.clone(),
+        target_image: flags.target_imgref.clone(),
+        root_ssh_keys,
+        stateroot: flags.stateroot.clone(),
+        work_directory,
+    })
+}
+
+fn architecture(asked: Option<Architecture>) -> Result<Architecture> {
+    asked.or_else(Architecture::host).ok_or_else(|| {
+        let host = std::env::consts::ARCH;
+        unsupported(format!("bootpress makes no disks for {host}, this machine's architecture"), Some("name one with --arch"))
+    })
+}
+
+/// A directory that exists, or a name that says it is one, is a directory; with several formats it has to be.
+fn destination(output: &Path, formats: usize) -> Result<Destination> {
+    let says_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if output.is_dir() || says_directory || formats > 1 {
+        if output.exists() && !output.is_dir() {
+            bail!("{} is a file; several formats need a directory", output.display());
+        }
+        fs::create_dir_all(output).with_context(|| format!("creating directory {}", output.display()))?;
+        return Ok(Destination::Directory(output.to_owned()));
+    }
+    Ok(Destination::File(output.to_owned()))
+}
+
+fn parent(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn progress(flag: ProgressFlag) -> Progress {
+    match flag {
+        ProgressFlag::Auto => terminal::automatic(),
+        ProgressFlag::Bars => terminal::bars(),
+        ProgressFlag::Lines => terminal::lines(),
+        ProgressFlag::Json => json::lines(),
+        ProgressFlag::None => Progress::default(),
+    }
+}

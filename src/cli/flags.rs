@@ -1,0 +1,183 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use bootpress::architecture::Architecture;
+use bootpress::disk::Preset;
+use bootpress::oci::Reference;
+use bootpress::output::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Examples:
+  bootpress build quay.io/fedora/fedora-bootc:43
+      makes fedora-bootc-43.….x86_64.qcow2 here
+  bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
+  bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
+  bootpress test fedora-bootc-43.x86_64.qcow2
+
+Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
+Set RUST_LOG=bootpress=debug to see why things happen.";
+
+/// Turns a bootc container image into disks that boot: without root, without mounts, without running it.
+#[derive(Debug, Parser)]
+#[command(name = "bootpress", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make disks from a bootc image
+    Build(Box<BuildFlags>),
+    /// Boot a disk, unmodified, in QEMU and say how it went
+    Test(super::test::TestFlags),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildFlags {
+    /// The bootc image: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker://NAME or just NAME
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Reference,
+
+    /// Architecture to take from a multi-arch image, and to make the disk for [default: this machine's]
+    #[arg(long, value_parser = architecture)]
+    pub(crate) arch: Option<Architecture>,
+
+    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
+    pub(crate) formats: Vec<Format>,
+
+    /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
+    #[arg(long, short, value_name = "PATH", default_value = ".")]
+    pub(crate) output: PathBuf,
+
+    /// Partitions: as `bootc install to-disk` makes them, or as osbuild does (own /boot, no DPS type for the root)
+    #[arg(long, value_enum, default_value_t = LayoutFlag::Bootc, help_heading = "Disk")]
+    pub(crate) layout: LayoutFlag,
+
+    /// Size of the whole disk, such as 10G (binary units) [default: content, and room for one upgrade]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Disk")]
+    pub(crate) size: Option<u64>,
+
+    /// Boot loader: the image's own, or none at all
+    #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk")]
+    pub(crate) bootloader: BootloaderFlag,
+
+    /// What the disk's UUIDs derive from, besides the image's digest
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = "Disk")]
+    pub(crate) seed: String,
+
+    /// Adds a kernel argument; repeat it for several
+    #[arg(long = "karg", value_name = "ARG", allow_hyphen_values = true, help_heading = "Installed system")]
+    pub(crate) kargs: Vec<String>,
+
+    /// Takes away a kernel argument that the image configures: KEY, or KEY=VALUE for just that one
+    #[arg(long = "karg-delete", value_name = "ARG", help_heading = "Installed system")]
+    pub(crate) karg_deletes: Vec<String>,
+
+    /// The image that the machine follows for upgrades [default: the image it is made from]
+    #[arg(long, value_name = "NAME", help_heading = "Installed system")]
+    pub(crate) target_imgref: Option<String>,
+
+    /// Lets root log in with these ssh public keys
+    #[arg(long, value_name = "FILE", help_heading = "Installed system")]
+    pub(crate) root_ssh_authorized_keys: Option<PathBuf>,
+
+    /// Name of the stateroot [default: what the image configures, else `default`]
+    #[arg(long, value_name = "NAME", help_heading = "Installed system")]
+    pub(crate) stateroot: Option<String>,
+
+    /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_directory: Option<PathBuf>,
+
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, default_value_t = ProgressFlag::Auto)]
+    pub(crate) progress: ProgressFlag,
+
+    /// Print what was made as JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LayoutFlag {
+    Bootc,
+    Osbuild,
+}
+
+impl From<LayoutFlag> for Preset {
+    fn from(flag: LayoutFlag) -> Self {
+        match flag {
+            LayoutFlag::Bootc => Self::Bootc,
+            LayoutFlag::Osbuild => Self::Osbuild,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BootloaderFlag {
+    Auto,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ProgressFlag {
+    /// bars on a terminal, lines elsewhere
+    Auto,
+    Bars,
+    Lines,
+    /// JSON lines
+    Json,
+    None,
+}
+
+pub(crate) fn architecture(name: &str) -> Result<Architecture, String> {
+    Architecture::parse(name).ok_or_else(|| {
+        let known = Architecture::ALL.map(Architecture::name).join(", ");
+        match name {
+            "ppc64le" | "s390x" | "riscv64" => format!("{name} is not supported yet; known: {known}"),
+            _ => format!("known architectures: {known}"),
+        }
+    })
+}
+
+/// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
+    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(format!("`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(parse_size("10G"), Ok(10 << 30));
+        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert!(parse_size("10 apples").is_err());
+        assert!(parse_size("").is_err());
+        assert!(parse_size("99999999999T").is_err());
+    }
+}

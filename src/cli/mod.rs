@@ -1,0 +1,65 @@
+//! The command: flags in, engine called, results shown, failures told and turned into exit codes.
+
+mod build;
+mod flags;
+mod json;
+mod summary;
+mod terminal;
+mod test;
+
+use std::process::ExitCode;
+
+use bootpress::error::{Corrupt, Unsupported};
+use clap::Parser;
+
+use self::flags::{Command, Flags};
+
+/// Exit codes; they are part of the interface and do not change.
+mod exit {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const UNSUPPORTED: u8 = 3;
+    pub(super) const CORRUPT: u8 = 4;
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn run() -> ExitCode {
+    install_panic_message();
+    install_tracing();
+    let flags = Flags::parse();
+    let result = match flags.command {
+        Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Test(flags) => test::run(&flags),
+    };
+    result.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if let Some(Unsupported { hint, .. }) = error.downcast_ref() {
+        if let Some(hint) = hint {
+            eprintln!("hint: {hint}");
+        }
+        return ExitCode::from(exit::UNSUPPORTED);
+    }
+    if error.is::<Corrupt>() {
+        return ExitCode::from(exit::CORRUPT);
+    }
+    ExitCode::from(exit::FAILED)
+}
+
+/// A panic is our mistake, so say whose it is and what would reproduce it.
+fn install_panic_message() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        eprintln!("\nThis is a bug in bootpress {}, not in your image.", env!("CARGO_PKG_VERSION"));
+        eprintln!("Builds depend on nothing but the image and the command line, so these reproduce it; please report");
+        eprintln!("the message above with: {}", std::env::args().collect::<Vec<_>>().join(" "));
+    }));
+}
+
+fn install_tracing() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Another subscriber cannot be there before `main`; if one is, it may stay.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

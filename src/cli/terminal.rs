@@ -1,0 +1,125 @@
+//! Progress for people: bars on a terminal, plain lines elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bootpress::progress::{Event, Progress, Stage};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Bars if standard error is a terminal, else a line a stage.
+pub(crate) fn automatic() -> Progress {
+    if std::io::stderr().is_terminal() { bars() } else { lines() }
+}
+
+/// A bar a stage, on standard error.
+pub(crate) fn bars() -> Progress {
+    let bars = Bars { all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), by_stage: Mutex::default() };
+    Progress::to(move |event| bars.draw(&event))
+}
+
+/// A line when a stage begins and when it ends, on standard error.
+pub(crate) fn lines() -> Progress {
+    let done: Mutex<HashMap<Stage, u64>> = Mutex::default();
+    Progress::to(move |event| {
+        let Ok(mut done) = done.lock() else { return };
+        match event {
+            Event::Started { stage, bytes: Some(bytes) } => eprintln!("{} {}", stage.name(), size(bytes)),
+            Event::Started { stage, bytes: None } => eprintln!("{}", stage.name()),
+            Event::Advanced { stage, bytes } => *done.entry(stage).or_default() += bytes,
+            Event::Finished { stage, took } => {
+                let bytes = done.remove(&stage).unwrap_or(0);
+                eprintln!("{} done: {} in {}", stage.name(), size(bytes), duration(took));
+            }
+            Event::Warning { message } => eprintln!("warning: {message}"),
+        }
+    })
+}
+
+struct Bars {
+    all: MultiProgress,
+    by_stage: Mutex<HashMap<Stage, ProgressBar>>,
+}
+
+impl Bars {
+    fn draw(&self, event: &Event) {
+        let Ok(mut by_stage) = self.by_stage.lock() else { return };
+        match event {
+            Event::Started { stage, bytes } => {
+                let bar = self.all.add(bar(*stage, *bytes));
+                by_stage.insert(*stage, bar);
+            }
+            Event::Advanced { stage, bytes } => {
+                if let Some(bar) = by_stage.get(stage) {
+                    bar.inc(*bytes);
+                }
+            }
+            Event::Finished { stage, took } => {
+                if let Some(bar) = by_stage.remove(stage) {
+                    let bytes = bar.position();
+                    bar.finish_and_clear();
+                    let _ = self.all.println(format!("{:>11} {:>10}  {}", stage.name(), size(bytes), duration(*took)));
+                }
+            }
+            Event::Warning { message } => {
+                let _ = self.all.println(format!("warning: {message}"));
+            }
+        }
+    }
+}
+
+fn bar(stage: Stage, bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes {
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{msg:>11} {binary_bytes:>10} of {binary_total_bytes:<10} {wide_bar} {binary_bytes_per_sec:>12} {eta:>4}",
+        ),
+        None => (ProgressBar::no_length(), "{msg:>11} {binary_bytes:>10} {spinner}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(stage.name());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// A size for people: three digits that matter, binary units.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A duration for people.
+pub(crate) fn duration(took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{} min {:02} s", took.as_secs() / 60, took.as_secs() % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown = [0, 1023, 1024, 10_240, 1_048_576, 1_500_000_000].map(size);
+        assert_eq!(shown, ["0 B", "1023 B", "1.00 KiB", "10.0 KiB", "1.00 MiB", "1.40 GiB"]);
+        assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(duration(Duration::from_secs(125)), "2 min 05 s");
+    }
+}

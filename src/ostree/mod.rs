@@ -5,6 +5,14 @@
 //!          (union rules)   (objects, refs)        (checkout, /etc, /var, kernel, boot entry, labels)
 //! ```
 
+mod aleph;
+mod boot_entry;
+mod deployment;
+mod etc;
+mod labels;
+mod sysroot;
+mod var;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +20,11 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
+
+pub use boot_entry::KernelSource;
+pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy};
+pub use etc::RootSshKeys;
+pub use sysroot::{InstalledKernel, Sysroot};
 
 /// The SHA-256 that names an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -374,3 +374,6 @@ fn objects_of(root: &Tree, objects: &ObjectInodes) -> Vec<bool> {
     }
     is_object
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,18 @@
 //!          (union rules)   (objects, refs)        (checkout, /etc, /var, kernel, boot entry, labels)
 //! ```
 
+mod acl;
+mod commit;
+mod container;
+mod document;
+mod gvariant;
+mod hash;
+mod import;
+mod object;
+mod refname;
+mod repo;
+mod union;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +24,10 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
+
+pub use refname::{signed_reference, unverified_reference};
+pub use repo::Repository;
+pub use union::{Union, unite};
 
 /// The SHA-256 that names an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

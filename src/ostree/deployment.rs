@@ -10,7 +10,7 @@ use super::boot_entry::{Kernel, KernelSource};
 use super::etc::RootSshKeys;
 use super::labels::{Labeller, Style};
 use super::sysroot::{self, Names, Skeleton, Sysroot, make_link, without_time, write_file};
-use super::{Checksum, Committed, Labels, ObjectInodes, aleph, etc, var};
+use super::{Checksum, Committed, Labels, ObjectInodes, Repository, aleph, etc, refname, var};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::image::Image;
@@ -44,11 +44,10 @@ pub enum SignaturePolicy {
 impl SignaturePolicy {
     /// The image reference of an `.origin` file. `target` is spelled with its transport: `docker://NAME`, `oci:PATH`.
     fn origin(&self, target: &str) -> String {
-        match (self, target.strip_prefix("docker://")) {
-            (Self::Unverified, Some(name)) => format!("ostree-unverified-registry:{name}"),
-            (Self::Unverified, None) => format!("ostree-unverified-image:{target}"),
-            (Self::ContainerPolicy, _) => format!("ostree-image-signed:{target}"),
-            (Self::Remote(remote), _) => format!("ostree-remote-image:{remote}:{target}"),
+        match self {
+            Self::Unverified => refname::unverified_reference(target),
+            Self::ContainerPolicy => refname::signed_reference(target),
+            Self::Remote(remote) => format!("ostree-remote-image:{remote}:{target}"),
         }
     }
 }
@@ -85,8 +84,37 @@ pub struct DeployOptions<'a> {
     pub fs_verity: Option<&'a FsVerity<'a>>,
 }
 
+/// What the configuration of every bootc system's repository says besides version and mode.
+const REPOSITORY_CONFIG: [(&str, &str, &str); 3] = [
+    // Boot loaders read the entries themselves; nobody regenerates a configuration.
+    ("sysroot", "bootloader", "none"),
+    ("sysroot", "bootprefix", "true"),
+    ("sysroot", "readonly", "true"),
+];
+
+/// Makes the physical root: the repository, and the commit deployed from it.
+///
+/// `labels` comes from the image's policy, if it has one. Fails if the image has no kernel, no `/etc`, or says something that a
+/// boot entry or a configuration file cannot.
+pub fn deploy(
+    repository: Repository,
+    committed: &Committed,
+    image: &Image,
+    labels: Option<&Labels<'_>>,
+    options: &DeployOptions<'_>,
+    contents: &ContentStore,
+) -> Result<Sysroot> {
+    let mut root = Tree::new(Metadata::root(0o755));
+    let config = [&REPOSITORY_CONFIG, options.repository_config].concat();
+    let objects =
+        repository.place(&mut root, &config, contents).context("laying out the repository")?;
+    // The objects are in the tree now; their bytes need not be in memory twice.
+    drop(repository);
+    deploy_onto(root, &objects, committed, image, labels, options, contents)
+}
+
 /// Deploys a commit onto the physical root that holds its objects.
-pub(super) fn deploy_onto(
+fn deploy_onto(
     mut root: Tree,
     objects: &ObjectInodes,
     committed: &Committed,

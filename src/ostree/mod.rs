@@ -5,12 +5,23 @@
 //!          (union rules)   (objects, refs)        (checkout, /etc, /var, kernel, boot entry, labels)
 //! ```
 
+mod acl;
 mod aleph;
 mod boot_entry;
+mod commit;
+mod container;
 mod deployment;
+mod document;
 mod etc;
+mod gvariant;
+mod hash;
+mod import;
 mod labels;
+mod object;
+mod refname;
+mod repo;
 mod sysroot;
+mod union;
 mod var;
 
 use std::collections::HashMap;
@@ -22,9 +33,12 @@ use anyhow::Result;
 use crate::tree::{InodeId, Tree};
 
 pub use boot_entry::KernelSource;
-pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy};
+pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
 pub use etc::RootSshKeys;
+pub use refname::{signed_reference, unverified_reference};
+pub use repo::Repository;
 pub use sysroot::{InstalledKernel, Sysroot};
+pub use union::{Union, unite};
 
 /// The SHA-256 that names an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

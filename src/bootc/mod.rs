@@ -1,1 +1,215 @@
-//! What the image itself configures: install configuration, kernel arguments, prepare-root.
+//! What the image itself configures: install configuration, kernel arguments, prepare-root, kernel, title.
+//!
+//! Everything is read from the merged tree, in which `/etc` is `usr/etc`. Nothing here decides; it reports.
+
+mod bound_images;
+mod install;
+mod kernel_arguments;
+mod keyfile;
+mod os_release;
+mod prepare_root;
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result};
+
+use crate::architecture::Architecture;
+use crate::content::ContentStore;
+use crate::error::{corrupt, unsupported};
+use crate::image::Image;
+use crate::progress::Progress;
+use crate::tree::{InodeId, Kind, Tree};
+
+pub use install::{Bootloader, InstallConfig, RootFilesystem};
+pub use kernel_arguments::{Mounts, command_line};
+pub use prepare_root::{Composefs, PrepareRoot};
+
+/// Where kernels live, one directory a version.
+const MODULES: &str = "usr/lib/modules";
+
+/// The names under which an initramfs may lie beside its kernel, best first (ostree looks for these two).
+const INITRAMFS: [&str; 2] = ["initramfs.img", "initramfs"];
+
+/// Files that configure things are small; what is larger than this was not meant to be read.
+const LARGEST_CONFIGURATION: u64 = 4 << 20;
+
+/// The kernel of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// `7.2.12-1.fc44.x86_64`: the name of the directory under `usr/lib/modules` that holds `vmlinuz`.
+    pub version: String,
+    /// The file beside `vmlinuz` that is the initramfs; `None`: there is none.
+    pub initramfs: Option<&'static str>,
+}
+
+/// Everything that an image configures about its installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `bootc/install/*.toml`, merged.
+    pub install: InstallConfig,
+    /// `bootc/kargs.d/*.toml` for this architecture, one element an argument, in the order of files and arrays.
+    pub kernel_arguments: Vec<String>,
+    /// `prepare-root.conf`.
+    pub prepare_root: PrepareRoot,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What boot entries call the system: `PRETTY_NAME`, else `ID`, of os-release.
+    pub title: String,
+    /// Home of root without leading `/`: the target of the link `/root` if it is one, else `root`.
+    pub root_home: String,
+    /// References of the images that shall be pulled beside the system (`bootc/bound-images.d`), in the order of their links.
+    pub bound_images: Vec<String>,
+}
+
+impl Settings {
+    /// Reads all of it. Unknown keys of the install configuration are warnings, those of kargs.d errors, as in bootc.
+    pub fn load(
+        root: &Tree,
+        contents: &ContentStore,
+        architecture: Architecture,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let files = Files { root, contents };
+        Ok(Self {
+            install: install::load(&files, architecture, progress)?,
+            kernel_arguments: kernel_arguments::load(&files, architecture)?,
+            prepare_root: prepare_root::load(&files)?,
+            kernel: find_kernel(root)?,
+            title: os_release::title(&files)?,
+            root_home: root_home(root)?,
+            bound_images: bound_images::load(&files)?,
+        })
+    }
+}
+
+/// Whether the image is one that bootc would install; the error names everything that is missing at once.
+pub fn check(image: &Image, root: &Tree) -> Result<()> {
+    let mut missing = Vec::new();
+    // bootc looks for the keys only, not at their values.
+    if image.label("containers.bootc").is_none() && image.label("ostree.bootable").is_none() {
+        missing.push("label containers.bootc or ostree.bootable".to_owned());
+    }
+    match kernel_versions(root).len() {
+        0 => missing.push(format!("a kernel ({MODULES}/VERSION/vmlinuz)")),
+        1 => {}
+        count => missing
+            .push(format!("a single kernel ({count} directories in {MODULES} have a vmlinuz)")),
+    }
+    if prepare_root::PATHS.iter().all(|path| configured(root, path).is_none()) {
+        missing.push("usr/lib/ostree/prepare-root.conf".to_owned());
+    }
+    if !root.find("sysroot").is_some_and(|id| root.inode(id).is_directory()) {
+        missing.push("directory /sysroot".to_owned());
+    }
+    if os_release::PATHS.iter().all(|path| configured(root, path).is_none()) {
+        missing.push("usr/lib/os-release".to_owned());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(unsupported(
+        format!("{} is not a bootc image: it lacks {}", image.reference, missing.join(", ")),
+        Some("bootable container images are built from a base such as quay.io/fedora/fedora-bootc"),
+    ))
+}
+
+/// The versions whose directory holds a regular file `vmlinuz`.
+fn kernel_versions(root: &Tree) -> Vec<(&[u8], InodeId)> {
+    let Some(modules) = root.find(MODULES) else { return Vec::new() };
+    root.inode(modules)
+        .children()
+        .filter(|(_, directory)| is_file(root, *directory, "vmlinuz"))
+        .map(|(name, directory)| (&**name, directory))
+        .collect()
+}
+
+fn is_file(root: &Tree, directory: InodeId, name: &str) -> bool {
+    root.lookup(directory, name.as_bytes())
+        .is_some_and(|id| matches!(root.inode(id).kind, Kind::File(_)))
+}
+
+fn find_kernel(root: &Tree) -> Result<Kernel> {
+    let versions = kernel_versions(root);
+    let [(name, directory)] = versions[..] else {
+        return Err(unsupported(
+            format!("{} kernels in {MODULES}, where exactly one is needed", versions.len()),
+            Some("leave the vmlinuz of one version only"),
+        ));
+    };
+    let version = std::str::from_utf8(name)
+        .ok()
+        // It becomes part of a boot entry, in which lines and words mean something.
+        .filter(|version| !version.contains(char::is_whitespace))
+        .ok_or_else(|| {
+            corrupt(MODULES, format!("{:?} is no kernel version", name.escape_ascii().to_string()))
+        })?;
+    let initramfs = INITRAMFS.into_iter().find(|file| is_file(root, directory, file));
+    Ok(Kernel { version: version.to_owned(), initramfs })
+}
+
+fn root_home(root: &Tree) -> Result<String> {
+    match root.find("root").map(|id| &root.inode(id).kind) {
+        Some(Kind::Symlink(target)) => std::str::from_utf8(target)
+            .map(|target| target.trim_start_matches('/').to_owned())
+            .map_err(|_| corrupt("link /root", "its target is not UTF-8")),
+        _ => Ok("root".to_owned()),
+    }
+}
+
+/// The file that a path leads to in the merged tree, where `/etc` is `usr/etc`.
+fn configured(root: &Tree, path: &str) -> Option<InodeId> {
+    let moved = path.strip_prefix("etc/").and_then(|rest| root.resolve(&format!("usr/etc/{rest}")));
+    moved.or_else(|| root.resolve(path))
+}
+
+/// The merged tree together with its contents: what the readers of this module read from.
+struct Files<'a> {
+    root: &'a Tree,
+    contents: &'a ContentStore,
+}
+
+impl Files<'_> {
+    /// The text of a regular file, following links; `None`: there is none.
+    fn text(&self, path: &str) -> Result<Option<String>> {
+        let Some(id) = configured(self.root, path) else { return Ok(None) };
+        let Kind::File(content) = &self.root.inode(id).kind else { return Ok(None) };
+        if content.size > LARGEST_CONFIGURATION {
+            return Err(corrupt(path, format!("{} bytes are too many for it", content.size)));
+        }
+        let bytes = self.contents.bytes(content).with_context(|| format!("reading {path}"))?;
+        String::from_utf8(bytes).map(Some).map_err(|_| corrupt(path, "it is not UTF-8"))
+    }
+
+    /// The names in a directory, in bytewise order; none if there is no such directory.
+    fn names(&self, directory: &str) -> Vec<String> {
+        let Some(id) = configured(self.root, directory) else { return Vec::new() };
+        self.root
+            .inode(id)
+            .children()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
+    /// The target of a symbolic link.
+    fn link(&self, path: &str) -> Option<String> {
+        let (directory, name) = path.rsplit_once('/')?;
+        let directory = configured(self.root, directory)?;
+        match &self.root.inode(self.root.lookup(directory, name.as_bytes())?).kind {
+            Kind::Symlink(target) => Some(String::from_utf8_lossy(target).into_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a name has the extension and something before it that is not only a dot.
+fn has_extension(name: &str, extension: &str) -> bool {
+    name.strip_suffix(extension)
+        .and_then(|stem| stem.strip_suffix('.'))
+        .is_some_and(|stem| !stem.is_empty())
+}
+
+/// Whether a list of architectures, spelled as Rust spells them, is absent or names ours.
+fn matches_architecture(list: Option<&[String]>, architecture: Architecture) -> bool {
+    list.is_none_or(|list| list.iter().any(|name| name == architecture.name()))
+}

@@ -5,6 +5,25 @@
 //!          (union rules)   (objects, refs)        (checkout, /etc, /var, kernel, boot entry, labels)
 //! ```
 
+mod acl;
+mod aleph;
+mod boot_entry;
+mod commit;
+mod container;
+mod deployment;
+mod document;
+mod etc;
+mod gvariant;
+mod hash;
+mod import;
+mod labels;
+mod object;
+mod refname;
+mod repo;
+mod sysroot;
+mod union;
+mod var;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +31,14 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
+
+pub use boot_entry::KernelSource;
+pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
+pub use etc::RootSshKeys;
+pub use refname::{signed_reference, unverified_reference};
+pub use repo::Repository;
+pub use sysroot::{InstalledKernel, Sysroot};
+pub use union::{Union, unite};
 
 /// The SHA-256 that names an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

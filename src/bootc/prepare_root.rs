@@ -1,0 +1,90 @@
+//! `prepare-root.conf`: how the initramfs turns the physical root into the running one.
+
+use anyhow::Result;
+
+use super::Files;
+use super::keyfile::KeyFile;
+use crate::error::{corrupt, unsupported};
+
+/// bootc's search order; the first file counts alone.
+pub(super) const PATHS: [&str; 2] =
+    ["etc/ostree/prepare-root.conf", "usr/lib/ostree/prepare-root.conf"];
+
+/// Whether the running root is a composefs image, and what is verified of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Composefs {
+    /// The plain checkout is the root.
+    Off,
+    /// Used when the deployment has an image.
+    Maybe,
+    /// Required.
+    On,
+    /// Required, and each content must have fs-verity.
+    Verity,
+    /// The same, and the image's digest must be signed.
+    Signed,
+}
+
+/// What the image configures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareRoot {
+    /// `[composefs] enabled`.
+    pub composefs: Composefs,
+    /// `[sysroot] readonly`; on with composefs unless switched off.
+    pub readonly: bool,
+    /// `[root] transient`: changes to `/` last until the next boot.
+    pub transient_root: bool,
+    /// `[etc] transient`: the same for `/etc`.
+    pub transient_etc: bool,
+}
+
+/// Reads the file that counts; none is an error, as it is for bootc.
+pub(super) fn load(files: &Files<'_>) -> Result<PrepareRoot> {
+    for path in PATHS {
+        if let Some(text) = files.text(path)? {
+            return parse(path, &text);
+        }
+    }
+    Err(unsupported(
+        format!("the image has no {}", PATHS[1]),
+        Some("an image without it cannot be installed by bootc, either"),
+    ))
+}
+
+fn parse(path: &str, text: &str) -> Result<PrepareRoot> {
+    let file = KeyFile::parse(path, text)?;
+    let composefs = match file.get("composefs", "enabled") {
+        None | Some("no" | "false" | "0") => Composefs::Off,
+        Some("maybe") => Composefs::Maybe,
+        Some("yes" | "true" | "1") => Composefs::On,
+        Some("verity") => Composefs::Verity,
+        Some("signed") => Composefs::Signed,
+        Some(other) => {
+            return Err(corrupt(path, format!("[composefs] enabled={other} is not known")));
+        }
+    };
+    let with_composefs = !matches!(composefs, Composefs::Off | Composefs::Maybe);
+    Ok(PrepareRoot {
+        composefs,
+        readonly: file.boolean("sysroot", "readonly")?.unwrap_or(with_composefs),
+        transient_root: file.boolean("root", "transient")?.unwrap_or(false),
+        transient_etc: file.boolean("etc", "transient")?.unwrap_or(false),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn composefs_makes_the_root_read_only() {
+        let on = parse("x", "[composefs]\nenabled = yes\n").unwrap();
+        assert_eq!((on.composefs, on.readonly), (Composefs::On, true));
+        let off = parse("x", "[sysroot]\nreadonly=false\n[root]\ntransient=true\n").unwrap();
+        assert_eq!(
+            (off.composefs, off.readonly, off.transient_root),
+            (Composefs::Off, false, true)
+        );
+        assert!(parse("x", "[composefs]\nenabled=perhaps\n").is_err());
+    }
+}

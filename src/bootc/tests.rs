@@ -1,0 +1,266 @@
+//! Settings of small hand-made trees.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::*;
+use crate::error::{Corrupt, Unsupported};
+use crate::progress::Event;
+use crate::tree::Metadata;
+
+struct Rootfs {
+    tree: Tree,
+    contents: ContentStore,
+}
+
+impl Rootfs {
+    fn empty() -> Self {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        Self { tree: Tree::new(Metadata::root(0o755)), contents }
+    }
+
+    /// The least that bootc accepts.
+    fn bootable() -> Self {
+        let mut root = Self::empty()
+            .file("usr/lib/modules/6.1/vmlinuz", "kernel")
+            .file("usr/lib/modules/6.1/initramfs.img", "initramfs")
+            .file("usr/lib/ostree/prepare-root.conf", "[composefs]\nenabled = yes\n")
+            .file("usr/lib/os-release", "PRETTY_NAME=\"Tiny\"\n");
+        root.tree.make_directories("sysroot", &Metadata::root(0o755));
+        root
+    }
+
+    fn file(mut self, path: &str, text: &str) -> Self {
+        let content = self.contents.insert_bytes(text.as_bytes()).unwrap();
+        self.add(path, Kind::File(content));
+        self
+    }
+
+    fn link(mut self, path: &str, target: &str) -> Self {
+        self.add(path, Kind::Symlink(target.as_bytes().into()));
+        self
+    }
+
+    fn add(&mut self, path: &str, kind: Kind) {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = self.tree.make_directories(directory, &Metadata::root(0o755));
+        self.tree.create(directory, name.as_bytes(), Metadata::root(0o644), kind);
+    }
+
+    fn load(&self) -> Result<Settings> {
+        self.load_for(Architecture::X86_64, &Progress::default())
+    }
+
+    fn load_for(&self, architecture: Architecture, progress: &Progress) -> Result<Settings> {
+        Settings::load(&self.tree, &self.contents, architecture, progress)
+    }
+}
+
+fn image(labels: serde_json::Value) -> Image {
+    Image {
+        reference: "oci:x".to_owned(),
+        name: None,
+        architecture: Architecture::X86_64,
+        manifest_digest: "sha256:00".to_owned(),
+        manifest: json!({}),
+        config: json!({ "config": { "Labels": labels } }),
+        layers: Vec::new(),
+    }
+}
+
+#[test]
+fn everything_that_is_missing_is_named_at_once() {
+    let error = check(&image(json!({})), &Rootfs::empty().tree).unwrap_err();
+    assert!(error.is::<Unsupported>());
+    for what in ["containers.bootc", "vmlinuz", "prepare-root.conf", "/sysroot", "os-release"] {
+        assert!(error.to_string().contains(what), "{error} does not name {what}");
+    }
+    check(&image(json!({ "ostree.bootable": "0" })), &Rootfs::bootable().tree).unwrap();
+    let two = Rootfs::bootable().file("usr/lib/modules/6.2/vmlinuz", "");
+    let error = check(&image(json!({ "containers.bootc": "1" })), &two.tree).unwrap_err();
+    assert!(
+        error.to_string().ends_with(
+            "it lacks a single kernel (2 directories in usr/lib/modules have a vmlinuz)"
+        )
+    );
+}
+
+#[test]
+fn a_plain_image_has_plain_settings() {
+    let settings = Rootfs::bootable().load().unwrap();
+    assert_eq!(
+        settings.kernel,
+        Kernel { version: "6.1".to_owned(), initramfs: Some("initramfs.img") }
+    );
+    assert_eq!(settings.title, "Tiny");
+    assert_eq!(settings.root_home, "root");
+    assert_eq!(settings.install, InstallConfig::default());
+    assert_eq!(settings.prepare_root.composefs, Composefs::On);
+    assert_eq!(
+        Rootfs::bootable().link("root", "/var/roothome").load().unwrap().root_home,
+        "var/roothome"
+    );
+}
+
+#[test]
+fn a_directory_without_a_kernel_is_no_kernel() {
+    let root = Rootfs::bootable().file("usr/lib/modules/5.9/modules.dep", "");
+    assert_eq!(root.load().unwrap().kernel.version, "6.1");
+    let root = Rootfs::bootable().link("usr/lib/modules/5.9/vmlinuz", "../6.1/vmlinuz");
+    assert_eq!(root.load().unwrap().kernel.version, "6.1");
+}
+
+#[test]
+fn install_files_hide_and_override_each_other() {
+    let root = Rootfs::bootable()
+        .file(
+            "usr/lib/bootc/install/00-a.toml",
+            "[install]\nkargs = [\"a\"]\nroot-fs-type = \"xfs\"\nstateroot = \"one\"\n",
+        )
+        .file("usr/lib/bootc/install/10-b.toml", "[install]\nkargs = [\"hidden\"]\n")
+        .file(
+            "usr/etc/bootc/install/10-b.toml",
+            "[install]\nkargs = [\"b c\"]\n[install.filesystem.root]\ntype = \"ext4\"\n",
+        )
+        .file(
+            "usr/lib/bootc/install/20-c.toml",
+            "[install]\nkargs = [\"arm\"]\nmatch-architectures = [\"aarch64\"]\n",
+        )
+        .file(
+            "usr/lib/bootc/install/30-d.toml",
+            "[install]\nstateroot = \"two\"\nkarg-deletes = [\"a\"]\n[other]\nx = 1\n",
+        )
+        .file("usr/lib/bootc/install/40-e.toml", "[install]\nkargs = [\"masked\"]\n")
+        .link("usr/etc/bootc/install/40-e.toml", "/dev/null")
+        .file("usr/lib/bootc/install/README", "not toml")
+        .file("usr/lib/bootc/install/.hidden.toml", "not toml");
+    let install = root.load().unwrap().install;
+    assert_eq!(install.kernel_arguments, ["a", "b c"]);
+    assert_eq!(install.kernel_argument_deletes, ["a"]);
+    assert_eq!(install.root_filesystem, Some(RootFilesystem::Ext4));
+    assert_eq!(install.stateroot.as_deref(), Some("two"));
+    let arm = root.load_for(Architecture::Aarch64, &Progress::default()).unwrap().install;
+    assert_eq!(arm.kernel_arguments, ["a", "b c", "arm"]);
+}
+
+#[test]
+fn unknown_install_keys_are_warnings() {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&warnings);
+    let progress = Progress::to(move |event| {
+        if let Event::Warning { message } = event {
+            seen.lock().unwrap().push(message);
+        }
+    });
+    let root = Rootfs::bootable().file(
+        "usr/lib/bootc/install/a.toml",
+        "[install]\nnew = 1\nbootloader = \"grub-cc\"\n[install.bootupd]\nskip-boot-uuid = true\nmore = 2\n",
+    );
+    let install = root.load_for(Architecture::X86_64, &progress).unwrap().install;
+    assert_eq!(
+        (install.bootloader, install.skip_boot_uuid),
+        (Some(Bootloader::GrubCc), Some(true))
+    );
+    assert_eq!(
+        *warnings.lock().unwrap(),
+        [
+            "usr/lib/bootc/install/a.toml: unknown key install.new",
+            "usr/lib/bootc/install/a.toml: unknown key install.bootupd.more"
+        ]
+    );
+}
+
+#[test]
+fn configuration_that_cannot_be_read_names_its_file() {
+    for (path, text) in [
+        ("usr/lib/bootc/install/a.toml", "[install]\nkargs = 1\n"),
+        ("usr/lib/bootc/install/a.toml", "[install]\nroot-fs-type = \"zfs\"\n"),
+        ("usr/lib/bootc/kargs.d/a.toml", "kargs = [\"a\"]\nunknown = 1\n"),
+        ("usr/lib/bootc/kargs.d/a.toml", "match-architectures = []\n"),
+        ("usr/lib/ostree/prepare-root.conf", "nonsense\n"),
+    ] {
+        let error = Rootfs::bootable().file(path, text).load().unwrap_err();
+        assert!(error.is::<Corrupt>(), "{path}: {error}");
+        assert!(error.to_string().starts_with(path), "{error}");
+    }
+    let encrypted = Rootfs::bootable()
+        .file("usr/lib/bootc/install/a.toml", "[install]\nblock = [\"tpm2-luks\"]\n");
+    assert!(encrypted.load().unwrap_err().is::<Unsupported>());
+}
+
+#[test]
+fn the_command_line_has_its_order() {
+    let root = Rootfs::bootable()
+        .file(
+            "usr/lib/bootc/install/a.toml",
+            "[install]\nkargs = [\"i1\", \"gone=1\"]\nkarg-deletes = [\"gone\"]\n",
+        )
+        .file("usr/lib/bootc/kargs.d/20.toml", "kargs = [\"k2=\\\"a b\\\"\", \"also-gone=2\"]\n")
+        .file("usr/lib/bootc/kargs.d/10.toml", "kargs = [\"k1\", \"console=tty0\"]\n")
+        .file(
+            "usr/lib/bootc/kargs.d/05.toml",
+            "kargs = [\"arm\"]\nmatch-architectures = [\"aarch64\"]\n",
+        )
+        .file("usr/lib/bootc/kargs.d/README", "no");
+    let settings = root.load().unwrap();
+    assert_eq!(settings.kernel_arguments, ["k1", "console=tty0", "k2=\"a b\"", "also-gone=2"]);
+    let mounts = Mounts::of(&settings, "1-2", Some("3-4"));
+    let line = command_line(
+        &settings,
+        &mounts,
+        &["console=tty0".to_owned(), "x y".to_owned()],
+        &["also_gone=2".to_owned(), "k1=other".to_owned()],
+    );
+    assert_eq!(
+        line,
+        [
+            "root=UUID=1-2",
+            "rw",
+            "boot=UUID=3-4",
+            "i1",
+            "k1",
+            "console=tty0",
+            "k2=\"a b\"",
+            "console=tty0",
+            "x",
+            "y"
+        ]
+    );
+}
+
+#[test]
+fn an_image_may_name_its_mounts() {
+    let with = |text: &str| {
+        Rootfs::bootable()
+            .file("usr/lib/bootc/install/a.toml", &format!("[install]\n{text}\n"))
+            .load()
+            .unwrap()
+    };
+    let named = with("root-mount-spec = \"LABEL=r\"\nboot-mount-spec = \"\"");
+    assert_eq!(
+        Mounts::of(&named, "1", Some("2")),
+        Mounts { root: Some("LABEL=r".to_owned()), root_flags: None, boot: None }
+    );
+    let discovered = with("discoverable-partitions = true");
+    let mounts = Mounts::of(&discovered, "1", None);
+    assert_eq!(mounts.root, None);
+    assert_eq!(command_line(&discovered, &mounts, &[], &[]), ["rw"]);
+}
+
+#[test]
+fn bound_images_are_listed() {
+    let root = Rootfs::bootable()
+        .file("usr/share/app.image", "[Image]\nImage=example.com/app:1%%\n")
+        .file("usr/share/db.container", "[Container]\nImage=example.com/db\nGlobalArgs=--x\n")
+        .link("usr/lib/bootc/bound-images.d/2", "/usr/share/app.image")
+        .link("usr/lib/bootc/bound-images.d/1", "../../../share/db.container")
+        .file("usr/lib/bootc/bound-images.d/not-a-link.image", "");
+    assert_eq!(root.load().unwrap().bound_images, ["example.com/db", "example.com/app:1%"]);
+    for text in ["[Image]\nImage=a%b\n", "[Image]\n", "[Image]\nImage=a\nAuthFile=/x\n"] {
+        let root = Rootfs::bootable()
+            .file("a.image", text)
+            .link("usr/lib/bootc/bound-images.d/a", "/a.image");
+        assert!(root.load().is_err(), "{text:?} was accepted");
+    }
+}

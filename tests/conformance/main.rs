@@ -1,1 +1,7 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
+
+mod fat;
+mod gpt;
+mod output;
+#[path = "../support/tool.rs"]
+mod tool;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use partitioning::{Architecture, Guids, Layout, MIB, Preset, Root, SectorSize, Table};
+use partitioning::{Architecture, Guids, Layout, MIB, Preset, Role, Root, SectorSize, Table};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
@@ -16,7 +16,13 @@ fn plan(preset: Preset, architecture: Architecture, sector_size: SectorSize) -> 
         preset,
         architecture,
         sector_size,
-        guids: Guids { disk: guid(0), bios_boot: guid(1), esp: guid(2), boot: guid(3), root: guid(4) },
+        guids: Guids {
+            disk: guid(0),
+            bios_boot: guid(1),
+            esp: guid(2),
+            boot: guid(3),
+            root: guid(4),
+        },
         esp: preset.default_esp(),
         boot: preset.default_boot(),
         root: Root::RestOf { disk: 10 << 30, needs: 2048 * MIB },
@@ -65,7 +71,10 @@ fn sfdisk_reads_what_was_planned() {
         let dump = &dump["partitiontable"];
         assert_eq!(dump["label"], "gpt");
         assert_eq!(dump["id"], table.guid.to_string().to_uppercase());
-        assert_eq!((&dump["firstlba"], &dump["lastlba"]), (&34.into(), &(table.sectors - 34).into()));
+        assert_eq!(
+            (&dump["firstlba"], &dump["lastlba"]),
+            (&34.into(), &(table.sectors - 34).into())
+        );
         let partitions = dump["partitions"].as_array().unwrap();
         assert_eq!(partitions.len(), table.partitions.len(), "{preset} {architecture:?}");
         for (read, planned) in partitions.iter().zip(&table.partitions) {
@@ -75,7 +84,7 @@ fn sfdisk_reads_what_was_planned() {
             assert_eq!(read["uuid"], planned.guid.to_string().to_uppercase());
             assert_eq!(read["name"].as_str().unwrap_or_default(), planned.name);
             let bootable = read["attrs"].as_str() == Some("LegacyBIOSBootable");
-            assert_eq!(bootable, planned.attributes == 4, "{read}");
+            assert_eq!(bootable, planned.role == Some(Role::BiosBoot), "{read}");
         }
     }
 }
@@ -91,7 +100,10 @@ fn the_types_are_those_that_sgdisk_knows_by_name() {
     let Some(bootc) = codes(Preset::Bootc, Architecture::X86_64) else { return };
     assert_eq!(bootc, ["EF02", "EF00", "8304"]);
     assert_eq!(codes(Preset::Bootc, Architecture::Aarch64).unwrap(), ["EF00", "8305"]);
-    assert_eq!(codes(Preset::Osbuild, Architecture::X86_64).unwrap(), ["EF02", "EF00", "EA00", "8300"]);
+    assert_eq!(
+        codes(Preset::Osbuild, Architecture::X86_64).unwrap(),
+        ["EF02", "EF00", "EA00", "8300"]
+    );
 }
 
 /// Sectors of 4096 bytes: sfdisk takes them from a loop device only, so it needs root and one of those.
@@ -105,8 +117,11 @@ fn sectors_of_4096_bytes_are_read_too() {
         return;
     }
     let (Some(mut losetup), Some(mut sgdisk)) = (tool("losetup"), tool("sgdisk")) else { return };
-    let attached =
-        losetup.args(["--find", "--show", "--read-only", "--sector-size", "4096"]).arg(disk.path()).output().unwrap();
+    let attached = losetup
+        .args(["--find", "--show", "--read-only", "--sector-size", "4096"])
+        .arg(disk.path())
+        .output()
+        .unwrap();
     if !attached.status.success() {
         eprintln!("skipped: {}", String::from_utf8_lossy(&attached.stderr));
         return;

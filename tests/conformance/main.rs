@@ -4,3 +4,6 @@
 mod tool;
 
 mod composefs;
+mod fat;
+mod gpt;
+mod output;

@@ -1,0 +1,98 @@
+//! What a partition is for, and the GUIDs that say so (Discoverable Partitions Specification; UEFI 2.10, table 5.7).
+
+use std::fmt;
+
+use uuid::{Uuid, uuid};
+
+use crate::Preset;
+
+const BIOS_BOOT: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
+const ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+const XBOOTLDR: Uuid = uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172");
+const LINUX_DATA: Uuid = uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
+const ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
+const ROOT_AARCH64: Uuid = uuid!("b921b045-1df0-41c3-af44-4c6f280d3fae");
+
+/// A machine architecture: decides whether there is a BIOS and which GUID the root has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// amd64: UEFI and BIOS.
+    X86_64,
+    /// arm64: UEFI only.
+    Aarch64,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+}
+
+/// What a partition is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Where GRUB's core lies for BIOS; without a file system.
+    BiosBoot,
+    /// EFI system partition.
+    Esp,
+    /// Separate `/boot`: kernels and boot entries ("extended boot loader partition", XBOOTLDR).
+    Boot,
+    /// Root file system.
+    Root,
+}
+
+impl Role {
+    /// All of them, in the order in which they lie on a disk.
+    pub const ALL: [Self; 4] = [Self::BiosBoot, Self::Esp, Self::Boot, Self::Root];
+
+    /// The role as one word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BiosBoot => "bios-boot",
+            Self::Esp => "esp",
+            Self::Boot => "boot",
+            Self::Root => "root",
+        }
+    }
+
+    /// The role that a partition type speaks of; Linux data is taken for a root, as in the osbuild preset.
+    pub fn of_type(type_guid: Uuid) -> Option<Self> {
+        match type_guid {
+            BIOS_BOOT => Some(Self::BiosBoot),
+            ESP => Some(Self::Esp),
+            XBOOTLDR => Some(Self::Boot),
+            ROOT_X86_64 | ROOT_AARCH64 | LINUX_DATA => Some(Self::Root),
+            _ => None,
+        }
+    }
+
+    /// The partition type that a preset gives to this role.
+    pub(crate) const fn type_guid(self, preset: Preset, architecture: Architecture) -> Uuid {
+        match (self, preset, architecture) {
+            (Self::BiosBoot, _, _) => BIOS_BOOT,
+            (Self::Esp, _, _) => ESP,
+            (Self::Boot, _, _) => XBOOTLDR,
+            (Self::Root, Preset::Osbuild, _) => LINUX_DATA,
+            (Self::Root, Preset::Bootc, Architecture::X86_64) => ROOT_X86_64,
+            (Self::Root, Preset::Bootc, Architecture::Aarch64) => ROOT_AARCH64,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What people call a partition type; "unknown" for one that no layout of ours uses.
+pub fn type_name(type_guid: Uuid) -> &'static str {
+    match type_guid {
+        BIOS_BOOT => "BIOS boot",
+        ESP => "EFI system",
+        XBOOTLDR => "Linux extended boot",
+        LINUX_DATA => "Linux data",
+        ROOT_X86_64 => "Linux root (x86-64)",
+        ROOT_AARCH64 => "Linux root (ARM-64)",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,1 @@
+//! Disk files, read by qemu-img and imago.

@@ -1,1 +1,8 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
+
+#[path = "../support/tool.rs"]
+mod tool;
+#[path = "../support/unwritten.rs"]
+mod unwritten;
+
+mod ext4;

@@ -1,9 +1,11 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
 
-#[path = "../support/tool.rs"]
-mod tool;
-
 mod composefs;
+mod ext4;
 mod fat;
 mod gpt;
 mod output;
+#[path = "../support/tool.rs"]
+mod tool;
+#[path = "../support/unwritten.rs"]
+mod unwritten;

@@ -3,4 +3,5 @@
 #[path = "../support/tool.rs"]
 mod tool;
 
+mod bootloader;
 mod composefs;

@@ -1,1 +1,205 @@
-//! What firmware starts, taken from the image.
+//! What firmware starts, taken from the image: trees for the ESP and for `/boot`, and the sectors that a BIOS reads.
+//!
+//! ```text
+//! UEFI:  firmware ─► ESP: shim ─► GRUB ─► EFI/<vendor>/grub.cfg ─┐
+//! BIOS:  MBR ─► BIOS boot partition: core.img ─► modules ────────┴─► /boot/grub2/grub.cfg ─► boot entries
+//! ```
+//!
+//! The files and rules are bootupd's, so that the `bootupctl` of the image finds what it would have installed itself.
+//! Everything here is data for the disk; nothing has to be called later.
+
+mod bios;
+mod efi;
+mod grub;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::architecture::Architecture;
+use crate::content::ContentStore;
+use crate::error::{corrupt, unsupported};
+use crate::tree::{Kind, Metadata, Tree};
+
+pub use bios::BiosCode;
+
+/// Where an image keeps what bootupd installs.
+const UPDATES: &str = "usr/lib/bootupd/updates";
+const NO_BOOTLOADER: &str = "build without a boot loader: --bootloader none";
+
+/// What the boot loader has to know of the disk.
+#[derive(Clone, Debug)]
+pub struct BootOptions {
+    /// Of the image.
+    pub architecture: Architecture,
+    /// UUID of the file system that holds `/boot`: the root's, unless `/boot` has one of its own.
+    pub boot_uuid: Uuid,
+    /// Whether GRUB shall search by the label `boot` instead, as images with `skip-boot-uuid` ask.
+    pub skip_boot_uuid: bool,
+    /// Number, from 1, of the partition that holds `/boot`: an ext4.
+    pub boot_partition: u32,
+    /// Whether that is a partition of its own; else it is the root's.
+    pub separate_boot: bool,
+    /// Seconds since 1970 to record as bootupd's age when the image does not say it.
+    pub time: i64,
+}
+
+/// A boot loader, ready to be laid out.
+#[derive(Debug)]
+pub struct Boot {
+    /// What goes onto the ESP, if the image boots by UEFI.
+    pub esp: Option<Tree>,
+    /// What goes into `/boot`, relative to it.
+    pub boot: Tree,
+    /// What a BIOS reads before any file system.
+    pub bios: Option<BiosCode>,
+    /// What was found, a line each, for people.
+    pub found: Vec<String>,
+    /// What the image offers but cannot be installed, a line each.
+    pub warnings: Vec<String>,
+}
+
+impl Boot {
+    /// No boot loader: whoever starts the kernel does it from outside.
+    pub fn none() -> Self {
+        Self {
+            esp: None,
+            boot: Tree::new(Metadata::root(0o755)),
+            bios: None,
+            found: vec!["no boot loader".to_owned()],
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Takes the boot loader out of an image. `root` is the merged tree of the image.
+///
+/// Every component that the image has is taken, UEFI and (on x86_64) BIOS, as `bootc install --generic-image` does.
+/// `Unsupported`: the image brings none, or another kind than GRUB with bootupd's payload. `Corrupt`: its files are broken.
+pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> Result<Boot> {
+    refuse_other_kinds(root)?;
+    let efi_metadata = component(root, contents, "EFI")?;
+    let bios_metadata = match options.architecture {
+        Architecture::X86_64 => component(root, contents, "BIOS")?,
+        Architecture::Aarch64 => None,
+    };
+    if efi_metadata.is_none() && bios_metadata.is_none() {
+        return Err(nothing_found(root));
+    }
+
+    let configs = grub::Configs::read(root, contents)?;
+    let mut boot = Boot::none();
+    boot.found.clear();
+    configs.install(&mut boot.boot, contents, options)?;
+    let mut state = state::State::default();
+
+    if let Some(metadata) = bios_metadata {
+        match bios::modules(root) {
+            Some(modules) => {
+                let core = bios::install(root, modules, contents, options, &mut boot.boot)?;
+                boot.found.push(format!("BIOS: {}, {core}", version(&metadata)));
+                boot.bios = Some(core);
+                state.add("BIOS", metadata, None);
+            }
+            None => boot.warnings.push(format!(
+                "the image announces a boot loader for BIOS ({UPDATES}/BIOS.json) but lacks its files in /{}",
+                bios::DIRECTORY
+            )),
+        }
+    }
+    if let Some(metadata) = efi_metadata {
+        let payload = efi::Payload::find(root, contents)?;
+        let vendor = payload.vendor(options.architecture)?;
+        boot.found.push(format!("UEFI: {}, {payload}, vendor {vendor}", version(&metadata)));
+        let mut esp = payload.esp();
+        configs.install_stub(&mut esp, &vendor, contents, options)?;
+        boot.esp = Some(esp);
+        state.add("EFI", metadata, Some(payload.file_tree(contents)?));
+    }
+    if boot.esp.is_none() && boot.bios.is_none() {
+        return Err(unsupported(boot.warnings.join("; "), Some(NO_BOOTLOADER)));
+    }
+
+    let state = contents.insert_bytes(&state.json(root, options.time)?)?;
+    boot.boot.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));
+    Ok(boot)
+}
+
+/// What an image says about one of bootupd's components; `None`: it does not have it.
+fn component(root: &Tree, contents: &ContentStore, name: &str) -> Result<Option<Value>> {
+    let path = format!("{UPDATES}/{name}.json");
+    let Some(bytes) = read(root, contents, &path)? else { return Ok(None) };
+    let broken = |reason: &str| corrupt(path.clone(), reason);
+    let metadata: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e.to_string()))?;
+    for key in ["timestamp", "version"] {
+        if !metadata.get(key).is_some_and(Value::is_string) {
+            return Err(broken(&format!("it has no {key}")));
+        }
+    }
+    Ok(Some(metadata))
+}
+
+fn version(metadata: &Value) -> &str {
+    metadata.get("version").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A small file of the image, if it is there.
+fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<Vec<u8>>> {
+    /// No configuration and no module comes near it.
+    const LIMIT: u64 = 64 << 20;
+    let Some(content) = root.file(path) else { return Ok(None) };
+    if content.size > LIMIT {
+        return Err(corrupt(path, format!("it has {} bytes", content.size)));
+    }
+    contents.bytes(content).map(Some).with_context(|| format!("reading {path}"))
+}
+
+/// Names, bytewise sorted, in a directory of the image; none if it is not there.
+fn names(root: &Tree, path: &str) -> Vec<String> {
+    let Some(id) = root.resolve(path) else { return Vec::new() };
+    let names = root.inode(id).children();
+    names.filter_map(|(name, _)| String::from_utf8(name.to_vec()).ok()).collect()
+}
+
+/// Kinds that boot in another way, and that an installed GRUB would not boot.
+fn refuse_other_kinds(root: &Tree) -> Result<()> {
+    let directories =
+        names(root, "usr/lib/modules").into_iter().map(|v| format!("usr/lib/modules/{v}"));
+    for directory in directories.chain(["boot/EFI/Linux".to_owned()]) {
+        if let Some(name) = names(root, &directory).into_iter().find(|name| name.ends_with(".efi"))
+        {
+            let what = format!(
+                "the image boots a unified kernel image, {directory}/{name}; \
+                 only images with a separate kernel and initramfs can be installed"
+            );
+            return Err(unsupported(what, Some(NO_BOOTLOADER)));
+        }
+    }
+    Ok(())
+}
+
+/// The error for an image without any component: says what was looked for.
+fn nothing_found(root: &Tree) -> anyhow::Error {
+    let systemd_boot = names(root, "usr/lib/systemd/boot/efi");
+    if systemd_boot.iter().any(|name| name.starts_with("systemd-boot")) {
+        let what =
+            "the image boots with systemd-boot; only GRUB with bootupd's payload can be installed";
+        return unsupported(what, Some(NO_BOOTLOADER));
+    }
+    let looked_for = [
+        format!("{UPDATES}/EFI.json"),
+        format!("{UPDATES}/EFI or usr/lib/efi"),
+        grub::PRE.to_owned(),
+        grub::EFI.to_owned(),
+    ];
+    let missing = looked_for
+        .into_iter()
+        .filter(|paths| paths.split(" or ").all(|path| root.resolve(path).is_none()))
+        .collect::<Vec<_>>();
+    let what = format!("the image brings no boot loader: it lacks {}", missing.join(", "));
+    unsupported(what, Some(NO_BOOTLOADER))
+}

@@ -22,7 +22,8 @@ fn forky(name: &str) -> Option<Command> {
 
 fn payload(id: InodeId) -> Option<Payload> {
     let number = id.index() as u8;
-    let digest = number.is_multiple_of(3).then(|| std::array::from_fn(|i| number.wrapping_mul(i as u8)));
+    let digest =
+        number.is_multiple_of(3).then(|| std::array::from_fn(|i| number.wrapping_mul(i as u8)));
     // Some files have the same content.
     Some(Payload { redirect: format!("{:02x}/{:062x}.file", number / 2, number / 2), digest })
 }

@@ -1,1 +1,213 @@
-//! What was built.
+//! What was built: for programs as JSON, for people as a picture.
+
+mod picture;
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::architecture::Architecture;
+use crate::disk::PartitionReport;
+use crate::output::FileReport;
+use crate::progress::Stage;
+
+pub use picture::{human, picture};
+
+/// The form of the JSON; grows by one when a field changes its meaning or goes away.
+const VERSION: u32 = 1;
+
+/// Everything worth knowing about a build that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The form of this report.
+    pub version: u32,
+    /// What it was built from.
+    pub image: ImageReport,
+    /// The machine's architecture.
+    pub architecture: Architecture,
+    /// What boots.
+    pub system: SystemReport,
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Its partitions, in order.
+    pub partitions: Vec<PartitionReport>,
+    /// The files it was written to, in the order in which they were asked for.
+    pub files: Vec<FileReport>,
+    /// How long each stage took, in the order in which they ran.
+    pub stages: Vec<StageReport>,
+    /// What the user should know though all went well.
+    pub warnings: Vec<String>,
+}
+
+/// The image a disk was built from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageReport {
+    /// The reference it was opened by.
+    pub reference: String,
+    /// Digest of the platform's manifest: `sha256:…`.
+    pub digest: String,
+    /// The version that people know it by.
+    pub version: Option<String>,
+}
+
+/// What boots from a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SystemReport {
+    /// Boot loaders that were found and installed, one line each.
+    pub bootloader: Vec<String>,
+    /// Version of the kernel, as `uname -r` will say.
+    pub kernel: String,
+    /// Kernel command line of the boot entry.
+    pub command_line: String,
+    /// Checksum of the deployed ostree commit.
+    pub commit: String,
+}
+
+/// How long a stage took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StageReport {
+    /// Which.
+    #[serde(serialize_with = "stage_name")]
+    pub stage: Stage,
+    /// How long; in JSON as seconds.
+    #[serde(serialize_with = "seconds", rename = "seconds")]
+    pub took: Duration,
+}
+
+impl Report {
+    /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
+    pub fn new(
+        image: ImageReport,
+        architecture: Architecture,
+        system: SystemReport,
+        size: u64,
+        partitions: Vec<PartitionReport>,
+        files: Vec<FileReport>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            image,
+            architecture,
+            system,
+            size,
+            partitions,
+            files,
+            stages: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(stage.name())
+}
+
+fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(took.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::disk::{FilesystemReport, Role};
+    use crate::output::Format;
+
+    #[test]
+    fn the_json_form() {
+        let root = PartitionReport {
+            number: 3,
+            role: Role::Root,
+            type_name: "Linux root (x86-64)",
+            type_guid: "4f68bce3-e8cd-4db1-96e7-fbcaf984b709".to_owned(),
+            guid: "00000000-0000-4000-8000-000000000005".to_owned(),
+            name: "root".to_owned(),
+            start: 514 << 20,
+            size: 4 << 30,
+            filesystem: Some(FilesystemReport {
+                kind: "ext4",
+                label: "root".to_owned(),
+                uuid: "00000000-0000-4000-8000-000000000006".to_owned(),
+                used: 1_900_000_000,
+            }),
+        };
+        let file = FileReport {
+            path: "disk.qcow2".into(),
+            format: Format::Qcow2,
+            size: 4611 << 20,
+            allocated: 1_910_000_000,
+            sha256: "00".repeat(32),
+        };
+        let image = ImageReport {
+            reference: "docker://quay.io/fedora/fedora-bootc:43".to_owned(),
+            digest: format!("sha256:{}", "11".repeat(32)),
+            version: None,
+        };
+        let system = SystemReport {
+            bootloader: vec!["GRUB for UEFI, with shim".to_owned()],
+            kernel: "6.17.1-300.fc43.x86_64".to_owned(),
+            command_line: "root=UUID=00000000-0000-4000-8000-000000000006 rw".to_owned(),
+            commit: "22".repeat(32),
+        };
+        let mut report =
+            Report::new(image, Architecture::X86_64, system, file.size, vec![root], vec![file]);
+        report.stages.push(StageReport { stage: Stage::Write, took: Duration::from_millis(1500) });
+        report.warnings.push("no signature was checked".to_owned());
+        expect![[r#"
+            {
+              "version": 1,
+              "image": {
+                "reference": "docker://quay.io/fedora/fedora-bootc:43",
+                "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111",
+                "version": null
+              },
+              "architecture": "x86_64",
+              "system": {
+                "bootloader": [
+                  "GRUB for UEFI, with shim"
+                ],
+                "kernel": "6.17.1-300.fc43.x86_64",
+                "command_line": "root=UUID=00000000-0000-4000-8000-000000000006 rw",
+                "commit": "2222222222222222222222222222222222222222222222222222222222222222"
+              },
+              "size": 4834983936,
+              "partitions": [
+                {
+                  "number": 3,
+                  "role": "root",
+                  "type_name": "Linux root (x86-64)",
+                  "type_guid": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+                  "guid": "00000000-0000-4000-8000-000000000005",
+                  "name": "root",
+                  "start": 538968064,
+                  "size": 4294967296,
+                  "filesystem": {
+                    "kind": "ext4",
+                    "label": "root",
+                    "uuid": "00000000-0000-4000-8000-000000000006",
+                    "used": 1900000000
+                  }
+                }
+              ],
+              "files": [
+                {
+                  "path": "disk.qcow2",
+                  "format": "qcow2",
+                  "size": 4834983936,
+                  "allocated": 1910000000,
+                  "sha256": "0000000000000000000000000000000000000000000000000000000000000000"
+                }
+              ],
+              "stages": [
+                {
+                  "stage": "writing",
+                  "seconds": 1.5
+                }
+              ],
+              "warnings": [
+                "no signature was checked"
+              ]
+            }"#]].assert_eq(&serde_json::to_string_pretty(&report).unwrap());
+    }
+}

@@ -84,8 +84,7 @@ fn fsck_is_content_and_sees_fat32() {
         let Some(mut fsck) = tool("fsck.fat") else { return };
         let output = run(fsck.arg("-nv").arg(volume(size, sector_size).path()));
         assert!(output.contains("32 bit entries"), "{size} {sector_size}: {output}");
-        let complaints =
-            ["differ", "dirty", "wrong", "Wrong", "invalid", "Invalid"];
+        let complaints = ["differ", "dirty", "wrong", "Wrong", "invalid", "Invalid"];
         for line in output.lines() {
             assert!(
                 !complaints.iter().any(|word| line.contains(word)),

@@ -4,6 +4,7 @@
 //! [`sparse`]; the rules about who may use whom are in `tests/architecture.rs`, and the map is in the README.
 
 pub mod pipeline;
+pub mod plan;
 pub mod report;
 pub mod request;
 

@@ -1,33 +1,49 @@
 //! The pipeline, top to bottom. Each step uses only what the steps above made.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use crate::bootc::{self, Settings};
+use crate::bootloader::{self, Boot};
 use crate::content::ContentStore;
+use crate::disk;
+use crate::filesystem::erofs;
 use crate::identity::Identity;
+use crate::oci;
+use crate::ostree;
+use crate::output;
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
-use crate::{bootc, bootloader, disk, oci, ostree, output, selinux};
+use crate::selinux::Policy;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let contents = ContentStore::create_in(&request.work_directory)?;
-
     let source = oci::open(&request.image, request.architecture, progress)?;
     let image = &source.image;
+    let targets = request.targets(image)?;
     let identity = Identity::derive(&image.manifest_digest, &request.seed);
 
     let layers = source.unpack(&contents, progress)?;
-    let union = ostree::unite(image, layers, &contents)?;
-    let settings = bootc::Settings::load(image, &union.root, &contents, progress)?;
-    let policy = selinux::Policy::load(&union.root, &contents)?;
+    let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
+    bootc::check(image, &union.root)?;
+    let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
+    let policy = Policy::load(&union.root, &contents)?;
+    let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
+    let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
-    let plan = request.plan(&settings, &identity);
-    let boot = bootloader::prepare(&union.root, &contents, &plan.bootloader())?;
-    let (repository, committed) = union.commit(image, &plan.target, plan.labels(&policy), &contents, progress)?;
-    let sysroot = ostree::deploy(repository, &committed, image, plan.labels(&policy), &plan.deployment(), &contents)?;
+    let plan = Plan::of(request, image, &settings, &identity, progress)?;
+    let boot = match plan.bootloader(image) {
+        Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
+        None => Boot::none(),
+    };
+    let (repository, committed) = union.commit(image, &plan.target, labels, &contents, progress)?;
+    let deployment = plan.deployment(&boot, &erofs::ostree_image);
+    let sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
+        .context("deploying")?;
 
-    let disk = disk::lay_out(&sysroot, &boot, &identity, &plan.disk(), &contents, progress)?;
-    let files = output::write(&disk.map, &contents, &plan.targets(image), progress)?;
-    Ok(Report::new())
+    let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
+    let files = output::write(&disk.map, &contents, &targets, progress)?;
+    Ok(Report::of(image, &boot, &sysroot, disk, files))
 }

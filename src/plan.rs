@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use crate::bootc::{self, Composefs, Mounts, RootFilesystem, Settings};
-use crate::bootloader::BootOptions;
-use crate::disk::{self, Preset};
+use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
+use crate::bootloader::{Boot, BootOptions};
+use crate::disk::{self, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
 use crate::identity::Identity;
 use crate::image::Image;
-use crate::ostree::{KernelSource, RootSshKeys, SignaturePolicy};
+use crate::ostree::{ComposefsWriter, DeployOptions, KernelSource, RootSshKeys, SignaturePolicy};
 use crate::progress::Progress;
 use crate::request::Request;
 
@@ -31,8 +31,7 @@ pub struct Plan<'a> {
     pub mounts: Mounts,
     /// Kernel arguments without `ostree=`.
     pub kernel_arguments: Vec<String>,
-    /// Why the root file system is the one it is, for people.
-    pub root_filesystem_reason: &'static str,
+    repository_config: Vec<(&'static str, &'static str, &'a str)>,
 }
 
 impl<'a> Plan<'a> {
@@ -44,7 +43,7 @@ impl<'a> Plan<'a> {
         identity: &'a Identity,
         progress: &Progress,
     ) -> Result<Self> {
-        refuse_what_we_cannot(settings)?;
+        refuse_what_we_cannot(request, settings)?;
         for bound in &settings.bound_images {
             progress.warn(format!(
                 "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
@@ -75,14 +74,18 @@ impl<'a> Plan<'a> {
             stateroot: request.stateroot.clone().or(configured).unwrap_or_else(|| "default".into()),
             mounts,
             kernel_arguments,
-            root_filesystem_reason: root_filesystem_reason(request, settings),
+            repository_config: repository_config(settings),
         })
     }
 
-    /// For the boot loader.
-    pub fn bootloader(&self, image: &Image) -> BootOptions {
+    /// For the boot loader; `None`: there shall be none.
+    pub fn bootloader(&self, image: &Image) -> Option<BootOptions> {
+        let configured = self.settings.install.bootloader;
+        if !self.request.install_bootloader || configured == Some(Bootloader::None) {
+            return None;
+        }
         let separate_boot = self.separate_boot();
-        BootOptions {
+        Some(BootOptions {
             architecture: image.architecture,
             boot_uuid: if separate_boot {
                 self.identity.boot_filesystem
@@ -93,6 +96,44 @@ impl<'a> Plan<'a> {
             boot_partition: disk::boot_partition(self.request.layout, image.architecture),
             separate_boot,
             time: 0,
+        })
+    }
+
+    /// For the deployment.
+    pub fn deployment<'b>(&'b self, boot: &'b Boot, composefs: &'b ComposefsWriter<'b>) -> DeployOptions<'b> {
+        DeployOptions {
+            stateroot: &self.stateroot,
+            target: &self.target,
+            signature_policy: &self.signature_policy,
+            title: &self.settings.title,
+            kernel: KernelSource {
+                version: &self.settings.kernel.version,
+                initramfs: self.settings.kernel.initramfs,
+            },
+            kernel_arguments: &self.kernel_arguments,
+            separate_boot: self.separate_boot(),
+            boot_mount: self.mounts.boot.as_deref(),
+            boot_files: &boot.boot,
+            root_ssh_keys: self
+                .request
+                .root_ssh_keys
+                .as_deref()
+                .map(|keys| RootSshKeys { home: &self.settings.root_home, keys }),
+            installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
+            repository_config: &self.repository_config,
+            composefs,
+            fs_verity: None,
+        }
+    }
+
+    /// For the disk.
+    pub fn disk(&self, image: &Image) -> Wishes<'a> {
+        Wishes {
+            preset: self.request.layout,
+            architecture: image.architecture,
+            identity: self.identity,
+            sector_size: SectorSize::S512,
+            size: self.request.size,
         }
     }
 
@@ -100,34 +141,33 @@ impl<'a> Plan<'a> {
     pub fn separate_boot(&self) -> bool {
         self.request.layout == Preset::Osbuild
     }
-
-    /// The kernel to boot.
-    pub fn kernel(&self) -> KernelSource<'_> {
-        let kernel = &self.settings.kernel;
-        KernelSource { version: &kernel.version, initramfs: kernel.initramfs }
-    }
-
-    /// Keys that let root log in.
-    pub fn root_ssh_keys(&self) -> Option<RootSshKeys<'_>> {
-        let keys = self.request.root_ssh_keys.as_deref()?;
-        Some(RootSshKeys { home: &self.settings.root_home, keys })
-    }
-
-    /// Additions to the repository's configuration: group, key, value.
-    pub fn repository_config(&self) -> Vec<(&str, &str, &str)> {
-        let value = self.settings.install.bls_append_except_default.as_deref();
-        value.map(|value| ("sysroot", "bls-append-except-default", value)).into_iter().collect()
-    }
 }
 
-fn refuse_what_we_cannot(settings: &Settings) -> Result<()> {
+fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
     if matches!(settings.prepare_root.composefs, Composefs::Verity | Composefs::Signed) {
         return Err(unsupported(
             "the image demands fs-verity of its root (composefs.enabled in prepare-root.conf)",
             Some("`enabled = yes` in prepare-root.conf works; fs-verity does not yet"),
         ));
     }
-    Ok(())
+    let asked = request.root_filesystem;
+    match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
+        RootFilesystem::Ext4 => {}
+        other => {
+            let who = if asked.is_some() { "you ask" } else { "the image's install configuration asks" };
+            return Err(unsupported(
+                format!("{who} for a root on {}, and bootpress writes ext4 only", other.name()),
+                Some("build with --filesystem ext4"),
+            ));
+        }
+    }
+    match settings.install.bootloader {
+        Some(other @ (Bootloader::Systemd | Bootloader::GrubCc)) if request.install_bootloader => Err(unsupported(
+            format!("the image's install configuration asks for the boot loader {other:?}, and bootpress installs GRUB only"),
+            Some("build without a boot loader: --bootloader none"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.
@@ -146,10 +186,8 @@ fn target(request: &Request, image: &Image, progress: &Progress) -> String {
     }
 }
 
-fn root_filesystem_reason(request: &Request, settings: &Settings) -> &'static str {
-    match (request.root_filesystem, settings.install.root_filesystem) {
-        (Some(_), _) => "as asked for",
-        (None, Some(RootFilesystem::Ext4)) => "as the image configures",
-        (None, _) => "the default",
-    }
+/// Additions to the repository's configuration: group, key, value.
+fn repository_config(settings: &Settings) -> Vec<(&'static str, &'static str, &str)> {
+    let value = settings.install.bls_append_except_default.as_deref();
+    value.map(|value| ("sysroot", "bls-append-except-default", value)).into_iter().collect()
 }

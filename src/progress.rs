@@ -72,7 +72,8 @@ impl Progress {
         self.send(Event::Warning { message: message.into() });
     }
 
-    fn send(&self, event: Event) {
+    /// Announces; for listeners that pass on what they hear.
+    pub fn send(&self, event: Event) {
         if let Some(listener) = &self.0 {
             listener(event);
         }

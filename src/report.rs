@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::architecture::Architecture;
-use crate::disk::PartitionReport;
+use crate::bootloader::Boot;
+use crate::disk::{Disk, PartitionReport};
+use crate::image::Image;
+use crate::ostree::Sysroot;
 use crate::output::FileReport;
 use crate::progress::Stage;
 
@@ -75,6 +78,25 @@ pub struct StageReport {
 }
 
 impl Report {
+    /// What the pipeline has made.
+    pub fn of(image: &Image, boot: &Boot, sysroot: &Sysroot, disk: Disk, files: Vec<FileReport>) -> Self {
+        let from = ImageReport {
+            reference: image.reference.clone(),
+            digest: image.manifest_digest.clone(),
+            version: image.version().map(str::to_owned),
+        };
+        let system = SystemReport {
+            bootloader: boot.found.clone(),
+            kernel: sysroot.kernel.version.clone(),
+            command_line: sysroot.command_line.clone(),
+            commit: sysroot.merge_commit.to_string(),
+        };
+        let mut report =
+            Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
+        report.warnings.clone_from(&boot.warnings);
+        report
+    }
+
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
     pub fn new(
         image: ImageReport,

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
+
 use crate::architecture::Architecture;
+use crate::bootc::RootFilesystem;
 use crate::disk::Preset;
+use crate::image::Image;
 use crate::oci::Reference;
 use crate::output::Format;
 
@@ -22,6 +26,8 @@ pub struct Request {
     pub layout: Preset,
     /// Size of the whole disk in bytes; `None`: what is needed, and room for one upgrade.
     pub size: Option<u64>,
+    /// Root file system; `None`: what the image configures, else ext4.
+    pub root_filesystem: Option<RootFilesystem>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
     /// What UUIDs derive from besides the manifest's digest.
@@ -47,4 +53,35 @@ pub enum Destination {
     Directory(PathBuf),
     /// This very file; for a request with one format.
     File(PathBuf),
+}
+
+impl Request {
+    /// The files to write. Fails early if their directory does not exist.
+    pub fn targets(&self, image: &Image) -> Result<Vec<(Format, PathBuf)>> {
+        let path = |format: &Format| match &self.destination {
+            Destination::File(file) => file.clone(),
+            Destination::Directory(directory) => directory.join(self.file_name(image, *format)),
+        };
+        let targets: Vec<_> = self.formats.iter().map(|format| (*format, path(format))).collect();
+        for (_, file) in &targets {
+            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(directory) = directory {
+                directory.metadata().with_context(|| format!("looking at directory {}", directory.display()))?;
+            }
+        }
+        Ok(targets)
+    }
+
+    /// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.
+    fn file_name(&self, image: &Image, format: Format) -> String {
+        let digest = image.manifest_digest.trim_start_matches("sha256:");
+        let version = image.version().unwrap_or(&digest[..digest.len().min(12)]);
+        let stem = format!("{}-{version}", self.image.file_stem());
+        let safe: String = stem
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "-_.+~".contains(c) { c } else { '_' })
+            .collect();
+        let safe = safe.trim_start_matches(['.', '-']);
+        format!("{safe}.{}.{}", image.architecture, format.extension())
+    }
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
 use bootpress::output::Format;
 use bootpress::pipeline;
-use bootpress::progress::Progress;
+use bootpress::progress::{Event, Progress};
+use bootpress::report::StageReport;
 use bootpress::request::{Destination, Request};
 
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
@@ -18,7 +20,13 @@ use super::{json, summary, terminal};
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
     let request = request(flags)?;
-    let report = pipeline::build(&request, &progress(flags.progress))?;
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let progress = listen(&heard, progress(flags.progress));
+    let mut report = pipeline::build(&request, &progress)?;
+    if let Ok(heard) = heard.lock() {
+        report.stages.clone_from(&heard.stages);
+        report.warnings.extend_from_slice(&heard.warnings);
+    }
     let mut out = io::stdout().lock();
     if flags.json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the report")?;
@@ -26,6 +34,30 @@ pub(super) fn run(flags: &BuildFlags) -> Result<()> {
     } else {
         write!(out, "{}", summary::text(&report)).context("printing the summary")
     }
+}
+
+/// What is worth repeating at the end.
+#[derive(Default)]
+struct Heard {
+    stages: Vec<StageReport>,
+    warnings: Vec<String>,
+}
+
+/// Passes on what is announced, and remembers some of it.
+fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
+    let heard = Arc::clone(heard);
+    Progress::to(move |event| {
+        if let Ok(mut heard) = heard.lock() {
+            match &event {
+                Event::Finished { stage, took } => {
+                    heard.stages.push(StageReport { stage: *stage, took: *took });
+                }
+                Event::Warning { message } => heard.warnings.push(message.clone()),
+                Event::Started { .. } | Event::Advanced { .. } => {}
+            }
+        }
+        shown.send(event);
+    })
 }
 
 fn request(flags: &BuildFlags) -> Result<Request> {
@@ -50,6 +82,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         destination,
         layout: flags.layout.into(),
         size: flags.size,
+        root_filesystem: flags.filesystem,
         install_bootloader: flags.bootloader == BootloaderFlag::Auto,
         seed: flags.seed.clone(),
         kargs: flags.kargs.clone(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
+use bootpress::bootc::RootFilesystem;
 use bootpress::disk::Preset;
 use bootpress::oci::Reference;
 use bootpress::output::Format;
@@ -60,6 +61,10 @@ pub(crate) struct BuildFlags {
     /// Size of the whole disk, such as 10G (binary units) [default: content, and room for one upgrade]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Disk")]
     pub(crate) size: Option<u64>,
+
+    /// Root file system [default: what the image configures, else ext4] [possible values: ext4, xfs, btrfs]
+    #[arg(long, value_name = "TYPE", value_parser = filesystem, help_heading = "Disk")]
+    pub(crate) filesystem: Option<RootFilesystem>,
 
     /// Boot loader: the image's own, or none at all
     #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk")]
@@ -142,6 +147,13 @@ pub(crate) fn architecture(name: &str) -> Result<Architecture, String> {
             _ => format!("known architectures: {known}"),
         }
     })
+}
+
+fn filesystem(name: &str) -> Result<RootFilesystem, String> {
+    RootFilesystem::ALL
+        .into_iter()
+        .find(|filesystem| filesystem.name() == name)
+        .ok_or_else(|| format!("known file systems: {}", RootFilesystem::ALL.map(RootFilesystem::name).join(", ")))
 }
 
 /// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.

@@ -3,10 +3,12 @@
 //! Sizes come first, because file systems are formatted to fit; then the parts are joined:
 //!
 //! ```text
-//! let plan = disk::Plan::new(&options)?;                      how large is what
-//! let root = ext4::format(&tree, plan.root_size())?;          the pipeline formats
-//! let disk = plan.assemble(disk::Parts { root, .. })?;        table, code and file systems as one map
+//! let plan = Plan::new(&options)?;                            how large is what
+//! let root = ext4_volume(&tree, plan.root_size(), ..)?;       formatted to fit (volumes.rs)
+//! let disk = plan.assemble(Parts { root, .. })?;              table, code and file systems as one map
 //! ```
+
+mod volumes;
 
 use std::fmt;
 
@@ -14,6 +16,7 @@ use anyhow::{Result, ensure};
 use partitioning::{Guids, Layout, Partition, PlanError, Root, Table, type_name};
 pub use partitioning::{MIB, Preset, Role, SectorSize};
 use serde::{Serialize, Serializer};
+pub use volumes::{Wishes, boot_partition, lay_out};
 
 use crate::architecture::Architecture;
 use crate::error::unsupported;
@@ -145,6 +148,14 @@ pub struct FilesystemReport {
     pub used: u64,
 }
 
+/// The member knows nothing of ours, not even this.
+const fn partitioning_architecture(architecture: Architecture) -> partitioning::Architecture {
+    match architecture {
+        Architecture::X86_64 => partitioning::Architecture::X86_64,
+        Architecture::Aarch64 => partitioning::Architecture::Aarch64,
+    }
+}
+
 fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -155,10 +166,7 @@ impl Plan {
         let identity = options.identity;
         let layout = Layout {
             preset: options.preset,
-            architecture: match options.architecture {
-                Architecture::X86_64 => partitioning::Architecture::X86_64,
-                Architecture::Aarch64 => partitioning::Architecture::Aarch64,
-            },
+            architecture: partitioning_architecture(options.architecture),
             sector_size: options.sector_size,
             guids: Guids {
                 disk: identity.disk,

@@ -1,0 +1,53 @@
+//! What was made, for people.
+
+use std::fmt::Write;
+
+use bootpress::report::{Report, picture};
+
+use super::terminal::{duration, size};
+
+/// Columns that fit everywhere.
+const WIDTH: usize = 100;
+
+/// A picture of the disk, and what one would otherwise have to look for.
+pub(super) fn text(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(report, &mut text);
+    text
+}
+
+fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+    let image = &report.image;
+    let version = image.version.as_deref().map_or(String::new(), |version| format!(", version {version}"));
+    writeln!(out, "\n{}", picture(&report.partitions, report.size, WIDTH))?;
+    let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
+    row("image", &format!("{}{version}", image.reference))?;
+    row("digest", &image.digest)?;
+    row("architecture", report.architecture.name())?;
+    for line in &report.system.bootloader {
+        row("boot loader", line)?;
+    }
+    row("kernel", &report.system.kernel)?;
+    row("command line", &report.system.command_line)?;
+    row("commit", &report.system.commit)?;
+    let stages: Vec<String> =
+        report.stages.iter().map(|stage| format!("{} {}", stage.stage.name(), duration(stage.took))).collect();
+    if !stages.is_empty() {
+        row("time", &stages.join(", "))?;
+    }
+    writeln!(out)?;
+    for file in &report.files {
+        writeln!(
+            out,
+            "{}\n{:<13} {} written, a disk of {}\n{:<13} {}",
+            file.path.display(),
+            file.format.to_string(),
+            size(file.allocated),
+            size(report.size),
+            "sha256",
+            file.sha256
+        )?;
+    }
+    Ok(())
+}

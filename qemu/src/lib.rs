@@ -1,1 +1,82 @@
 //! Boots unmodified disks in QEMU and says how far they got. Knows nothing of how they were made.
+//!
+//! ```text
+//! Machine ──arguments()──► Vm ──events──► Console ──lines──► Watch      milestones, reasons to give up
+//!   │                       ▲   (console,    └──────────────► Guest      the guest's own words
+//! Firmware, Accelerator     │    report,                        │
+//! Overlay, Credentials ─────┘    QMP)                           ▼
+//!                                                          BootReport    verdict, checks, evidence
+//! ```
+//!
+//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
+//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+
+#![warn(missing_docs)]
+
+use std::io;
+
+use thiserror::Error;
+
+mod accelerator;
+mod boot;
+mod console;
+mod credentials;
+mod firmware;
+mod guest;
+mod machine;
+mod milestone;
+mod overlay;
+mod program;
+mod qmp;
+mod report;
+mod vm;
+
+pub use accelerator::Accelerator;
+pub use boot::{Proof, Test, boot};
+pub use firmware::{Firmware, Flash};
+pub use guest::Guest;
+pub use machine::{Architecture, DiskBus, Machine, Wiring};
+pub use milestone::Milestone;
+pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+
+/// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// A program or a firmware image is not on this machine.
+    #[error("{what} was not found: install {packages}")]
+    Missing {
+        /// What was looked for.
+        what: String,
+        /// The packages that bring it, per distribution.
+        packages: String,
+    },
+    /// No such machine can be made.
+    #[error("{0}")]
+    Unsupported(String),
+    /// QEMU or qemu-img gave up before the guest ran.
+    #[error("{program} did not start: {reason}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What it said.
+        reason: String,
+    },
+    /// This side's files and sockets.
+    #[error("{doing}")]
+    Io {
+        /// Present participle with its object.
+        doing: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Stopped,
+}
+
+impl BootError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}

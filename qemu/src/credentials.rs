@@ -1,0 +1,58 @@
+//! How a guest gets something to do without a change to its disk: systemd credentials in SMBIOS strings.
+//!
+//! systemd imports type 11 strings of the form `io.systemd.credential.binary:NAME=BASE64`. Three are enough: a unit
+//! (`systemd.extra-unit.*`, systemd 256 and later), a drop-in that makes multi-user.target want it, and the script it runs.
+//! They go as values on the command line, not as files: then a recorded command line says all there was.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The name of the virtio port on which the guest reports.
+pub(crate) const PORT: &str = "boot-report";
+
+/// What runs in the guest.
+pub(crate) const SCRIPT: &str = include_str!("guest.sh");
+
+/// `Type=simple`: the script waits for the boot to end, which waits for every job, so it must not be one.
+const UNIT: &str = "\
+[Unit]
+Description=Report how the boot went
+
+[Service]
+Type=simple
+ImportCredential=boot-report.sh
+ExecStart=/bin/sh ${CREDENTIALS_DIRECTORY}/boot-report.sh
+StandardOutput=journal
+StandardError=journal
+";
+
+const DROP_IN: &str = "\
+[Unit]
+Wants=boot-report.service
+";
+
+/// The SMBIOS type 11 strings that make a guest report.
+pub(crate) fn smbios_strings() -> Vec<String> {
+    [
+        ("systemd.extra-unit.boot-report.service", UNIT),
+        ("systemd.unit-dropin.multi-user.target~boot-report", DROP_IN),
+        ("boot-report.sh", SCRIPT),
+    ]
+    .map(|(name, contents)| {
+        format!("io.systemd.credential.binary:{name}={}", STANDARD.encode(contents))
+    })
+    .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SMBIOS 2 tables are at most 64 KiB, together with what QEMU says there itself.
+    #[test]
+    fn the_strings_fit_their_table_and_the_command_line() {
+        let strings = smbios_strings();
+        assert!(strings.iter().map(String::len).sum::<usize>() < 32 << 10);
+        assert!(strings.iter().all(|string| string.is_ascii() && !string.contains([',', '\0'])));
+    }
+}

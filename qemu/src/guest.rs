@@ -1,0 +1,184 @@
+//! The guest's own words: the lines that `guest.sh` writes, and what they mean.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use crate::firmware::Firmware;
+use crate::report::Check;
+
+/// A longer line is not ours: the script says at most 60,000 bytes of a fact, 80,000 characters in base64.
+const LONGEST_LINE: usize = 100_000;
+
+/// What a guest said, by key. Later lines replace earlier ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Guest {
+    facts: BTreeMap<String, String>,
+    #[serde(skip)]
+    unfinished: Vec<u8>,
+}
+
+/// A line of `/proc/self/mountinfo`, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// What is mounted: a device, or a word of the file system's choice.
+    pub source: String,
+    /// The file system's type.
+    pub filesystem: String,
+    /// Options of this mount, such as `ro,relatime`.
+    pub options: String,
+}
+
+impl Guest {
+    /// Takes bytes as they arrive on the port; lines may be cut anywhere.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.unfinished);
+                    self.line(&String::from_utf8_lossy(&line));
+                }
+                _ if self.unfinished.len() < LONGEST_LINE => self.unfinished.push(byte),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes a line, which may be anything.
+    pub(crate) fn line(&mut self, line: &str) {
+        if let Some((key, value)) = parse(line) {
+            self.facts.insert(key, value);
+        }
+    }
+
+    /// A fact.
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.facts.get(key).map(String::as_str)
+    }
+
+    /// Whether it said anything at all: user space was reached and could speak.
+    pub fn spoke(&self) -> bool {
+        !self.facts.is_empty()
+    }
+
+    /// Whether it said everything it had to say.
+    pub fn finished(&self) -> bool {
+        self.facts.contains_key("end")
+    }
+
+    /// Units that failed.
+    pub fn failed_units(&self) -> Vec<&str> {
+        self.fact("failed")
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .collect()
+    }
+
+    /// What is mounted at a path; the topmost, if there are several.
+    pub fn mount(&self, path: &str) -> Option<Mount> {
+        let mut lines = self.fact("mounts")?.lines();
+        lines
+            .rfind(|line| line.split(' ').nth(4).is_some_and(|point| unescaped(point) == path))
+            .and_then(|line| {
+                let (place, source) = line.split_once(" - ")?;
+                let mut source = source.split(' ');
+                Some(Mount {
+                    filesystem: source.next()?.to_owned(),
+                    source: unescaped(source.next()?),
+                    options: place.split(' ').nth(5)?.to_owned(),
+                })
+            })
+    }
+
+    /// What a boot must have come to, as far as the guest can tell.
+    pub(crate) fn checks(&self, firmware: Firmware) -> Vec<Check> {
+        let mut checks = vec![self.check_state(), self.check_root(), self.check_ostree()];
+        if firmware == Firmware::UefiSecureBoot {
+            let value = self.fact("secure-boot").unwrap_or("not told");
+            checks.push(Check::new(
+                "Secure Boot",
+                value == "1",
+                if value == "1" { "on" } else { "not on" },
+            ));
+        }
+        checks
+    }
+
+    fn check_state(&self) -> Check {
+        let state = self.fact("state").unwrap_or("not told");
+        let failed = self.failed_units();
+        let detail = match (failed.as_slice(), self.fact("jobs")) {
+            ([], Some(jobs)) if self.fact("state").is_none() => {
+                format!("waiting for {}", jobs.replace('\n', "; "))
+            }
+            ([], _) => state.to_owned(),
+            (failed, _) => format!("{state}; failed: {}", failed.join(", ")),
+        };
+        Check::new("systemd", state == "running" && failed.is_empty(), detail)
+    }
+
+    /// A deployment's root is not the disk's file system, but composefs: an overlay whose source calls itself so.
+    fn check_root(&self) -> Check {
+        match self.mount("/") {
+            None => Check::new("root", false, "not told"),
+            Some(Mount { source, filesystem, .. }) => {
+                let passed = filesystem == "composefs"
+                    || filesystem == "overlay" && source.contains("composefs");
+                Check::new("root", passed, format!("{filesystem} from {source}"))
+            }
+        }
+    }
+
+    /// `ostree admin status` marks the deployment that is running with a star, and fails if it cannot find it.
+    fn check_ostree(&self) -> Check {
+        let text = self.fact("ostree").unwrap_or("not told");
+        let booted = text.lines().find_map(|line| line.trim_start().strip_prefix("* "));
+        match (booted, self.fact("ostree.exit")) {
+            (Some(deployment), Some("0")) => Check::new("deployment", true, deployment.trim()),
+            _ => Check::new(
+                "deployment",
+                false,
+                text.lines().next().unwrap_or("nothing is deployed"),
+            ),
+        }
+    }
+}
+
+/// Reads `boot-report KEY=BASE64 LENGTH`, possibly after something else on the same line. The length shows that nothing is
+/// missing or mixed in.
+fn parse(line: &str) -> Option<(String, String)> {
+    let (_, fact) = line.trim_end().rsplit_once("boot-report ")?;
+    let (fact, length) = fact.split_once(' ')?;
+    let (key, value) = fact.split_once('=')?;
+    let sound = length.parse() == Ok(value.len())
+        && !key.is_empty()
+        && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = STANDARD.decode(value).ok().filter(|_| sound)?;
+    Some((key.to_owned(), String::from_utf8_lossy(&value).into_owned()))
+}
+
+/// Undoes mountinfo's octal escapes of space, tab, newline and backslash.
+fn unescaped(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
+            Some(byte) => {
+                text.push(char::from(byte));
+                text.push_str(part.get(3..).unwrap_or_default());
+            }
+            None => {
+                text.push('\\');
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+# Runs in the guest after boot and says how it went, one line per fact:
+#
+#     boot-report KEY=BASE64 LENGTH        LENGTH: characters of BASE64
+#
+# Whoever reads it drops lines that are not whole, so it may share the console with the kernel. Plain POSIX sh, and no tool
+# is taken for granted: a fact that cannot be had is not said.
+
+port=${BOOT_REPORT_PORT:-/dev/virtio-ports/boot-report}
+tries=0
+while [ ! -e "$port" ] && [ "$tries" -lt "${BOOT_REPORT_TRIES:-20}" ]; do
+    # The link is udev's; the kernel's own name does without it.
+    for name in /sys/class/virtio-ports/*/name; do
+        [ -r "$name" ] && [ "$(cat "$name")" = boot-report ] || continue
+        port=${name%/name}
+        port=/dev/${port##*/}
+    done
+    tries=$((tries + 1))
+    [ -e "$port" ] || sleep 1
+done
+[ -e "$port" ] || port=${BOOT_REPORT_FALLBACK:-/dev/console}
+exec 3>"$port"
+
+encoded() {
+    if command -v base64 >/dev/null 2>&1; then
+        base64 | tr -d '\n'
+    else
+        openssl base64 -A
+    fi
+}
+
+# say KEY VALUE: at most 60,000 bytes of it.
+say() {
+    value=$(printf '%s' "$2" | head -c 60000 | encoded)
+    printf 'boot-report %s=%s %s\n' "$1" "$value" "${#value}" >&3
+}
+
+# run KEY COMMAND...: its output and its exit code, or nothing if there is no such command.
+run() {
+    key=$1
+    shift
+    command -v "$1" >/dev/null 2>&1 || return 0
+    output=$("$@" 2>&1)
+    code=$?
+    say "$key" "$output"
+    say "$key.exit" "$code"
+}
+
+# file KEY PATH
+file() {
+    [ -r "$2" ] && say "$1" "$(cat "$2" 2>/dev/null)"
+}
+
+say hello "$(uname -r)"
+
+# A boot has ended when systemd says so, whichever way. While it has not, say what it waits for: if this is cut short, that
+# is what somebody will want to know.
+ticks=0
+while :; do
+    state=$(systemctl is-system-running 2>/dev/null)
+    case $state in
+        initializing | starting) ;;
+        *) break ;;
+    esac
+    ticks=$((ticks + 1))
+    [ $((ticks % 15)) -eq 0 ] && say jobs "$(systemctl list-jobs --no-legend --no-pager --full 2>&1)"
+    sleep 2
+done
+say state "$state"
+
+failed=$(systemctl list-units --failed --plain --no-legend --no-pager --full 2>/dev/null)
+say failed "$failed"
+printf '%s\n' "$failed" | while read -r unit rest; do
+    [ -n "$unit" ] || continue
+    run "why.$unit" journalctl -b --no-pager -n 20 -u "$unit"
+done
+
+file mounts /proc/self/mountinfo
+file cmdline /proc/cmdline
+file os-release /etc/os-release
+file boot-id /proc/sys/kernel/random/boot_id
+file selinux /sys/fs/selinux/enforce
+run kernel uname -r
+run architecture uname -m
+run ostree ostree admin status
+if command -v bootc >/dev/null 2>&1; then
+    say bootc "$(bootc status --json 2>/dev/null)"
+fi
+run times systemd-analyze time
+run errors journalctl -b --no-pager -p err -n 60
+
+# Four bytes of attributes, then one that is the value.
+secure_boot=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+[ -r "$secure_boot" ] && say secure-boot "$(od -An -tu1 "$secure_boot" 2>/dev/null | tr -s ' ' | cut -d ' ' -f 6)"
+[ -d /sys/firmware/efi ] && say firmware uefi || say firmware bios
+
+say end ""
+exec 3>&-
+systemctl --no-block poweroff

@@ -1,0 +1,110 @@
+//! Command lines as goldens: one option and its value to a line.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
+    let flash =
+        Flash { code: PathBuf::from("/fw/code.fd"), variables: PathBuf::from("/t/variables.fd") };
+    let wiring = Wiring {
+        disk: Path::new("/t/a,b.qcow2"),
+        flash: (machine.firmware != Firmware::Bios).then_some(&flash),
+        console: Path::new("/t/console"),
+        report: Path::new("/t/report"),
+        qmp: Path::new("/t/qmp"),
+        smbios: &["one,two".to_owned()],
+        accelerator,
+    };
+    let line: Vec<String> =
+        machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    line.join(" ").replace(" -", "\n-") + "\n"
+}
+
+fn tcg() -> Accelerator {
+    Accelerator::Tcg { why: "test".to_owned() }
+}
+
+#[test]
+fn secure_boot_on_nvme_under_tcg() {
+    let machine = Machine {
+        firmware: Firmware::UefiSecureBoot,
+        bus: DiskBus::Nvme,
+        sector_size: 4096,
+        ..Machine::new(Architecture::X86_64)
+    };
+    assert_eq!(
+        shown(&machine, &tcg()),
+        "\
+-no-user-config
+-nodefaults
+-display none
+-no-reboot
+-S
+-nic none
+-machine q35,smm=on
+-accel tcg,thread=single
+-cpu max
+-smp 1
+-m 2048M
+-global driver=cfi.pflash01,property=secure,value=on
+-drive if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd
+-drive if=pflash,unit=1,format=raw,file=/t/variables.fd
+-drive if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=/t/a,,b.qcow2
+-device nvme,drive=disk,serial=disk,bootindex=0,logical_block_size=4096,physical_block_size=4096
+-object rng-random,id=entropy,filename=/dev/urandom
+-device virtio-rng-pci,rng=entropy
+-chardev socket,id=console,path=/t/console
+-serial chardev:console
+-chardev socket,id=qmp,path=/t/qmp
+-mon chardev=qmp,mode=control
+-device virtio-serial-pci
+-chardev socket,id=report,path=/t/report
+-device virtserialport,chardev=report,name=boot-report
+-smbios type=11,value=one,,two
+"
+    );
+}
+
+#[test]
+fn arm_on_ahci_under_kvm() {
+    let machine =
+        Machine { bus: DiskBus::Ahci, memory_mib: 1024, ..Machine::new(Architecture::Aarch64) };
+    let shown = shown(&machine, &Accelerator::Kvm);
+    for expected in [
+        "\n-machine virt,gic-version=host\n-accel kvm\n-cpu host\n-smp 2\n-m 1024M\n",
+        "\n-device ich9-ahci,id=ahci\n-device ide-hd,drive=disk,bus=ahci.0,bootindex=0\n",
+    ] {
+        assert!(shown.contains(expected), "{expected}{shown}");
+    }
+    assert!(!shown.contains("-global"));
+}
+
+#[test]
+fn arm_under_tcg_keeps_its_processors_and_bios_has_no_flash() {
+    assert!(
+        shown(&Machine::new(Architecture::Aarch64), &tcg())
+            .contains("\n-accel tcg\n-cpu cortex-a57\n-smp 2\n")
+    );
+    let bios = Machine { firmware: Firmware::Bios, ..Machine::new(Architecture::X86_64) };
+    let shown = shown(&bios, &tcg());
+    assert!(shown.contains("-machine q35,graphics=off") && !shown.contains("pflash"), "{shown}");
+}
+
+#[test]
+fn machines_that_cannot_exist_are_refused() {
+    let pc = Machine::new(Architecture::X86_64);
+    let refused = [
+        Machine { firmware: Firmware::Bios, ..Machine::new(Architecture::Aarch64) },
+        Machine { firmware: Firmware::Bios, sector_size: 4096, ..pc.clone() },
+        Machine { bus: DiskBus::Ahci, sector_size: 4096, ..pc.clone() },
+        Machine { sector_size: 520, ..pc.clone() },
+        Machine { cpus: 0, ..pc.clone() },
+    ];
+    for machine in refused {
+        assert!(matches!(machine.check(), Err(BootError::Unsupported(_))), "{machine:?}");
+    }
+    for machine in Architecture::ALL.map(Machine::new) {
+        machine.check().unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! QEMU's machine protocol: a JSON object to a line, a greeting first, events at any time.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+/// A line from QEMU, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// QEMU's version, `7.2.22`.
+    Greeting { version: String },
+    /// A command was done.
+    Return,
+    /// A command was refused.
+    Error { description: String },
+    /// The machine was switched off or reset.
+    Shutdown { guest: bool, reason: String },
+    /// The disk failed on our side; the guest waits.
+    DiskFailed { reason: String },
+    /// Anything else.
+    Other,
+}
+
+impl Message {
+    /// Reads a line, which may be anything.
+    pub(crate) fn parse(line: &str) -> Self {
+        let Ok(value) = serde_json::from_str::<Value>(line) else { return Self::Other };
+        let text = |pointer: &str| {
+            value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        if let Some(version) = value.pointer("/QMP/version/qemu") {
+            let part = |name: &str| version.get(name).and_then(Value::as_u64).unwrap_or_default();
+            return Self::Greeting {
+                version: format!("{}.{}.{}", part("major"), part("minor"), part("micro")),
+            };
+        }
+        if value.get("error").is_some() {
+            return Self::Error { description: text("/error/desc") };
+        }
+        if value.get("return").is_some() {
+            return Self::Return;
+        }
+        match value.get("event").and_then(Value::as_str) {
+            Some("SHUTDOWN") => Self::Shutdown {
+                guest: value.pointer("/data/guest").and_then(Value::as_bool).unwrap_or_default(),
+                reason: text("/data/reason"),
+            },
+            Some("BLOCK_IO_ERROR") if text("/data/action") == "stop" => {
+                Self::DiskFailed { reason: text("/data/reason") }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The half that asks.
+#[derive(Debug)]
+pub(crate) struct Qmp {
+    stream: UnixStream,
+    /// Of QEMU.
+    pub(crate) version: String,
+}
+
+impl Qmp {
+    /// Shakes hands; also gives the half that listens. Blocks as long as the stream's time limit allows.
+    pub(crate) fn connect(stream: UnixStream) -> io::Result<(Self, BufReader<UnixStream>)> {
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let Message::Greeting { version } = read(&mut lines)? else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "QEMU did not greet"));
+        };
+        let mut qmp = Self { stream, version };
+        qmp.send("qmp_capabilities")?;
+        match read(&mut lines)? {
+            Message::Return => Ok((qmp, lines)),
+            other => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("QEMU answered {other:?}")))
+            }
+        }
+    }
+
+    /// Asks for a command without arguments; the answer comes on the other half.
+    pub(crate) fn send(&mut self, command: &str) -> io::Result<()> {
+        let mut line = json!({ "execute": command }).to_string();
+        line.push('\n');
+        self.stream.write_all(line.as_bytes())
+    }
+}
+
+/// Reads a message; the end of the stream is an error.
+pub(crate) fn read(lines: &mut impl BufRead) -> io::Result<Message> {
+    let mut line = Vec::new();
+    if lines.read_until(b'\n', &mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Message::parse(&String::from_utf8_lossy(&line)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn events_and_answers_are_told_apart() {
+        let shutdown = r#"{"timestamp": {"seconds": 1}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
+        assert_eq!(
+            Message::parse(shutdown),
+            Message::Shutdown { guest: true, reason: "guest-reset".to_owned() }
+        );
+        assert_eq!(Message::parse(r#"{"return": {}}"#), Message::Return);
+        let error = r#"{"error": {"class": "GenericError", "desc": "no"}}"#;
+        assert_eq!(Message::parse(error), Message::Error { description: "no".to_owned() });
+        let disk = r#"{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "No space left on device"}}"#;
+        assert_eq!(
+            Message::parse(disk),
+            Message::DiskFailed { reason: "No space left on device".to_owned() }
+        );
+        for line in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"event": 3}"#,
+            r#"{"QMP": 1}"#,
+            r#"{"event": "RESET"}"#,
+        ] {
+            assert_eq!(Message::parse(line), Message::Other, "{line}");
+        }
+    }
+
+    #[test]
+    fn hands_are_shaken() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = thread::spawn(move || {
+            let mut lines = BufReader::new(theirs.try_clone().unwrap());
+            let mut writer = theirs;
+            writer.write_all(b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}}}}\n").unwrap();
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            writer.write_all(b"{\"return\": {}}\n").unwrap();
+            line
+        });
+        let (qmp, _) = Qmp::connect(ours).unwrap();
+        assert_eq!(qmp.version, "10.0.2");
+        assert_eq!(server.join().unwrap(), "{\"execute\":\"qmp_capabilities\"}\n");
+    }
+}

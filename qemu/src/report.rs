@@ -1,0 +1,127 @@
+//! What a boot came to.
+
+use serde::Serialize;
+
+use crate::accelerator::Accelerator;
+use crate::firmware::Firmware;
+use crate::guest::Guest;
+use crate::machine::{Architecture, DiskBus, Machine};
+use crate::milestone::Milestone;
+
+/// What a boot came to. Everything here is also in the evidence directory's `result.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct BootReport {
+    /// Whether the disk boots.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// From power-on to power-off, or to when we gave up.
+    pub seconds: f64,
+    /// What it ran on.
+    pub machine: MachineReport,
+    /// How far it got, and when.
+    pub reached: Vec<Reached>,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+    /// What somebody should look at, though it decided nothing.
+    pub suspicions: Vec<String>,
+    /// The last lines on the console.
+    pub console_tail: Vec<String>,
+    /// The guest's own words.
+    #[serde(skip)]
+    pub guest: Guest,
+    /// The command line, program first.
+    pub command: Vec<String>,
+}
+
+impl BootReport {
+    /// Whether the disk boots.
+    pub fn passed(&self) -> bool {
+        self.verdict == Verdict::Passed
+    }
+
+    /// The furthest it got.
+    pub fn furthest(&self) -> Milestone {
+        self.reached.last().map_or(Milestone::Nothing, |reached| reached.milestone)
+    }
+}
+
+/// Whether a disk boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "verdict")]
+pub enum Verdict {
+    /// The guest said so itself, everything that was looked at is right, and it powered off cleanly.
+    Passed,
+    /// Anything less.
+    Failed {
+        /// What stands in the way, in a sentence.
+        reason: String,
+    },
+}
+
+/// What a boot ran on.
+#[derive(Clone, Debug, Serialize)]
+pub struct MachineReport {
+    /// The processor's kind.
+    pub architecture: Architecture,
+    /// What ran first.
+    pub firmware: Firmware,
+    /// How the disk was attached.
+    pub bus: DiskBus,
+    /// The disk's logical sector size in bytes.
+    pub sector_size: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors it really had.
+    pub cpus: u32,
+    /// What executed its instructions, and if not KVM, why.
+    pub accelerator: Accelerator,
+    /// QEMU's version.
+    pub qemu: String,
+}
+
+impl MachineReport {
+    pub(crate) fn of(machine: &Machine, accelerator: &Accelerator, qemu: String) -> Self {
+        Self {
+            architecture: machine.architecture,
+            firmware: machine.firmware,
+            bus: machine.bus,
+            sector_size: machine.sector_size,
+            memory_mib: machine.memory_mib,
+            cpus: machine.cpus_under(accelerator),
+            accelerator: accelerator.clone(),
+            qemu,
+        }
+    }
+
+    /// The essentials, as in `tcg, OVMF, virtio`.
+    pub fn essentials(&self) -> String {
+        let firmware = self.firmware.product(self.architecture);
+        format!("{}, {firmware}, {}", self.accelerator.name(), self.bus.name())
+    }
+}
+
+/// A milestone and when it was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Reached {
+    /// The milestone.
+    pub milestone: Milestone,
+    /// Since power-on.
+    pub seconds: f64,
+}
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// A noun.
+    pub name: &'static str,
+    /// Whether it is as it must be.
+    pub passed: bool,
+    /// How it is.
+    pub detail: String,
+}
+
+impl Check {
+    pub(crate) fn new(name: &'static str, passed: bool, detail: impl Into<String>) -> Self {
+        Self { name, passed, detail: detail.into() }
+    }
+}

@@ -6,6 +6,7 @@ mod ext4;
 mod fat;
 mod gpt;
 mod output;
+mod selinux;
 #[path = "../support/tool.rs"]
 mod tool;
 #[path = "../support/unwritten.rs"]

@@ -202,7 +202,7 @@ fn extended_attributes_survive_both_tars() {
     let value = b"\x01\x00\n12 path=evil\n\xff";
     let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
     let Some(mut setfattr) = tool("setfattr") else { return };
-    run(setfattr.args(["-n", "user.odd name", "-v", &format!("0x{hex}")]).arg(&file));
+    run(setfattr.args(["-n", "user.some-name", "-v", &format!("0x{hex}")]).arg(&file));
     let gnu = tool("tar").map(|mut tar| {
         tar.args(["--format=posix", "--xattrs", "-cf", "-", "-C"]);
         tar
@@ -215,7 +215,7 @@ fn extended_attributes_survive_both_tars() {
         let archive = command.arg(root.path()).arg("file").output().unwrap().stdout;
         let (_, entries) = read_archive(archive);
         let xattrs: Vec<_> = entries[0].metadata.xattrs.iter().collect();
-        let expected = [(&b"user.odd name"[..], &value[..])];
+        let expected = [(&b"user.some-name"[..], &value[..])];
         assert_eq!(xattrs, expected, "{:?}", command.get_program());
     }
 }

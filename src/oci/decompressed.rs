@@ -1,6 +1,6 @@
 //! The archive inside a blob: plain, gzip or zstd, as the media type says and the first bytes confirm.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 
 use anyhow::Result;
 use flate2::bufread::MultiGzDecoder;
@@ -37,53 +37,28 @@ impl Compression {
     }
 }
 
-/// Decodes a blob. Gzip may have several members, zstd several frames, some of them skippable (zstd:chunked has those).
-pub(super) enum Decompressed<'a> {
-    Plain(Box<dyn BufRead + 'a>),
-    Gzip(MultiGzDecoder<Box<dyn BufRead + 'a>>),
-    Zstd(zstd::stream::read::Decoder<'static, Box<dyn BufRead + 'a>>),
-}
-
-impl<'a> Decompressed<'a> {
-    /// Corrupt, with `subject` as its name, if the bytes begin like another compression than `expected`. No bytes at all
-    /// are an empty archive in every compression.
-    pub(super) fn new(
-        mut blob: impl Read + 'a,
-        expected: Compression,
-        subject: &str,
-    ) -> Result<Self> {
-        let mut head = Vec::new();
-        blob.by_ref().take(4).read_to_end(&mut head)?;
-        let found = Compression::sniff(&head);
-        let empty = head.is_empty();
-        let blob: Box<dyn BufRead + 'a> =
-            Box::new(BufReader::with_capacity(BUFFER, Cursor::new(head).chain(blob)));
-        if empty {
-            return Ok(Self::Plain(blob));
-        }
-        if found != expected {
-            let (found, expected) = (found.name(), expected.name());
-            return Err(corrupt(
-                subject,
-                format!("its bytes are {found}, its media type says {expected}"),
-            ));
-        }
-        Ok(match found {
-            Compression::None => Self::Plain(blob),
-            Compression::Gzip => Self::Gzip(MultiGzDecoder::new(blob)),
-            Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(blob)?),
-        })
+/// A reader of the archive in `blob`. Gzip may have several members, zstd several frames, some of them skippable
+/// (zstd:chunked has those). Corrupt, with `subject` as its name, if the bytes begin like another compression than
+/// `expected`. No bytes at all are an empty archive in every compression.
+pub(super) fn decompressed<'a>(
+    mut blob: impl Read + 'a,
+    expected: Compression,
+    subject: &str,
+) -> Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::new();
+    blob.by_ref().take(4).read_to_end(&mut head)?;
+    let found = Compression::sniff(&head);
+    if found != expected && !head.is_empty() {
+        let (found, expected) = (found.name(), expected.name());
+        let reason = format!("its bytes are {found}, its media type says {expected}");
+        return Err(corrupt(subject, reason));
     }
-}
-
-impl Read for Decompressed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(inner) => inner.read(buffer),
-            Self::Gzip(inner) => inner.read(buffer),
-            Self::Zstd(inner) => inner.read(buffer),
-        }
-    }
+    let blob = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(blob));
+    Ok(match found {
+        Compression::None => Box::new(blob),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(blob)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
+    })
 }
 
 #[cfg(test)]
@@ -101,7 +76,7 @@ mod tests {
 
     fn decode(blob: &[u8], expected: Compression) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        Decompressed::new(blob, expected, "it")?.read_to_end(&mut bytes)?;
+        decompressed(blob, expected, "it")?.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

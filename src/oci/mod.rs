@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Reference ──► Blobs (layout directory, archive, registry) ──► Image: manifest and config, verified
-//!                 └──► each layer: blob ─ Verified ─ Decompressed ─ Verified ─ tar ──► entries, contents in the store
+//!                 └──► each layer: blob ─ Verified ─ decompressed ─ Verified ─ tar ──► entries, contents in the store
 //! ```
 
 mod decompressed;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
-use self::decompressed::Decompressed;
+use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};
 use self::entries::Budget;
 use self::layout::Layout;
@@ -204,7 +204,7 @@ impl Unpacking<'_> {
             let what = format!("layers of type {:?} are not supported", record.media_type);
             unsupported(what, None)
         })?;
-        let archive = Decompressed::new(blob, compression, &record.digest)?;
+        let archive = decompressed(blob, compression, &record.digest)?;
         let mut archive = Verified::new(archive);
         let mut members = Members::new(Stream(&mut archive), record.digest.as_str());
         let entries = entries::read(&mut members, self.contents, &self.budget)?;

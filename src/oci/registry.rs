@@ -24,13 +24,12 @@ use super::digest::Digest;
 use super::manifest::{Document, INDEXES, MANIFESTS, MAXIMUM_DOCUMENT};
 use crate::error::unsupported;
 
-/// Waits between attempts. A blob that made progress has all of them again.
-const BACK_OFF: [Duration; 4] = [
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(8),
-];
+/// The first wait between attempts; tests have no time.
+const MOMENT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
+
+/// Waits between attempts, 12 seconds in all. A blob that made progress has all of them again.
+const BACK_OFF: [Duration; 4] =
+    [MOMENT, MOMENT.saturating_mul(4), MOMENT.saturating_mul(12), MOMENT.saturating_mul(32)];
 
 /// Progress that earns new attempts, so that a server cannot keep us with a byte at a time.
 const PROGRESS: u64 = 1 << 20;
@@ -91,7 +90,10 @@ impl Registry {
     fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
         let accepted = [INDEXES, MANIFESTS].concat();
         let auth = RegistryAuth::Anonymous;
-        let request = || self.client.pull_manifest_raw(reference, &auth, &accepted);
+        let client = &self.client;
+        let request = || {
+            authorized(client, reference, || client.pull_manifest_raw(reference, &auth, &accepted))
+        };
         let fetched = self.fetcher.handle.block_on(persistently(&BACK_OFF, request));
         let (bytes, _) = fetched.map_err(|error| explain(error, &reference.whole()))?;
         if bytes.len() as u64 > MAXIMUM_DOCUMENT {
@@ -221,10 +223,11 @@ impl Fetch {
     async fn open(&self) -> Result<(SizedStream, u64)> {
         let (client, reference, descriptor) = (&self.client, &self.reference, &self.descriptor);
         if self.done == 0 {
-            return Ok((client.pull_blob_stream(reference, descriptor).await?, 0));
+            let request = || client.pull_blob_stream(reference, descriptor);
+            return Ok((authorized(client, reference, request).await?, 0));
         }
-        let response = client.pull_blob_stream_partial(reference, descriptor, self.done, None);
-        Ok(match response.await? {
+        let request = || client.pull_blob_stream_partial(reference, descriptor, self.done, None);
+        Ok(match authorized(client, reference, request).await? {
             BlobResponse::Full(stream) => (stream, self.done),
             BlobResponse::Partial(stream) => (stream, 0),
         })
@@ -292,6 +295,25 @@ where
     }
 }
 
+/// Asks for another token when the one we have is not taken: it may have run out, or there was none because the registry had
+/// no time to say that it wants one.
+async fn authorized<T, F>(
+    client: &Client,
+    reference: &Reference,
+    request: impl Fn() -> F,
+) -> Result<T, OciDistributionError>
+where
+    F: Future<Output = Result<T, OciDistributionError>>,
+{
+    match request().await {
+        Err(OciDistributionError::UnauthorizedError { .. }) => {
+            client.auth(reference, &RegistryAuth::Anonymous, RegistryOperation::Pull).await?;
+            request().await
+        }
+        other => other,
+    }
+}
+
 /// Whether trying again may help: broken connections, overload, faults of the server.
 fn is_passing(error: &Error) -> bool {
     match error.downcast_ref::<OciDistributionError>() {
@@ -314,16 +336,21 @@ fn explain(error: Error, name: &str) -> Error {
     let login =
         "log in with other tools and make a local copy: `skopeo copy docker://NAME oci:DIR`";
     let refused = match error.downcast_ref::<OciDistributionError>() {
-        Some(UnauthorizedError { .. } | AuthenticationFailure(_)) => true,
-        Some(ServerError { code, .. }) => matches!(code, 401 | 403),
+        Some(AuthenticationFailure(answer)) => {
+            Some(format!("; it says: {}", answer.chars().take(200).collect::<String>()))
+        }
+        Some(UnauthorizedError { .. } | ServerError { code: 401 | 403, .. }) => Some(String::new()),
         Some(RegistryError { envelope, .. }) => envelope
             .errors
             .iter()
-            .any(|error| matches!(error.code, OciErrorCode::Denied | OciErrorCode::Unauthorized)),
-        _ => false,
+            .any(|error| matches!(error.code, OciErrorCode::Denied | OciErrorCode::Unauthorized))
+            .then(String::new),
+        _ => None,
     };
-    if refused {
-        let what = format!("{name} is private or does not exist, and bootpress does not log in");
+    if let Some(answer) = refused {
+        let what = format!(
+            "the registry refuses {name}, which is private or does not exist, and bootpress does not log in{answer}"
+        );
         return unsupported(what, Some(login));
     }
     match error.downcast_ref::<OciDistributionError>() {
@@ -340,22 +367,4 @@ fn explain(error: Error, name: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
-        for (registry, loopback) in [
-            ("localhost:5000", true),
-            ("localhost", true),
-            ("127.0.0.1:5000", true),
-            ("127.9.9.9", true),
-            ("quay.io", false),
-            ("localhost.example.org:5000", false),
-            ("10.0.0.1:5000", false),
-            ("127.0.0.1.example.org", false),
-        ] {
-            assert_eq!(is_loopback(registry), loopback, "{registry}");
-        }
-    }
-}
+mod tests;

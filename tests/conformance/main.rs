@@ -5,8 +5,11 @@ mod composefs;
 mod ext4;
 mod fat;
 mod gpt;
+mod oci;
 mod output;
 mod selinux;
+#[path = "../support/tiny_image.rs"]
+mod tiny_image;
 #[path = "../support/tool.rs"]
 mod tool;
 #[path = "../support/unwritten.rs"]

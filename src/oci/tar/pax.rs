@@ -137,11 +137,10 @@ impl SparseRecords {
                 }
                 self.real_size = Some(size);
             }
-            b"offset" => {
-                if self.offset.replace(number()?).is_some() {
-                    return Err("the offset before it has no size".to_owned());
-                }
+            b"offset" if self.offset.is_some() => {
+                return Err("the offset before it has no size".to_owned());
             }
+            b"offset" => self.offset = Some(number()?),
             b"numbytes" => {
                 let offset = self.offset.take().ok_or("no offset comes before it".to_owned())?;
                 self.runs.get_or_insert_default().push(Run { offset, size: number()? });

@@ -11,19 +11,19 @@ use bootpress::sparse::SparseMap;
 
 /// A volume with the store that its contents are in. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Unwritten {
-    pub volume: Arc<SparseMap>,
-    pub contents: Arc<ContentStore>,
+pub(crate) struct Unwritten {
+    pub(crate) volume: Arc<SparseMap>,
+    pub(crate) contents: Arc<ContentStore>,
     position: u64,
 }
 
 impl Unwritten {
-    pub fn new(volume: SparseMap, contents: &Arc<ContentStore>) -> Self {
+    pub(crate) fn new(volume: SparseMap, contents: &Arc<ContentStore>) -> Self {
         Self { volume: Arc::new(volume), contents: Arc::clone(contents), position: 0 }
     }
 
     /// Writes the volume to a file, holes where it is zero.
-    pub fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         let file = File::create(path).unwrap();
         file.set_len(self.volume.size()).unwrap();
         let mut buffer = vec![0; 1 << 20];

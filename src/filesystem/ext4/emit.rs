@@ -164,7 +164,8 @@ impl Layout {
         let backups: Vec<u32> = self.geometry.backups().collect();
         let mut double = vec![0; BLOCK_BYTES];
         for reserved in first..first + count {
-            put_pointer(&mut double, reserved % POINTERS_PER_BLOCK, reserved);
+            // Counted from the first descriptor block; past 1024 of them the count begins anew.
+            put_pointer(&mut double, (reserved - 1) % POINTERS_PER_BLOCK, reserved);
             if !backups.is_empty() {
                 let mut indirect = vec![0; BLOCK_BYTES];
                 for (index, &group) in (0..).zip(&backups) {

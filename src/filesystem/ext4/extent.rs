@@ -96,10 +96,10 @@ impl FileMap {
         assert!(nodes.next().is_none(), "a tree of extents is smaller than laid out");
     }
 
-    /// Writes bytes that fill the file from its start on; the end of the last block may be missing.
+    /// Writes the start of the file; what the bytes do not reach stays zero.
     pub(super) fn emit_bytes(&self, bytes: &[u8], volume: &mut SparseMap) {
         for extent in &self.extents {
-            let from = (extent.logical * BLOCK) as usize;
+            let from = bytes.len().min((extent.logical * BLOCK) as usize);
             let to = bytes.len().min(from + (extent.count * BLOCK) as usize);
             volume.put(extent.start * BLOCK, bytes[from..to].to_vec());
         }

@@ -293,7 +293,7 @@ mod tests {
         for size in
             [8 * MIB, 16 * MIB, 127 * MIB, 129 * MIB, 1000 * MIB, 3 * TIB, 15 * TIB, 20 * TIB]
         {
-            for bytes_per_inode in [4096, 16_384, MIB] {
+            for bytes_per_inode in [8192, 16_384, MIB] {
                 let inodes = u32::try_from(size / bytes_per_inode).unwrap_or(1 << 31);
                 let Ok(geometry) = Geometry::of(size, inodes) else {
                     panic!("{size} bytes, {inodes} inodes")

@@ -16,8 +16,6 @@ use crate::tree::{Kind, Tree};
 
 /// Blocks of lost+found: full directories are hard to extend when a file system is broken, so mke2fs, too, makes it large.
 pub(super) const LOST_AND_FOUND_BLOCKS: u64 = 4;
-/// How many blocks `fit` adds when a size cannot be.
-const REFUSED_STEP: u64 = 1024;
 /// Room for a label in the super block.
 const LABEL_BYTES: usize = 16;
 
@@ -93,7 +91,7 @@ pub fn fit(tree: &Tree, wanted: &Wanted) -> Result<Fitted> {
     let inodes = census.last_number().saturating_add(wanted.free_inodes);
     // Groups that the inodes alone need, all but the last whole.
     let groups = u64::from(inodes.div_ceil(MAX_INODES_PER_GROUP));
-    let mut blocks = (groups - 1) * BLOCKS_PER_GROUP + super::MINIMUM_SIZE / BLOCK;
+    let mut blocks = ((groups - 1) * BLOCKS_PER_GROUP).max(super::MINIMUM_SIZE / BLOCK);
     let mut refusals = 0;
     loop {
         let size = blocks
@@ -104,11 +102,11 @@ pub fn fit(tree: &Tree, wanted: &Wanted) -> Result<Fitted> {
         let inode_count = inodes.max(by_size);
         let geometry = match Geometry::of(size, inode_count) {
             Ok(geometry) => geometry,
-            // The tables of so many inodes want more of the last group; if even a whole one does not help, nothing does.
-            Err(error) if refusals > BLOCKS_PER_GROUP / REFUSED_STEP => return Err(error),
+            // So many inodes want another group, large enough for its tables; if even a whole one does not help, nothing does.
+            Err(error) if refusals > BLOCKS_PER_GROUP => return Err(error),
             Err(_) => {
                 refusals += 1;
-                blocks += REFUSED_STEP;
+                blocks += 1;
                 continue;
             }
         };

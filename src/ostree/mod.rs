@@ -15,6 +15,8 @@ mod import;
 mod object;
 mod refname;
 mod repo;
+#[cfg(test)]
+mod testing;
 mod union;
 
 use std::collections::HashMap;

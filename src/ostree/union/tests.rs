@@ -150,7 +150,9 @@ fn opaque_markers_empty_and_rename_the_owner() {
         .touch(".wh..wh..opq")
         .touch("y"),);
     assert_eq!(found.unwrap(), ["644 0:0 y"]);
-    // Only files are markers.
+    let found = united!(|b| b.touch("d/x"), |b| b.symlink("d/.wh..wh..opq", "z").touch("d/y"));
+    assert_eq!(found.unwrap(), ["755 0:0 d/", "777 0:0 d/.wh..wh..opq -> z", "644 0:0 d/y"]);
+    // Directories are no markers.
     let found = united!(|b| b.touch("d/x"), |b| b.dir("d", 0o755).dir("d/.wh..wh..opq", 0o755));
     assert_eq!(found.unwrap(), ["755 0:0 d/", "755 0:0 d/.wh..wh..opq/", "644 0:0 d/x"]);
 }
@@ -184,6 +186,18 @@ fn leavings_of_container_engines_go() {
         kept.unwrap()[2..],
         ["644 0:0 usr/etc/hostname \"x\"", "777 0:0 usr/etc/resolv.conf -> /run/r"]
     );
+}
+
+#[test]
+fn the_root_is_the_lowest_layers() {
+    let store = store();
+    let layers = vec![
+        Build::new(&store).owner(1, 2).dir("./", 0o711).dir("usr", 0o755).layer("0"),
+        Build::new(&store).dir("./", 0o755).layer("1"),
+    ];
+    let root = unite(&image(&layers, &[]), layers, &store).unwrap().root;
+    let metadata = &root.inode(Tree::ROOT).metadata;
+    assert_eq!((metadata.mode, metadata.uid, metadata.gid), (0o711, 1, 2));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::tool::tool;
 
 /// Writes what is below `from` (a path in the tree) into the existing directory `to`, with modes, hard links and extended
 /// attributes; owners only as root. Panics when something does not work: this is for tests.
-pub fn write(tree: &Tree, from: &str, contents: &ContentStore, to: &Path) {
+pub(crate) fn write(tree: &Tree, from: &str, contents: &ContentStore, to: &Path) {
     let root = nix::unistd::geteuid().is_root();
     let mut written: HashMap<InodeId, PathBuf> = HashMap::new();
     let mut attributes = String::new();

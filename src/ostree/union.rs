@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Checksum;
 use super::container::{self, Base};
@@ -76,6 +76,10 @@ pub fn unite(image: &Image, layers: Vec<Layer>, contents: &ContentStore) -> Resu
         let kind = if index >= encapsulated {
             let place = || format!("uniting layer {} of {total}", index + 1);
             let tree = layer_tree(&layer, everything).with_context(place)?;
+            if index == 0 {
+                // There is nothing below that could keep its own.
+                root.inode_mut(Tree::ROOT).metadata = tree.inode(Tree::ROOT).metadata.clone();
+            }
             apply(&mut root, &tree).with_context(place)?;
             PartKind::Derived(tree)
         } else {
@@ -85,7 +89,6 @@ pub fn unite(image: &Image, layers: Vec<Layer>, contents: &ContentStore) -> Resu
     }
     clean(&mut root);
     let root = compact(&root);
-    ensure!(root.inode_count() > 1, corrupt("the image", "its layers hold nothing"));
     Ok(Union { root, base, layers: parts })
 }
 
@@ -93,7 +96,8 @@ pub fn unite(image: &Image, layers: Vec<Layer>, contents: &ContentStore) -> Resu
 fn apply(root: &mut Tree, layer: &Tree) -> Result<()> {
     let mut stack = vec![(Tree::ROOT, Tree::ROOT)];
     while let Some((below, above)) = stack.pop() {
-        let opaque = layer.lookup(above, OPAQUE).is_some_and(|id| is_file(layer, id));
+        // A link of this name empties the directory, too, and stays in it.
+        let opaque = layer.lookup(above, OPAQUE).is_some_and(|id| !layer.inode(id).is_directory());
         if opaque {
             let inode = root.inode_mut(below);
             inode.kind = Kind::directory();

@@ -2,10 +2,13 @@
 
 mod bootloader;
 mod composefs;
+#[path = "../support/directory.rs"]
+mod directory;
 mod ext4;
 mod fat;
 mod gpt;
 mod oci;
+mod ostree_repo;
 mod output;
 mod selinux;
 #[path = "../support/tiny_image.rs"]

@@ -1,6 +1,9 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
 
+#[path = "../support/extract.rs"]
+mod extract;
 #[path = "../support/tool.rs"]
 mod tool;
 
 mod composefs;
+mod deployment;

@@ -12,7 +12,10 @@ pub fn tool(name: &str) -> Option<Command> {
         .map(|directory| directory.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
-        assert!(std::env::var_os("REQUIRE_TOOLS").is_none(), "{name} is not installed, and REQUIRE_TOOLS is set");
+        assert!(
+            std::env::var_os("REQUIRE_TOOLS").is_none(),
+            "{name} is not installed, and REQUIRE_TOOLS is set"
+        );
         eprintln!("skipped: {name} is not installed");
     }
     found.map(Command::new)
@@ -21,7 +24,8 @@ pub fn tool(name: &str) -> Option<Command> {
 /// Runs a command that must succeed; returns what it printed.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
     format!("{stdout}{stderr}")

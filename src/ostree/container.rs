@@ -26,8 +26,9 @@ use crate::tree::{Inode, Kind, Metadata, Tree, Xattrs, components};
 /// Larger metadata objects the importer does not take, either.
 const METADATA_LIMIT: u64 = 10 << 20;
 
-/// More names than any image has. Trees name trees by checksum, so a few small objects can describe an endless one.
-const NAMES_LIMIT: usize = 20_000_000;
+/// More names than any image has (large ones have 300,000). Trees name trees by checksum, so a few small objects can describe
+/// an endless one.
+const NAMES_LIMIT: usize = 3_000_000;
 
 /// The label with the diff id of the last layer that belongs to the commit.
 const FINAL_DIFF_ID: &str = "ostree.final-diffid";
@@ -117,6 +118,10 @@ impl Base {
 
     /// The tree of the commit.
     pub(super) fn tree(&self) -> Result<Tree> {
+        self.tree_within(NAMES_LIMIT)
+    }
+
+    fn tree_within(&self, limit: usize) -> Result<Tree> {
         let commit = self.metadata(self.commit, MetadataKind::Commit)?;
         let root = object::parse_commit(commit)
             .ok_or_else(|| corrupt(format!("{}.commit", self.commit), "it is no commit"))?;
@@ -133,7 +138,7 @@ impl Base {
             for (name, child, dirmeta) in &listing.directories {
                 // What Linux takes as a path; deeper trees could not be opened.
                 let length: usize = depth + 1 + name.len();
-                if length > 4096 || tree.inode_count() > NAMES_LIMIT {
+                if length > 4096 || tree.inode_count() > limit {
                     return Err(unsupported(
                         format!(
                             "the image's commit {}: its tree is too deep or too large",

@@ -16,7 +16,7 @@ use crate::error::{corrupt, unsupported};
 use crate::layer::{Entry, EntryKind, Layer};
 use crate::tree::{Inode, InodeId, Kind, Metadata, Tree, Xattrs, components};
 
-/// What Linux takes as a path. Longer ones could not be opened on the machine.
+/// What Linux takes as a path, with its NUL. Longer ones could not be opened on the machine.
 const PATH_MAX: usize = 4096;
 
 /// Where an encapsulated image has its objects. When a container changes one, the upper layer carries the changed object and
@@ -26,7 +26,6 @@ const REPOSITORY: &str = "sysroot/ostree/repo/";
 /// The tree of a layer. `everything`: keep what is neither in `usr`, `etc` nor `var`, too.
 pub(super) fn layer_tree(layer: &Layer, everything: bool) -> Result<Tree> {
     let mut import = Import {
-        // What a layer says about the root directory does not count.
         tree: Tree::new(Metadata::root(0o755)),
         everything,
         changed_objects: HashMap::new(),
@@ -71,10 +70,11 @@ impl Import {
         }
         let Some(path) = self.place(path) else { return Ok(()) };
         let Some((parent, name)) = self.parent(&path, &entry.metadata)? else {
-            return match kind {
-                Kind::Directory(_) => Ok(()),
-                _ => Err(corrupt(subject(), "the root is a directory and nothing else")),
+            let Kind::Directory(_) = kind else {
+                return Err(corrupt(subject(), "the root is a directory and nothing else"));
             };
+            self.tree.inode_mut(Tree::ROOT).metadata = tidy(&entry.metadata, &kind)?;
+            return Ok(());
         };
         let metadata = tidy(&entry.metadata, &kind)?;
         self.put(parent, name, Inode { metadata, kind })
@@ -117,7 +117,9 @@ impl Import {
     }
 
     /// The directory of a path, made with all above it, and the path's last component; `None` for the root.
-    /// What is missing belongs to whom the entry belongs.
+    ///
+    /// When something is missing, it and everything above it, the root too, become 0755 and belong to whom the entry belongs,
+    /// whatever the layer has said about them before: that is what ostree makes of such layers.
     fn parent<'p>(
         &mut self,
         path: &'p str,
@@ -125,25 +127,29 @@ impl Import {
     ) -> Result<Option<(InodeId, &'p [u8])>> {
         let mut names = components(path.as_bytes());
         let Some(last) = names.next_back() else { return Ok(None) };
-        let mut directory = Tree::ROOT;
+        let mut chain = vec![Tree::ROOT];
+        let mut missing = Vec::new();
         for name in names {
-            directory = match self.tree.lookup(directory, name) {
-                Some(id) if self.tree.inode(id).is_directory() => id,
+            let above = chain.last().copied().expect("the root at least");
+            match self.tree.lookup(above, name).filter(|_| missing.is_empty()) {
+                Some(id) if self.tree.inode(id).is_directory() => chain.push(id),
                 Some(_) => {
-                    return Err(corrupt(
-                        path,
-                        format!(
-                            "the layer has {} as something else than a directory",
-                            printable(name)
-                        ),
-                    ));
+                    let name = printable(name);
+                    let reason = format!("the layer has {name} as something else than a directory");
+                    return Err(corrupt(path, reason));
                 }
-                None => {
-                    let made =
-                        Metadata { uid: metadata.uid, gid: metadata.gid, ..Metadata::root(0o755) };
-                    self.tree.create(directory, name, made, Kind::directory())
-                }
-            };
+                None => missing.push(name),
+            }
+        }
+        let mut directory = chain.last().copied().expect("the root at least");
+        if !missing.is_empty() {
+            let made = Metadata { uid: metadata.uid, gid: metadata.gid, ..Metadata::root(0o755) };
+            for id in chain {
+                self.tree.inode_mut(id).metadata = made.clone();
+            }
+            for name in missing {
+                directory = self.tree.create(directory, name, made.clone(), Kind::directory());
+            }
         }
         Ok(Some((directory, last)))
     }
@@ -233,8 +239,9 @@ fn normalized(path: &[u8]) -> Result<String> {
         }
         normalized.push_str(text);
     }
-    if normalized.len() >= PATH_MAX {
-        return Err(unsupported(format!("{}: a path of 4096 bytes or more", subject()), None));
+    // A `/` goes before it, a NUL after it.
+    if normalized.len() + 2 > PATH_MAX {
+        return Err(unsupported(format!("{}: a path that is too long for Linux", subject()), None));
     }
     Ok(normalized)
 }

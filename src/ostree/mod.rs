@@ -21,6 +21,8 @@ mod object;
 mod refname;
 mod repo;
 mod sysroot;
+#[cfg(test)]
+mod testing;
 mod union;
 mod var;
 

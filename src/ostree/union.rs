@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Checksum;
 use super::container::{self, Base};
@@ -85,7 +85,6 @@ pub fn unite(image: &Image, layers: Vec<Layer>, contents: &ContentStore) -> Resu
     }
     clean(&mut root);
     let root = compact(&root);
-    ensure!(root.inode_count() > 1, corrupt("the image", "its layers hold nothing"));
     Ok(Union { root, base, layers: parts })
 }
 

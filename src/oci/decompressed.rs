@@ -1,0 +1,149 @@
+//! The archive inside a blob: plain, gzip or zstd, as the media type says and the first bytes confirm.
+
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+
+use anyhow::Result;
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::corrupt;
+
+/// Bytes taken from the blob at once.
+const BUFFER: usize = 128 * 1024;
+
+/// How a layer's archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "not compressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// What the first four bytes say (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2).
+    pub(super) fn sniff(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Decodes a blob. Gzip may have several members, zstd several frames, some of them skippable (zstd:chunked has those).
+pub(super) enum Decompressed<'a> {
+    Plain(Box<dyn BufRead + 'a>),
+    Gzip(MultiGzDecoder<Box<dyn BufRead + 'a>>),
+    Zstd(zstd::stream::read::Decoder<'static, Box<dyn BufRead + 'a>>),
+}
+
+impl<'a> Decompressed<'a> {
+    /// Corrupt, with `subject` as its name, if the bytes begin like another compression than `expected`. No bytes at all
+    /// are an empty archive in every compression.
+    pub(super) fn new(
+        mut blob: impl Read + 'a,
+        expected: Compression,
+        subject: &str,
+    ) -> Result<Self> {
+        let mut head = Vec::new();
+        blob.by_ref().take(4).read_to_end(&mut head)?;
+        let found = Compression::sniff(&head);
+        let empty = head.is_empty();
+        let blob: Box<dyn BufRead + 'a> =
+            Box::new(BufReader::with_capacity(BUFFER, Cursor::new(head).chain(blob)));
+        if empty {
+            return Ok(Self::Plain(blob));
+        }
+        if found != expected {
+            let (found, expected) = (found.name(), expected.name());
+            return Err(corrupt(
+                subject,
+                format!("its bytes are {found}, its media type says {expected}"),
+            ));
+        }
+        Ok(match found {
+            Compression::None => Self::Plain(blob),
+            Compression::Gzip => Self::Gzip(MultiGzDecoder::new(blob)),
+            Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(blob)?),
+        })
+    }
+}
+
+impl Read for Decompressed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(inner) => inner.read(buffer),
+            Self::Gzip(inner) => inner.read(buffer),
+            Self::Zstd(inner) => inner.read(buffer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::error::Corrupt;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decode(blob: &[u8], expected: Compression) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        Decompressed::new(blob, expected, "it")?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn members_and_frames_are_joined() {
+        let twice = [gzip(b"one "), gzip(b"two")].concat();
+        assert_eq!(decode(&twice, Compression::Gzip).unwrap(), b"one two");
+        let skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0toc";
+        let frame = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+        let chunked =
+            [&skippable[..], &frame(b"one "), skippable, &frame(b"two"), skippable].concat();
+        assert_eq!(decode(&chunked, Compression::Zstd).unwrap(), b"one two");
+        assert_eq!(decode(b"plain", Compression::None).unwrap(), b"plain");
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            assert_eq!(decode(b"", compression).unwrap(), b"");
+        }
+    }
+
+    #[test]
+    fn another_compression_than_the_media_type_says_is_refused() {
+        let blobs = [
+            (b"plain".to_vec(), Compression::None),
+            (gzip(b"x"), Compression::Gzip),
+            (zstd::encode_all(&b"x"[..], 1).unwrap(), Compression::Zstd),
+        ];
+        for (blob, found) in &blobs {
+            for (_, expected) in &blobs {
+                let decoded = decode(blob, *expected);
+                assert_eq!(decoded.is_ok(), found == expected, "{found:?} as {expected:?}");
+                assert!(decoded.map_or_else(|error| error.is::<Corrupt>(), |_| true));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_damaged_is_an_error() {
+        let (mut gz, zst) =
+            (gzip(&[7; 5000]), zstd::encode_all(&b"some bytes to keep"[..], 1).unwrap());
+        assert!(decode(&gz[..gz.len() - 1], Compression::Gzip).is_err());
+        assert!(decode(&zst[..zst.len() - 1], Compression::Zstd).is_err());
+        let checksum = gz.len() - 8;
+        gz[checksum] ^= 1;
+        assert!(decode(&gz, Compression::Gzip).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! An archive's members as entries of a layer: names checked, contents in the store.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+
+use super::tar::{Input, Member, MemberKind, Members, Run};
+use crate::content::{Content, ContentStore};
+use crate::error::unsupported;
+use crate::layer::{Entry, EntryKind};
+use crate::tree::Metadata;
+
+/// Bytes that move at once from an archive into the store.
+const BUFFER: usize = 128 * 1024;
+
+/// No Linux file system holds a longer component (`NAME_MAX`).
+const NAME_MAXIMUM: usize = 255;
+
+/// `PATH_MAX` without its NUL: no program could open a longer path or read a longer link.
+const PATH_MAXIMUM: usize = 4095;
+
+/// Entries of one layer; a whole distribution has some 300,000.
+const ENTRY_MAXIMUM: usize = 1 << 22;
+
+/// Bytes that names, targets and attributes of one layer may take in memory; the same distribution needs some 60 MB.
+const METADATA_MAXIMUM: usize = 512 << 20;
+
+/// File sizes that an image may declare in all, holes included: the store has an address for each byte, and no file system
+/// takes a spool file beyond 16 TiB.
+const CONTENT_MAXIMUM: u64 = 8 << 40;
+
+/// What all layers of an image may declare together.
+pub(super) struct Budget(AtomicU64);
+
+impl Budget {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(CONTENT_MAXIMUM))
+    }
+
+    fn take(&self, size: u64) -> Result<()> {
+        // The store begins each content at a new page.
+        let size = size.saturating_add(4096);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size))
+            .map(|_| ())
+            .map_err(|_| unsupported("the files of the image are larger than 8 TiB together", None))
+    }
+}
+
+/// Reads an archive to its end blocks. Unsupported and corrupt entries are errors that name their path.
+pub(super) fn read(
+    members: &mut Members<impl Input>,
+    contents: &ContentStore,
+    budget: &Budget,
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut metadata = 0;
+    while let Some(member) = members.next()? {
+        let context = |member: &Member| format!("reading {}", member.path.escape_ascii());
+        metadata += footprint(&member);
+        if entries.len() >= ENTRY_MAXIMUM || metadata > METADATA_MAXIMUM {
+            let what = "a layer with this many names is larger than any real one";
+            return Err(unsupported(what, None)).with_context(|| context(&member));
+        }
+        let kind = check(members, &member)
+            .and_then(|()| entry_kind(members, &member, contents, budget, &mut buffer))
+            .with_context(|| context(&member))?;
+        entries.push(Entry {
+            metadata: Metadata {
+                mode: member.mode,
+                uid: member.uid,
+                gid: member.gid,
+                mtime: member.mtime,
+                xattrs: member.xattrs,
+                immutable: false,
+            },
+            path: member.path.into(),
+            kind,
+        });
+    }
+    Ok(entries)
+}
+
+fn footprint(member: &Member) -> usize {
+    let xattrs = member.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64);
+    member.path.len() + member.link.len() + xattrs.sum::<usize>() + size_of::<Entry>()
+}
+
+/// What may not be in any tree, whoever unites the layers.
+fn check(members: &Members<impl Input>, member: &Member) -> Result<()> {
+    let is_link = matches!(member.kind, MemberKind::HardLink | MemberKind::Symlink);
+    if member.path.is_empty() {
+        return Err(members.corrupt("an entry has no name"));
+    }
+    check_path(members, &member.path)?;
+    if is_link && member.link.is_empty() {
+        return Err(members.corrupt("a link has no target"));
+    }
+    match member.kind {
+        MemberKind::HardLink => check_path(members, &member.link).context("reading its target"),
+        MemberKind::Symlink if member.link.contains(&0) => {
+            Err(members.corrupt("a link target contains NUL"))
+        }
+        MemberKind::Symlink if member.link.len() > PATH_MAXIMUM => {
+            let what = format!("link targets over {PATH_MAXIMUM} bytes are not supported by Linux");
+            Err(unsupported(what, None))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_path(members: &Members<impl Input>, path: &[u8]) -> Result<()> {
+    if path.contains(&0) {
+        return Err(members.corrupt("a name contains NUL"));
+    }
+    if path.len() > PATH_MAXIMUM {
+        let what = format!("paths over {PATH_MAXIMUM} bytes are not supported by Linux");
+        return Err(unsupported(what, None));
+    }
+    for component in path.split(|&byte| byte == b'/') {
+        if component == b".." {
+            return Err(members.corrupt("a name has a component '..'"));
+        }
+        if component.len() > NAME_MAXIMUM {
+            let what = format!("names over {NAME_MAXIMUM} bytes are not supported by Linux");
+            return Err(unsupported(what, None));
+        }
+    }
+    Ok(())
+}
+
+fn entry_kind(
+    members: &mut Members<impl Input>,
+    member: &Member,
+    contents: &ContentStore,
+    budget: &Budget,
+    buffer: &mut [u8],
+) -> Result<EntryKind> {
+    let (major, minor) = member.device;
+    Ok(match member.kind {
+        MemberKind::File => EntryKind::File(content(members, member, contents, budget, buffer)?),
+        MemberKind::HardLink => EntryKind::HardLink(member.link.as_slice().into()),
+        MemberKind::Symlink => EntryKind::Symlink(member.link.as_slice().into()),
+        MemberKind::CharacterDevice => EntryKind::CharacterDevice(major, minor),
+        MemberKind::BlockDevice => EntryKind::BlockDevice(major, minor),
+        MemberKind::Directory => EntryKind::Directory,
+        MemberKind::Fifo => EntryKind::Fifo,
+    })
+}
+
+fn content(
+    members: &mut Members<impl Input>,
+    member: &Member,
+    contents: &ContentStore,
+    budget: &Budget,
+    buffer: &mut [u8],
+) -> Result<Content> {
+    if member.size == 0 {
+        return Ok(Content::EMPTY);
+    }
+    budget.take(member.size)?;
+    let mut writer = contents.writer(member.size);
+    let whole = [Run { offset: 0, size: member.size }];
+    let runs = member.sparse.as_ref().map_or(&whole[..], |sparse| &sparse.runs);
+    let mut position = 0;
+    for run in runs {
+        writer.skip(run.offset - position);
+        let mut left = run.size;
+        while left > 0 {
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = &mut buffer[..count];
+            members.read_data(chunk)?;
+            writer.write_all(chunk).context("writing to the spool")?;
+            left -= count as u64;
+        }
+        position = run.offset + run.size;
+    }
+    writer.skip(member.size - position);
+    writer.finish()
+}

@@ -1,6 +1,6 @@
 //! A commit becomes a system that boots: checkout, `/etc`, `/var`, kernel, boot entry, labels.
 //!
-//! The order of the calls is that of a real installation; nothing here reads a clock, so every time is 0.
+//! The order of the calls is that of a real installation. Nothing here reads a clock: times are 0, but for one.
 
 use std::collections::HashMap;
 

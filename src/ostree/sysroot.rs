@@ -86,6 +86,9 @@ impl Skeleton {
         // bootc keeps application images below this. It makes the store itself when there is none; its update watch wants
         // the directory.
         root.make_directories("ostree/bootc", &plain);
+        // libostree takes this directory's time for the version of what it has loaded, and 0 for nothing loaded yet: a
+        // sysroot of that time it never reads.
+        root.make_directories("ostree/deploy", &Metadata { mtime: 1, ..plain.clone() });
         let os = root.make_directories(&format!("ostree/deploy/{stateroot}"), &plain);
         Self {
             ostree,

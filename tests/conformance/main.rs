@@ -2,9 +2,12 @@
 
 mod bootloader;
 mod composefs;
+mod deployment;
 #[path = "../support/directory.rs"]
 mod directory;
 mod ext4;
+#[path = "../support/extract.rs"]
+mod extract;
 mod fat;
 mod gpt;
 mod oci;

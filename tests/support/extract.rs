@@ -18,12 +18,12 @@ use nix::sys::time::TimeSpec;
 use crate::tool::tool;
 
 /// Whether this process may make such directories.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
 /// Writes a tree below `directory`, which must exist and be empty. Does nothing and says so if `setfattr` is missing.
-pub fn extract(tree: &Tree, contents: &ContentStore, directory: &Path) -> Option<()> {
+pub(crate) fn extract(tree: &Tree, contents: &ContentStore, directory: &Path) -> Option<()> {
     let mut setfattr = tool("setfattr")?;
     let mut first: HashMap<InodeId, PathBuf> = HashMap::new();
     let mut attributes = String::new();

@@ -230,6 +230,7 @@ mod tests {
               "warnings": [
                 "no signature was checked"
               ]
-            }"#]].assert_eq(&serde_json::to_string_pretty(&report).unwrap());
+            }"#]]
+        .assert_eq(&serde_json::to_string_pretty(&report).unwrap());
     }
 }

@@ -159,7 +159,8 @@ mod tests {
              3  root       Linux root (x86-64)  514 MiB  9.4 GiB
 
             [bios-boot|esp  |root                                     ]
-        "#]].assert_eq(&picture(&disk(), 10 << 30, 60));
+        "#]]
+        .assert_eq(&picture(&disk(), 10 << 30, 60));
         for width in 0..200 {
             let picture = picture(&disk(), 10 << 30, width);
             let widest = picture.lines().map(|line| line.chars().count()).max().unwrap();

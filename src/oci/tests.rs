@@ -186,7 +186,6 @@ fn progress_counts_the_bytes_of_blobs() {
 fn damaged_blobs_are_blamed_by_digest() {
     let image = tiny_image().layer(|l| l.file("a", b"abc")).layer(|l| l.file("b", [7; 9000]));
     let blobs = image.blobs();
-    let documents = [blobs.manifest["digest"].as_str().unwrap().to_owned()];
     for digest in blobs.blobs.keys() {
         for damage in ["flip", "cut", "grow", "gone"] {
             let mut damaged = blobs.clone();
@@ -206,7 +205,6 @@ fn damaged_blobs_are_blamed_by_digest() {
             }
         }
     }
-    assert!(blobs.blobs.contains_key(&documents[0]));
 }
 
 #[test]

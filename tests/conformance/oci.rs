@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bootpress::architecture::Architecture;
 use bootpress::content::ContentStore;
+use bootpress::image::LayerRecord;
 use bootpress::layer::{Entry, EntryKind, Layer};
 use bootpress::oci::{self, Source};
 use bootpress::progress::Progress;
@@ -235,6 +236,32 @@ fn sample() -> TinyImage {
 fn archives(layers: &[Layer]) -> Vec<(&str, Vec<&[u8]>)> {
     let paths = layers.iter().map(|layer| layer.entries.iter().map(|entry| &*entry.path).collect());
     layers.iter().map(|layer| layer.diff_id.as_str()).zip(paths).collect()
+}
+
+#[test]
+fn copies_of_skopeo_have_the_same_layers() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    sample().write_oci_layout(Path::new(&at("source")));
+    let source = open(&format!("oci:{}:tiny", at("source")), Architecture::X86_64);
+    let (_, expected) = unpack(&source);
+    let zstd =
+        &["--dest-decompress=false", "--dest-compress-format=zstd", "--dest-compress-level=3"];
+    for (to, options) in [
+        (format!("oci-archive:{}:quay.io/x/y:1", at("copy.tar")), &[][..]),
+        (format!("oci:{}:tiny", at("zstd")), &zstd[..]),
+        (format!("oci-archive:{}:z", at("zstd.tar")), &zstd[..]),
+    ] {
+        let Some(mut skopeo) = tool("skopeo") else { return };
+        skopeo.args(["--insecure-policy", "copy"]).args(options);
+        run(skopeo.arg(format!("oci:{}:tiny", at("source"))).arg(&to));
+        let copy = open(&to, Architecture::X86_64);
+        assert_eq!(copy.image.config, source.image.config);
+        assert_eq!(copy.image.name.as_deref(), to.contains("quay.io").then_some("quay.io/x/y:1"));
+        assert_eq!(archives(&unpack(&copy).1), archives(&expected), "{to}");
+        let zstd = |layer: &LayerRecord| layer.media_type.ends_with("+zstd");
+        assert_eq!(copy.image.layers.iter().any(zstd), to.contains("zstd"), "{to}");
+    }
 }
 
 /// A registry on this machine, stopped when dropped.

@@ -5,3 +5,4 @@ mod tool;
 
 mod bootloader;
 mod composefs;
+mod selinux;

@@ -98,7 +98,10 @@ fn type_bits(field: &[u8]) -> Option<u32> {
 
 /// Beginnings of paths and what stands for them. The last line that fits wins.
 #[derive(Debug)]
-pub(super) struct Substitutions(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub(super) struct Substitutions(Vec<Substitution>);
+
+/// From, to.
+type Substitution = (Box<[u8]>, Box<[u8]>);
 
 impl Substitutions {
     /// Lines of fewer than two words are none, as for libselinux.

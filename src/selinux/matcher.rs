@@ -29,8 +29,11 @@ pub(super) struct Matchers {
     /// For `regex-automata`; one for each of `specs`.
     patterns: Vec<String>,
     /// By type bits, and the first of `specs` that it has.
-    matchers: Mutex<BTreeMap<(u32, usize), Arc<Mutex<Matcher>>>>,
+    matchers: Mutex<BTreeMap<(u32, usize), Shared>>,
 }
+
+/// Each search needs the automaton's cache for itself.
+type Shared = Arc<Mutex<Matcher>>;
 
 impl Matchers {
     /// `specs` in order of precedence. Fails if an expression cannot be matched.
@@ -61,7 +64,7 @@ impl Matchers {
         }
     }
 
-    fn matcher(&self, type_bits: u32, first: usize) -> Result<Arc<Mutex<Matcher>>> {
+    fn matcher(&self, type_bits: u32, first: usize) -> Result<Shared> {
         let mut matchers = self.matchers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(matcher) = matchers.get(&(type_bits, first)) {
             return Ok(matcher.clone());

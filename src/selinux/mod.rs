@@ -3,6 +3,9 @@
 //! ```text
 //! path ─subs─► path ─subs_dist─► path ─file_contexts, .homedirs, .local─► label
 //! ```
+//!
+//! Exact paths win over expressions, then the last line wins. libselinux 3.8 and later takes the most specific expression
+//! instead; for a policy as semodule sorts it, that is the same one.
 
 mod file_contexts;
 mod matcher;

@@ -41,13 +41,70 @@ const OWN: [(&str, &str); 5] = [
 
 /// Paths around what [`OWN`] names.
 const PATHS: [&str; 64] = [
-    "/", "/usr", "/usr/", "/usr/lib", "/usr/lib/libc.so", "/usr/lib64/libc.so.6", "/usr/lib/exact.so", "/usr/lib/exactXso",
-    "/usr/lib/a/b.so", "/usr/lib/special/x", "/usr/lib/special", "/dev/ff", "/dev/fg", "/dev/abc", "/dev/0", "/dev/zz/top",
-    "/dev", "/none", "/none/x", "/none/but", "/none/but/x", "/a", "/ab", "/b", "/cb", "/x/a", "/x/abc", "/x/b", "/x/c", "/x/bc",
-    "/y/x/c", "/x/y/x/c", "/br[ck", "/brick", "/cl]ss", "/cl-ss", "/clbss", "/lt<x", "/ltx", "/wz1 x", "/w-1 x", "/wz1x",
-    "/opt/aabbccde{x", "/opt/abccddde{x", "/opt/acde{x", "/run/x.pid", "/run/a/x.pid", "/run/x.pidx", "/home/u/.ssh/id",
-    "/root/.ssh", "/home/.ssh", "/home/u", "/home/u/x", "/home/exact/path", "/home/local", "/home/local/x", "/srv/u",
-    "/srv/www/x", "/nested/lib/libc.so", "/lib/libc.so", "/lib64/libc.so.1", "/whole/usr/lib/exact.so", "/posix/A_1", "/posix/a",
+    "/",
+    "/usr",
+    "/usr/",
+    "/usr/lib",
+    "/usr/lib/libc.so",
+    "/usr/lib64/libc.so.6",
+    "/usr/lib/exact.so",
+    "/usr/lib/exactXso",
+    "/usr/lib/a/b.so",
+    "/usr/lib/special/x",
+    "/usr/lib/special",
+    "/dev/ff",
+    "/dev/fg",
+    "/dev/abc",
+    "/dev/0",
+    "/dev/zz/top",
+    "/dev",
+    "/none",
+    "/none/x",
+    "/none/but",
+    "/none/but/x",
+    "/a",
+    "/ab",
+    "/b",
+    "/cb",
+    "/x/a",
+    "/x/abc",
+    "/x/b",
+    "/x/c",
+    "/x/bc",
+    "/y/x/c",
+    "/x/y/x/c",
+    "/br[ck",
+    "/brick",
+    "/cl]ss",
+    "/cl-ss",
+    "/clbss",
+    "/lt<x",
+    "/ltx",
+    "/wz1 x",
+    "/w-1 x",
+    "/wz1x",
+    "/opt/aabbccde{x",
+    "/opt/abccddde{x",
+    "/opt/acde{x",
+    "/run/x.pid",
+    "/run/a/x.pid",
+    "/run/x.pidx",
+    "/home/u/.ssh/id",
+    "/root/.ssh",
+    "/home/.ssh",
+    "/home/u",
+    "/home/u/x",
+    "/home/exact/path",
+    "/home/local",
+    "/home/local/x",
+    "/srv/u",
+    "/srv/www/x",
+    "/nested/lib/libc.so",
+    "/lib/libc.so",
+    "/lib64/libc.so.1",
+    "/whole/usr/lib/exact.so",
+    "/posix/A_1",
+    "/posix/a",
 ];
 
 fn matchpathcons() -> Vec<Command> {
@@ -55,11 +112,22 @@ fn matchpathcons() -> Vec<Command> {
     tool("matchpathcon").into_iter().chain(forky.is_file().then(|| Command::new(forky))).collect()
 }
 
-fn theirs(matchpathcon: &Command, file_contexts: &Path, kind: &str, paths: &[String]) -> Vec<String> {
+fn theirs(
+    matchpathcon: &Command,
+    file_contexts: &Path,
+    kind: &str,
+    paths: &[String],
+) -> Vec<String> {
     let mut labels = Vec::new();
     for paths in paths.chunks(2000) {
         let mut command = Command::new(matchpathcon.get_program());
-        let output = command.args(["-n", "-m", kind, "-f"]).arg(file_contexts).arg("--").args(paths).output().unwrap();
+        let output = command
+            .args(["-n", "-m", kind, "-f"])
+            .arg(file_contexts)
+            .arg("--")
+            .args(paths)
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         labels.extend(text.lines().map(str::to_owned));
     }
@@ -92,14 +160,22 @@ fn compare(directory: &Path, paths: &[String], types: &[(&str, u32)]) {
     for matchpathcon in matchpathcons() {
         let mut labels = BTreeSet::new();
         for &(kind, bits) in types {
-            for (path, expected) in paths.iter().zip(theirs(&matchpathcon, &file_contexts, kind, paths)) {
+            for (path, expected) in
+                paths.iter().zip(theirs(&matchpathcon, &file_contexts, kind, paths))
+            {
                 let ours = policy.label(path, bits | 0o644).unwrap();
-                let ours = ours.map_or("<<none>>".to_owned(), |l| String::from_utf8(l.to_vec()).unwrap());
+                let ours =
+                    ours.map_or("<<none>>".to_owned(), |l| String::from_utf8(l.to_vec()).unwrap());
                 assert_eq!(ours, expected, "{path} as {kind}, {matchpathcon:?}");
                 labels.insert(expected);
             }
         }
-        eprintln!("{} paths, {} types, {} labels, {matchpathcon:?}", paths.len(), types.len(), labels.len());
+        eprintln!(
+            "{} paths, {} types, {} labels, {matchpathcon:?}",
+            paths.len(),
+            types.len(),
+            labels.len()
+        );
     }
 }
 
@@ -110,7 +186,8 @@ fn every_kind_of_line_gives_the_label_of_libselinux() {
         fs::write(directory.path().join(format!("file_contexts{end}")), text).unwrap();
     }
     // matchpathcon strips final slashes itself; a path of a tree has none.
-    let paths: Vec<String> = PATHS.iter().filter(|p| **p == "/" || !p.ends_with('/')).map(|p| (*p).to_owned()).collect();
+    let paths: Vec<String> =
+        PATHS.iter().filter(|p| **p == "/" || !p.ends_with('/')).map(|p| (*p).to_owned()).collect();
     compare(directory.path(), &paths, &TYPES);
 }
 
@@ -118,7 +195,10 @@ fn every_kind_of_line_gives_the_label_of_libselinux() {
 fn debians_policy_gives_the_labels_of_libselinux() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("policy");
     if !directory.join("file_contexts").is_file() {
-        assert!(std::env::var_os("REQUIRE_TOOLS").is_none(), "tests/support/policy has not been run");
+        assert!(
+            std::env::var_os("REQUIRE_TOOLS").is_none(),
+            "tests/support/policy has not been run"
+        );
         eprintln!("skipped: tests/support/policy has not been run");
         return;
     }
@@ -129,18 +209,35 @@ fn debians_policy_gives_the_labels_of_libselinux() {
     lines.sort_by_key(|line| specificity(line));
     let sorted = tempfile::tempdir().unwrap();
     fs::write(sorted.path().join("file_contexts"), lines.join("\n")).unwrap();
-    fs::copy(directory.join("file_contexts.subs_dist"), sorted.path().join("file_contexts.subs_dist")).unwrap();
+    fs::copy(
+        directory.join("file_contexts.subs_dist"),
+        sorted.path().join("file_contexts.subs_dist"),
+    )
+    .unwrap();
 
     let mut paths = BTreeSet::new();
     // Each line of the policy, read as a path in two ways, and with something behind it.
     for line in lines {
         let regex = line.split_whitespace().next().unwrap();
         let plain: String = regex.chars().filter(|c| !"\\()?^$|[]".contains(*c)).collect();
-        let filled = regex.replace("(/.*)?", "/x/y").replace("\\.", ".").replace("[^/]*", "z").replace(".*", "w");
+        let filled = regex
+            .replace("(/.*)?", "/x/y")
+            .replace("\\.", ".")
+            .replace("[^/]*", "z")
+            .replace(".*", "w");
         paths.extend([plain.replace(".*", "").replace('*', ""), format!("{plain}/below"), filled]);
     }
-    paths.extend(system(&["/etc", "/usr/bin", "/usr/sbin", "/usr/lib/systemd", "/var/lib", "/boot", "/usr/share/doc"]));
-    let paths: Vec<String> = paths.into_iter().filter(|path| !path.ends_with('/') && !path.contains("//")).collect();
+    paths.extend(system(&[
+        "/etc",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/lib/systemd",
+        "/var/lib",
+        "/boot",
+        "/usr/share/doc",
+    ]));
+    let paths: Vec<String> =
+        paths.into_iter().filter(|path| !path.ends_with('/') && !path.contains("//")).collect();
     // All 24,000 take minutes, which libselinux needs; a prime step keeps a bit of everything.
     let paths: Vec<String> = paths.into_iter().step_by(13).collect();
     compare(sorted.path(), &paths, &TYPES[..2]);
@@ -170,9 +267,13 @@ fn system(roots: &[&str]) -> Vec<String> {
     let mut paths = Vec::new();
     while let Some(path) = stack.pop() {
         if !path.is_symlink() && path.is_dir() {
-            stack.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            stack.extend(
+                fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()),
+            );
         }
-        paths.extend(path.to_str().filter(|path| path.is_ascii() && !path.contains('\n')).map(str::to_owned));
+        paths.extend(
+            path.to_str().filter(|path| path.is_ascii() && !path.contains('\n')).map(str::to_owned),
+        );
     }
     paths
 }

@@ -100,7 +100,7 @@ fn merge_commits_are_what_they_were() {
     let text = String::from_utf8_lossy(bytes);
     for part in [
         "ostree.container.image-config\0\0\0{\"config\":{\"Labels\":{}},\"created\":\"2026-11-20T10:11:12Z\"}\0\0s",
-        "ostree.importer.version\00.15.3\0\0s",
+        "ostree.importer.version\x000.15.3\0\0s",
         "ostree.manifest\0{\"schemaVersion\":2}\0\0s",
         "ostree.manifest-digest\0\0sha256:00\0\0s",
     ] {

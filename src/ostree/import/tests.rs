@@ -141,7 +141,8 @@ fn the_last_of_several_files_wins() {
 
 #[test]
 fn directories_and_files_do_not_replace_each_other() {
-    let cases: [(fn(Build<'_>) -> Build<'_>, &str); 5] = [
+    type Change = fn(Build<'_>) -> Build<'_>;
+    let cases: [(Change, &str); 5] = [
         (|b| b.dir("a", 0o755).touch("a"), "a"),
         (|b| b.touch("a").dir("a", 0o755), "a"),
         (|b| b.symlink("a", "x").touch("a/b"), "a/b"),

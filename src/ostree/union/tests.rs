@@ -4,7 +4,9 @@ use super::super::testing::{Build, image, listing, store};
 use super::*;
 use crate::error::Corrupt;
 
-fn try_unite(layers: &[&dyn Fn(Build<'_>) -> Vec<crate::layer::Entry>]) -> Result<Vec<String>> {
+type Entries<'f> = &'f dyn Fn(Build<'_>) -> Vec<crate::layer::Entry>;
+
+fn try_unite(layers: &[Entries<'_>]) -> Result<Vec<String>> {
     let store = store();
     let layers: Vec<Layer> = layers
         .iter()

@@ -22,6 +22,7 @@ struct Fixture {
     keys: Option<RootSshKeys<'static>>,
     initramfs: Option<&'static str>,
     arguments: Vec<String>,
+    fs_verity: Option<&'static FsVerity<'static>>,
 }
 
 impl Fixture {
@@ -35,6 +36,7 @@ impl Fixture {
             keys: None,
             initramfs: Some("initramfs.img"),
             arguments: vec!["root=UUID=1".to_owned(), "ostree=/old".to_owned(), "rw".to_owned()],
+            fs_verity: None,
         }
     }
 
@@ -105,7 +107,7 @@ impl Fixture {
             installer: "tests",
             repository_config: &[],
             composefs,
-            fs_verity: None,
+            fs_verity: self.fs_verity,
         };
         deploy_onto(root, &objects, &committed, &image(), labels, &options, &self.contents)
     }
@@ -444,6 +446,23 @@ fn composefs_learns_where_contents_are() {
             Ok(Vec::new())
         })
         .unwrap();
+}
+
+#[test]
+fn composefs_learns_digests_when_prepare_root_wants_them() {
+    let size_as_digest = |content: &Content| Ok([content.size as u8; 32]);
+    let fixture =
+        Fixture { fs_verity: Some(Box::leak(Box::new(size_as_digest))), ..Fixture::tiny() };
+    let digests = |tree: &Tree, payload: &dyn Fn(InodeId) -> Option<Payload>| {
+        let digest = |path: &str| payload(tree.find(path).unwrap()).unwrap().digest;
+        assert_eq!(digest("usr/etc/hostname"), Some([5; 32]));
+        assert_eq!(digest("usr/lib/modules/6.1/vmlinuz"), Some([6; 32]));
+        Ok(Vec::new())
+    };
+    fixture.deploy_with(None, &digests).unwrap();
+    let broken = |_: &Content| anyhow::bail!("no bytes");
+    let fixture = Fixture { fs_verity: Some(Box::leak(Box::new(broken))), ..Fixture::tiny() };
+    assert!(format!("{:#}", fixture.deploy().unwrap_err()).contains("no bytes"));
 }
 
 fn by_path(path: &str, _: u32) -> Result<Option<Arc<[u8]>>> {

@@ -266,7 +266,7 @@ impl Layout {
     fn super_block(&self) -> SuperBlock {
         let Layout { options, geometry, .. } = self;
         let usage = self.usage();
-        let reserved = geometry.blocks / 100 * u64::from(options.reserved_percent);
+        let reserved = geometry.blocks * u64::from(options.reserved_percent) / 100;
         let (time, time_hi) = (options.time as u32, (options.time >> 32) as u8);
         let mut block = SuperBlock::new_zeroed();
         block.s_inodes_count.set(usage.inodes);

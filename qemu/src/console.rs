@@ -113,7 +113,9 @@ impl Console {
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim().to_owned()
+    // GRUB frames its menu in bytes that are no UTF-8.
+    let frame = |c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER;
+    String::from_utf8_lossy(bytes).trim_matches(frame).to_owned()
 }
 
 #[cfg(test)]
@@ -136,6 +138,11 @@ mod tests {
     #[test]
     fn what_stands_elsewhere_is_another_line() {
         assert_eq!(lines(b"one\x1b[02;01Htwo\rthree\x1b[1mfour\n").0, ["one", "two", "threefour"]);
+    }
+
+    #[test]
+    fn frames_are_not_text() {
+        assert_eq!(lines(b"\xda\xc4\xc4\xbf\n\xb3 Linux \xb3\n").0, ["Linux"]);
     }
 
     #[test]

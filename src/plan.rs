@@ -100,7 +100,11 @@ impl<'a> Plan<'a> {
     }
 
     /// For the deployment.
-    pub fn deployment<'b>(&'b self, boot: &'b Boot, composefs: &'b ComposefsWriter<'b>) -> DeployOptions<'b> {
+    pub fn deployment<'b>(
+        &'b self,
+        boot: &'b Boot,
+        composefs: &'b ComposefsWriter<'b>,
+    ) -> DeployOptions<'b> {
         DeployOptions {
             stateroot: &self.stateroot,
             target: &self.target,
@@ -154,7 +158,8 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
     match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
         RootFilesystem::Ext4 => {}
         other => {
-            let who = if asked.is_some() { "you ask" } else { "the image's install configuration asks" };
+            let who =
+                if asked.is_some() { "you ask" } else { "the image's install configuration asks" };
             return Err(unsupported(
                 format!("{who} for a root on {}, and bootpress writes ext4 only", other.name()),
                 Some("build with --filesystem ext4"),
@@ -162,10 +167,14 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         }
     }
     match settings.install.bootloader {
-        Some(other @ (Bootloader::Systemd | Bootloader::GrubCc)) if request.install_bootloader => Err(unsupported(
-            format!("the image's install configuration asks for the boot loader {other:?}, and bootpress installs GRUB only"),
-            Some("build without a boot loader: --bootloader none"),
-        )),
+        Some(other @ (Bootloader::Systemd | Bootloader::GrubCc)) if request.install_bootloader => {
+            Err(unsupported(
+                format!(
+                    "the image's install configuration asks for the boot loader {other:?}, and bootpress installs GRUB only"
+                ),
+                Some("build without a boot loader: --bootloader none"),
+            ))
+        }
         _ => Ok(()),
     }
 }

@@ -79,7 +79,13 @@ pub struct StageReport {
 
 impl Report {
     /// What the pipeline has made.
-    pub fn of(image: &Image, boot: &Boot, sysroot: &Sysroot, disk: Disk, files: Vec<FileReport>) -> Self {
+    pub fn of(
+        image: &Image,
+        boot: &Boot,
+        sysroot: &Sysroot,
+        disk: Disk,
+        files: Vec<FileReport>,
+    ) -> Self {
         let from = ImageReport {
             reference: image.reference.clone(),
             digest: image.manifest_digest.clone(),

@@ -66,7 +66,9 @@ impl Request {
         for (_, file) in &targets {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
             if let Some(directory) = directory {
-                directory.metadata().with_context(|| format!("looking at directory {}", directory.display()))?;
+                directory
+                    .metadata()
+                    .with_context(|| format!("looking at directory {}", directory.display()))?;
             }
         }
         Ok(targets)

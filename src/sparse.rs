@@ -142,7 +142,7 @@ mod tests {
         map.place(10, inner);
         let mut read = [9; 20];
         map.read_at(&contents, 8, &mut read).unwrap();
-        assert_eq!(&read, b"\0\0\0ab\0\x0023456\0\0\0\0\0\0\0\0");
+        assert_eq!(&read, b"\0\0\0ab\x0023456\0\0\0\0\0\0\0\0\0");
         assert_eq!(map.allocated(), 7);
     }
 

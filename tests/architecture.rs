@@ -5,8 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Used by all, uses nothing but itself.
-const VOCABULARY: &[&str] =
-    &["architecture", "content", "error", "identity", "image", "layer", "progress", "sparse", "tree"];
+const VOCABULARY: &[&str] = &[
+    "architecture",
+    "content",
+    "error",
+    "identity",
+    "image",
+    "layer",
+    "progress",
+    "sparse",
+    "tree",
+];
 
 /// Rooms of the engine and what each may use besides itself and the vocabulary. A room that is not here is an error.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -22,7 +31,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("request", &["oci", "output", "disk", "bootloader"]),
     (
         "pipeline",
-        &["bootc", "bootloader", "filesystem", "oci", "ostree", "output", "selinux", "disk", "report", "request"],
+        &[
+            "bootc",
+            "bootloader",
+            "filesystem",
+            "oci",
+            "ostree",
+            "output",
+            "selinux",
+            "disk",
+            "report",
+            "request",
+        ],
     ),
 ];
 
@@ -45,7 +65,17 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and compute, and never touch a file.
-const NO_FILES: &[&str] = &["bootc", "bootloader", "disk", "filesystem", "ostree", "selinux", "tree", "sparse", "identity"];
+const NO_FILES: &[&str] = &[
+    "bootc",
+    "bootloader",
+    "disk",
+    "filesystem",
+    "ostree",
+    "selinux",
+    "tree",
+    "sparse",
+    "identity",
+];
 
 #[test]
 fn stages_do_not_import_stages() {
@@ -54,7 +84,9 @@ fn stages_do_not_import_stages() {
         for used in crate_paths(&text) {
             let allowed = used == room
                 || VOCABULARY.contains(&used.as_str())
-                || MAY_USE.iter().any(|(name, uses)| *name == room && uses.contains(&used.as_str()));
+                || MAY_USE
+                    .iter()
+                    .any(|(name, uses)| *name == room && uses.contains(&used.as_str()));
             if !allowed {
                 wrong.push(format!("{}: {room} may not use {used}", path.display()));
             }
@@ -65,7 +97,8 @@ fn stages_do_not_import_stages() {
 
 #[test]
 fn every_room_is_in_the_table() {
-    let known: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).chain(VOCABULARY.iter().copied()).collect();
+    let known: BTreeSet<&str> =
+        MAY_USE.iter().map(|(name, _)| *name).chain(VOCABULARY.iter().copied()).collect();
     for (room, path, _) in engine() {
         assert!(known.contains(room.as_str()), "{} is in no room of the table", path.display());
     }
@@ -88,7 +121,9 @@ fn each_library_is_named_in_its_room_only() {
 fn what_computes_touches_no_files() {
     let mut wrong = Vec::new();
     for (room, path, text) in engine() {
-        if NO_FILES.contains(&room.as_str()) && (text.contains("std::fs") || text.contains("std::process")) {
+        if NO_FILES.contains(&room.as_str())
+            && (text.contains("std::fs") || text.contains("std::process"))
+        {
             wrong.push(path.display().to_string());
         }
     }
@@ -122,14 +157,21 @@ fn every_file_opens_with_a_sentence() {
     for root in ["src", "partitioning/src", "qemu/src", "tests"] {
         for path in sources(Path::new(root)) {
             let text = fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("//! "), "{} does not open with a //! sentence", path.display());
+            assert!(
+                text.starts_with("//! "),
+                "{} does not open with a //! sentence",
+                path.display()
+            );
         }
     }
 }
 
 /// Room, path and code of each source file of the engine (everything but the command).
 fn engine() -> Vec<(String, PathBuf, String)> {
-    rooms().into_iter().filter(|(room, ..)| !["cli", "main", "lib"].contains(&room.as_str())).collect()
+    rooms()
+        .into_iter()
+        .filter(|(room, ..)| !["cli", "main", "lib"].contains(&room.as_str()))
+        .collect()
 }
 
 /// The same for the command.
@@ -218,8 +260,11 @@ fn names_crate(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = &code[at + name.len()..];
-        let inside_path = code[..at].ends_with("::") || before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-        !inside_path && (after.starts_with("::") || (code[..at].ends_with("use ") && after.starts_with([';', ' '])))
+        let inside_path =
+            code[..at].ends_with("::") || before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !inside_path
+            && (after.starts_with("::")
+                || (code[..at].ends_with("use ") && after.starts_with([';', ' '])))
     })
 }
 

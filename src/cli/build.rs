@@ -73,8 +73,9 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         (None, Destination::File(file)) => parent(file),
     };
     let keys = flags.root_ssh_authorized_keys.as_ref();
-    let root_ssh_keys =
-        keys.map(|file| fs::read(file).with_context(|| format!("reading {}", file.display()))).transpose()?;
+    let root_ssh_keys = keys
+        .map(|file| fs::read(file).with_context(|| format!("reading {}", file.display())))
+        .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
         architecture: architecture(flags.arch)?,
@@ -97,7 +98,10 @@ fn request(flags: &BuildFlags) -> Result<Request> {
 fn architecture(asked: Option<Architecture>) -> Result<Architecture> {
     asked.or_else(Architecture::host).ok_or_else(|| {
         let host = std::env::consts::ARCH;
-        unsupported(format!("bootpress makes no disks for {host}, this machine's architecture"), Some("name one with --arch"))
+        unsupported(
+            format!("bootpress makes no disks for {host}, this machine's architecture"),
+            Some("name one with --arch"),
+        )
     })
 }
 
@@ -108,7 +112,8 @@ fn destination(output: &Path, formats: usize) -> Result<Destination> {
         if output.exists() && !output.is_dir() {
             bail!("{} is a file; several formats need a directory", output.display());
         }
-        fs::create_dir_all(output).with_context(|| format!("creating directory {}", output.display()))?;
+        fs::create_dir_all(output)
+            .with_context(|| format!("creating directory {}", output.display()))?;
         return Ok(Destination::Directory(output.to_owned()));
     }
     Ok(Destination::File(output.to_owned()))

@@ -75,7 +75,12 @@ pub(crate) struct BuildFlags {
     pub(crate) seed: String,
 
     /// Adds a kernel argument; repeat it for several
-    #[arg(long = "karg", value_name = "ARG", allow_hyphen_values = true, help_heading = "Installed system")]
+    #[arg(
+        long = "karg",
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        help_heading = "Installed system"
+    )]
     pub(crate) kargs: Vec<String>,
 
     /// Takes away a kernel argument that the image configures: KEY, or KEY=VALUE for just that one
@@ -143,31 +148,37 @@ pub(crate) fn architecture(name: &str) -> Result<Architecture, String> {
     Architecture::parse(name).ok_or_else(|| {
         let known = Architecture::ALL.map(Architecture::name).join(", ");
         match name {
-            "ppc64le" | "s390x" | "riscv64" => format!("{name} is not supported yet; known: {known}"),
+            "ppc64le" | "s390x" | "riscv64" => {
+                format!("{name} is not supported yet; known: {known}")
+            }
             _ => format!("known architectures: {known}"),
         }
     })
 }
 
 fn filesystem(name: &str) -> Result<RootFilesystem, String> {
-    RootFilesystem::ALL
-        .into_iter()
-        .find(|filesystem| filesystem.name() == name)
-        .ok_or_else(|| format!("known file systems: {}", RootFilesystem::ALL.map(RootFilesystem::name).join(", ")))
+    RootFilesystem::ALL.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
+        format!("known file systems: {}", RootFilesystem::ALL.map(RootFilesystem::name).join(", "))
+    })
 }
 
 /// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
     let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
         "" => 0,
         "K" | "k" => 10,
         "M" => 20,
         "G" => 30,
         "T" => 40,
-        _ => return Err(format!("`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024")),
+        _ => {
+            return Err(format!(
+                "`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024"
+            ));
+        }
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }

@@ -35,7 +35,9 @@ fn line(event: &Event, state: &mut HashMap<Stage, (u64, Instant)>) -> Option<ser
     match event {
         Event::Started { stage, bytes } => {
             state.insert(*stage, (0, Instant::now()));
-            Some(json!({"version": VERSION, "event": "started", "stage": stage.name(), "bytes": bytes}))
+            Some(
+                json!({"version": VERSION, "event": "started", "stage": stage.name(), "bytes": bytes}),
+            )
         }
         Event::Advanced { stage, bytes } => {
             let (done, last) = state.get_mut(stage)?;
@@ -44,14 +46,20 @@ fn line(event: &Event, state: &mut HashMap<Stage, (u64, Instant)>) -> Option<ser
                 return None;
             }
             *last = Instant::now();
-            Some(json!({"version": VERSION, "event": "advanced", "stage": stage.name(), "done": done}))
+            Some(
+                json!({"version": VERSION, "event": "advanced", "stage": stage.name(), "done": done}),
+            )
         }
         Event::Finished { stage, took } => {
             let (done, _) = state.remove(stage)?;
             let seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
-            Some(json!({"version": VERSION, "event": "finished", "stage": stage.name(), "done": done, "seconds": seconds}))
+            Some(
+                json!({"version": VERSION, "event": "finished", "stage": stage.name(), "done": done, "seconds": seconds}),
+            )
         }
-        Event::Warning { message } => Some(json!({"version": VERSION, "event": "warning", "message": message})),
+        Event::Warning { message } => {
+            Some(json!({"version": VERSION, "event": "warning", "message": message}))
+        }
     }
 }
 
@@ -62,8 +70,12 @@ mod tests {
     #[test]
     fn a_stage_is_announced_and_summed() {
         let mut state = HashMap::new();
-        let started = line(&Event::Started { stage: Stage::Write, bytes: Some(9) }, &mut state).unwrap();
-        assert_eq!(started.to_string(), r#"{"version":1,"event":"started","stage":"writing","bytes":9}"#);
+        let started =
+            line(&Event::Started { stage: Stage::Write, bytes: Some(9) }, &mut state).unwrap();
+        assert_eq!(
+            started.to_string(),
+            r#"{"version":1,"event":"started","stage":"writing","bytes":9}"#
+        );
         assert!(line(&Event::Advanced { stage: Stage::Write, bytes: 4 }, &mut state).is_none());
         line(&Event::Advanced { stage: Stage::Write, bytes: 5 }, &mut state);
         let took = Duration::from_millis(1234);

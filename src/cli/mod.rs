@@ -53,7 +53,9 @@ fn install_panic_message() {
     std::panic::set_hook(Box::new(move |panic| {
         default(panic);
         eprintln!("\nThis is a bug in bootpress {}, not in your image.", env!("CARGO_PKG_VERSION"));
-        eprintln!("Builds depend on nothing but the image and the command line, so these reproduce it; please report");
+        eprintln!(
+            "Builds depend on nothing but the image and the command line, so these reproduce it; please report"
+        );
         eprintln!("the message above with: {}", std::env::args().collect::<Vec<_>>().join(" "));
     }));
 }
@@ -61,5 +63,6 @@ fn install_panic_message() {
 fn install_tracing() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     // Another subscriber cannot be there before `main`; if one is, it may stay.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -19,7 +19,8 @@ pub(super) fn text(report: &Report) -> String {
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let image = &report.image;
-    let version = image.version.as_deref().map_or(String::new(), |version| format!(", version {version}"));
+    let version =
+        image.version.as_deref().map_or(String::new(), |version| format!(", version {version}"));
     writeln!(out, "\n{}", picture(&report.partitions, report.size, WIDTH))?;
     let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
     row("image", &format!("{}{version}", image.reference))?;
@@ -31,8 +32,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     row("kernel", &report.system.kernel)?;
     row("command line", &report.system.command_line)?;
     row("commit", &report.system.commit)?;
-    let stages: Vec<String> =
-        report.stages.iter().map(|stage| format!("{} {}", stage.stage.name(), duration(stage.took))).collect();
+    let stages: Vec<String> = report
+        .stages
+        .iter()
+        .map(|stage| format!("{} {}", stage.stage.name(), duration(stage.took)))
+        .collect();
     if !stages.is_empty() {
         row("time", &stages.join(", "))?;
     }

@@ -15,7 +15,10 @@ pub(crate) fn automatic() -> Progress {
 
 /// A bar a stage, on standard error.
 pub(crate) fn bars() -> Progress {
-    let bars = Bars { all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), by_stage: Mutex::default() };
+    let bars = Bars {
+        all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+        by_stage: Mutex::default(),
+    };
     Progress::to(move |event| bars.draw(&event))
 }
 
@@ -25,7 +28,9 @@ pub(crate) fn lines() -> Progress {
     Progress::to(move |event| {
         let Ok(mut done) = done.lock() else { return };
         match event {
-            Event::Started { stage, bytes: Some(bytes) } => eprintln!("{} {}", stage.name(), size(bytes)),
+            Event::Started { stage, bytes: Some(bytes) } => {
+                eprintln!("{} {}", stage.name(), size(bytes))
+            }
             Event::Started { stage, bytes: None } => eprintln!("{}", stage.name()),
             Event::Advanced { stage, bytes } => *done.entry(stage).or_default() += bytes,
             Event::Finished { stage, took } => {
@@ -59,7 +64,12 @@ impl Bars {
                 if let Some(bar) = by_stage.remove(stage) {
                     let bytes = bar.position();
                     bar.finish_and_clear();
-                    let _ = self.all.println(format!("{:>11} {:>10}  {}", stage.name(), size(bytes), duration(*took)));
+                    let _ = self.all.println(format!(
+                        "{:>11} {:>10}  {}",
+                        stage.name(),
+                        size(bytes),
+                        duration(*took)
+                    ));
                 }
             }
             Event::Warning { message } => {

@@ -309,7 +309,9 @@ fn write_composefs(
         None => (options.composefs)(&committed.tree, &payload)?,
     };
     let image = write_file(root, deployment, b".ostree.cfs", &bytes, contents)?;
-    labeller.set(root, image, b"/usr", Style::Bootc)
+    // A policy's rule for /usr may be for directories only; as a file the image would get the default label, which the real one
+    // has not.
+    labeller.set_as(root, image, b"/usr", 0o040_755, Style::Bootc)
 }
 
 /// The tree as the running system shall see it, if it has whiteouts; other inodes keep their ids.

@@ -33,17 +33,29 @@ impl Labeller<'_> {
 
     /// Gives an inode the label of an absolute path; if the policy has none, the inode keeps what it has.
     pub(super) fn set(self, tree: &mut Tree, id: InodeId, path: &[u8], style: Style) -> Result<()> {
+        let st_mode = tree.inode(id).st_mode();
+        self.set_as(tree, id, path, st_mode, style)
+    }
+
+    /// Gives an inode the label that something else, of that `st_mode`, would have at the path.
+    pub(super) fn set_as(
+        self,
+        tree: &mut Tree,
+        id: InodeId,
+        path: &[u8],
+        st_mode: u32,
+        style: Style,
+    ) -> Result<()> {
         let Some(labels) = self.0 else { return Ok(()) };
         let path = std::str::from_utf8(path)
             .map_err(|_| corrupt(path.escape_ascii().to_string(), "its name is not UTF-8"))?;
-        let inode = tree.inode_mut(id);
-        let label = labels(path, inode.st_mode()).with_context(|| format!("labelling {path}"))?;
+        let label = labels(path, st_mode).with_context(|| format!("labelling {path}"))?;
         if let Some(label) = label {
             let mut value = label.to_vec();
             if style == Style::Ostree {
                 value.push(0);
             }
-            inode.metadata.xattrs.set(SELINUX, &value);
+            tree.inode_mut(id).metadata.xattrs.set(SELINUX, &value);
         }
         Ok(())
     }

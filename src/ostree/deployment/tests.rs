@@ -465,7 +465,11 @@ fn composefs_learns_digests_when_prepare_root_wants_them() {
     assert!(format!("{:#}", fixture.deploy().unwrap_err()).contains("no bytes"));
 }
 
-fn by_path(path: &str, _: u32) -> Result<Option<Arc<[u8]>>> {
+/// As in real policies, the rule for `/usr` is for directories.
+fn by_path(path: &str, mode: u32) -> Result<Option<Arc<[u8]>>> {
+    if path == "/usr" && mode & 0o170_000 != 0o040_000 {
+        return Ok(Some((*b"default").into()));
+    }
     Ok((!path.contains("none")).then(|| path.as_bytes().into()))
 }
 

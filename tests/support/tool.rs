@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 /// A command for a tool, or `None` when it is not installed. With `REQUIRE_TOOLS` set (as `tests/run` does) a missing tool
 /// fails the test: a skipped witness is no witness.
-pub fn tool(name: &str) -> Option<Command> {
+pub(crate) fn tool(name: &str) -> Option<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -23,7 +23,7 @@ pub fn tool(name: &str) -> Option<Command> {
 
 /// Runs a command that must succeed; returns what it printed.
 #[track_caller]
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

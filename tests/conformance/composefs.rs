@@ -11,14 +11,7 @@ use bootpress::tree::{InodeId, Kind, Metadata, Payload, Tree};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::tool::tool;
-
-/// `target/forky/bin/NAME`, if it was made, else what PATH has.
-fn forky(name: &str) -> Option<Command> {
-    let made =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky").join("bin").join(name);
-    if made.is_file() { Some(Command::new(made)) } else { tool(name) }
-}
+use crate::tool::forky;
 
 fn payload(id: InodeId) -> Option<Payload> {
     let number = id.index() as u8;

@@ -1,3 +1,5 @@
+//! Trees with everything that composefs images treat differently, and the vectors of the format.
+
 use super::*;
 use crate::content::Content;
 

@@ -125,13 +125,21 @@ fn the_report_is_json_on_request() {
 fn what_is_no_bootc_image_is_told_what_it_lacks() {
     let place =
         Place::with(&tiny_image::tiny_image().layer(|layer| layer.file("usr/bin/true", "x")));
-    expect![[""]].assert_eq(&place.refusal(&["oci:image"]));
+    expect![[r#"
+        error: oci:image is not a bootc image: it lacks label containers.bootc or ostree.bootable, a kernel (usr/lib/modules/VERSION/vmlinuz), usr/lib/ostree/prepare-root.conf, directory /sysroot, usr/lib/os-release
+        hint: bootable container images are built from a base such as quay.io/fedora/fedora-bootc
+        exit code 3
+    "#]].assert_eq(&place.refusal(&["oci:image"]));
 }
 
 #[test]
 fn an_image_without_boot_loader_is_accepted_only_knowingly() {
     let place = Place::with(&bootc_image::without_bootloader());
-    expect![[""]].assert_eq(&place.refusal(&["oci:image"]));
+    expect![[r#"
+        error: the image brings no boot loader: it lacks usr/lib/bootupd/updates/EFI.json, usr/lib/bootupd/updates/EFI or usr/lib/efi, usr/lib/bootupd/grub2-static/grub-static-pre.cfg, usr/lib/bootupd/grub2-static/grub-static-efi.cfg
+        hint: build without a boot loader: --bootloader none
+        exit code 3
+    "#]].assert_eq(&place.refusal(&["oci:image"]));
     let output = place.build(&["oci:image", "--bootloader", "none"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
@@ -139,7 +147,11 @@ fn an_image_without_boot_loader_is_accepted_only_knowingly() {
 #[test]
 fn another_architecture_is_named() {
     let place = Place::with(&bootc_image::bootc_image().architecture("arm64"));
-    expect![[""]].assert_eq(&place.refusal(&["oci:image"]));
+    expect![[r#"
+        error: opening oci:image: oci:image is an image for arm64, and one for amd64 was asked for
+        hint: build with --arch aarch64
+        exit code 3
+    "#]].assert_eq(&place.refusal(&["oci:image"]));
 }
 
 #[test]
@@ -185,7 +197,10 @@ fn a_flipped_byte_is_found_and_nothing_is_lost() {
 fn usage_is_explained() {
     let place = Place::new();
     let said = |arguments: &[&str]| place.refusal(arguments);
-    expect![[""]].assert_eq(&said(&["oci:nowhere"]));
+    expect![[r#"
+        error: opening oci:nowhere: nowhere is not a directory
+        exit code 1
+    "#]].assert_eq(&said(&["oci:nowhere"]));
     assert!(said(&["docker-archive:x"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--size", "ten"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--format", "floppy"]).contains("raw"));

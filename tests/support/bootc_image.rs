@@ -3,10 +3,10 @@
 use super::tiny_image::{Item, TinyImage, tiny_image};
 
 /// The version that its kernel says it has.
-pub const KERNEL: &str = "6.17.1-tiny";
+const KERNEL: &str = "6.17.1-tiny";
 
 /// Two layers, with UEFI payload, set-uid, hard links, attributes, empty files, whiteouts, `/etc` and `/var`.
-pub fn bootc_image() -> TinyImage {
+pub(crate) fn bootc_image() -> TinyImage {
     without_bootloader().layer(|layer| {
         const UPDATES: &str = "usr/lib/bootupd/updates";
         let metadata =
@@ -25,7 +25,7 @@ pub fn bootc_image() -> TinyImage {
 }
 
 /// The same without anything that firmware could start.
-pub fn without_bootloader() -> TinyImage {
+pub(crate) fn without_bootloader() -> TinyImage {
     let modules = format!("usr/lib/modules/{KERNEL}");
     tiny_image()
         .label("containers.bootc", "1")

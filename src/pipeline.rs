@@ -45,5 +45,5 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
     let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &boot, &sysroot, disk, files))
+    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
 }

@@ -10,7 +10,7 @@ use crate::identity::Identity;
 use crate::image::Image;
 use crate::ostree::{ComposefsWriter, DeployOptions, KernelSource, RootSshKeys, SignaturePolicy};
 use crate::progress::Progress;
-use crate::request::Request;
+use crate::request::{BoundImages, Request};
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -59,7 +59,8 @@ impl<'a> Plan<'a> {
         added.extend_from_slice(&request.kargs);
         let kernel_arguments =
             bootc::command_line(settings, &mounts, &added, &request.karg_deletes);
-        let enforce = settings.install.enforce_container_sigpolicy == Some(true);
+        let enforce = request.enforce_container_sigpolicy
+            || settings.install.enforce_container_sigpolicy == Some(true);
         let configured = settings.install.stateroot.clone();
         Ok(Self {
             request,
@@ -154,6 +155,14 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             Some("`enabled = yes` in prepare-root.conf works; fs-verity does not yet"),
         ));
     }
+    if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
+        (request.bound_images, settings.bound_images.first())
+    {
+        return Err(unsupported(
+            format!("the image is bound to {bound}, and bootpress puts no second image on a disk"),
+            Some("with --bound-images skip the machine pulls it when it is first used"),
+        ));
+    }
     let asked = request.root_filesystem;
     match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
         RootFilesystem::Ext4 => {}
@@ -181,7 +190,10 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.
 fn target(request: &Request, image: &Image, progress: &Progress) -> String {
-    match request.target_image.as_ref().or(image.name.as_ref()) {
+    if let Some(name) = &request.target_image {
+        return request.target_transport.reference(name);
+    }
+    match &image.name {
         Some(name) => format!("docker://{name}"),
         None => {
             let name = format!("localhost/{}:latest", request.image.file_stem());

@@ -36,6 +36,9 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// The files it was written to, in the order in which they were asked for.
     pub files: Vec<FileReport>,
+    /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bound_images: Vec<String>,
     /// How long each stage took, in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
@@ -81,6 +84,7 @@ impl Report {
     /// What the pipeline has made.
     pub fn of(
         image: &Image,
+        bound_images: &[String],
         boot: &Boot,
         sysroot: &Sysroot,
         disk: Disk,
@@ -99,6 +103,7 @@ impl Report {
         };
         let mut report =
             Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
+        report.bound_images = bound_images.to_vec();
         report.warnings.clone_from(&boot.warnings);
         report
     }
@@ -120,6 +125,7 @@ impl Report {
             size,
             partitions,
             files,
+            bound_images: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
         }

@@ -38,12 +38,80 @@ pub struct Request {
     pub karg_deletes: Vec<String>,
     /// The image name that the machine follows; `None`: the image it is made from.
     pub target_image: Option<String>,
+    /// How the machine gets at that image.
+    pub target_transport: Transport,
+    /// Whether the machine's container policy decides about updates, even if the image does not ask for it.
+    pub enforce_container_sigpolicy: bool,
+    /// What is done about the images that the image is bound to.
+    pub bound_images: BoundImages,
     /// Public keys that let root log in by ssh: the text of an `authorized_keys` file.
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
     pub stateroot: Option<String>,
     /// Where the spool goes.
     pub work_directory: PathBuf,
+}
+
+/// How a machine gets at the image that it follows; bootc's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// From a registry.
+    #[default]
+    Registry,
+    /// An OCI layout on the machine.
+    Oci,
+    /// The same as an archive.
+    OciArchive,
+    /// What podman has on the machine.
+    ContainersStorage,
+    /// An archive of docker's.
+    DockerArchive,
+    /// A directory that skopeo wrote.
+    Directory,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Registry,
+        Self::Oci,
+        Self::OciArchive,
+        Self::ContainersStorage,
+        Self::DockerArchive,
+        Self::Directory,
+    ];
+
+    /// The name that bootc gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Oci => "oci",
+            Self::OciArchive => "oci-archive",
+            Self::ContainersStorage => "containers-storage",
+            Self::DockerArchive => "docker-archive",
+            Self::Directory => "dir",
+        }
+    }
+
+    /// A reference as container tools print it: `docker://NAME`, `oci:NAME`.
+    pub fn reference(self, name: &str) -> String {
+        match self {
+            Self::Registry => format!("docker://{name}"),
+            other => format!("{}:{name}", other.name()),
+        }
+    }
+}
+
+/// What is done about application images that the image is bound to; bootc's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BoundImages {
+    /// The machine pulls them when it first uses them.
+    #[default]
+    Skip,
+    /// They are copied from the storage of the machine that builds.
+    Stored,
+    /// They are pulled into the disk.
+    Pull,
 }
 
 /// Where the disk files go.

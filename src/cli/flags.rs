@@ -7,6 +7,7 @@ use bootpress::bootc::RootFilesystem;
 use bootpress::disk::Preset;
 use bootpress::oci::Reference;
 use bootpress::output::Format;
+use bootpress::request::{BoundImages, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
@@ -91,6 +92,26 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
     pub(crate) target_imgref: Option<String>,
 
+    /// How the machine gets at --target-imgref: registry, oci, oci-archive, containers-storage, docker-archive or dir
+    #[arg(
+        long,
+        value_name = "TRANSPORT",
+        value_parser = transport,
+        default_value = "registry",
+        requires = "target_imgref",
+        help_heading = "Installed system"
+    )]
+    pub(crate) target_transport: Transport,
+
+    /// Lets the machine's container policy decide about updates [default: what the image configures, else no]
+    #[arg(long, help_heading = "Installed system")]
+    pub(crate) enforce_container_sigpolicy: bool,
+
+    /// Application images that the image is bound to: `skip` leaves them to the machine, which pulls them when it first uses
+    /// them; `stored` and `pull` are for images that are bound to none
+    #[arg(long, value_enum, default_value_t = BoundImagesFlag::Skip, help_heading = "Installed system")]
+    pub(crate) bound_images: BoundImagesFlag,
+
     /// Lets root log in with these ssh public keys
     #[arg(long, value_name = "FILE", help_heading = "Installed system")]
     pub(crate) root_ssh_authorized_keys: Option<PathBuf>,
@@ -127,6 +148,23 @@ impl From<LayoutFlag> for Preset {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BoundImagesFlag {
+    Skip,
+    Stored,
+    Pull,
+}
+
+impl From<BoundImagesFlag> for BoundImages {
+    fn from(flag: BoundImagesFlag) -> Self {
+        match flag {
+            BoundImagesFlag::Skip => Self::Skip,
+            BoundImagesFlag::Stored => Self::Stored,
+            BoundImagesFlag::Pull => Self::Pull,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BootloaderFlag {
     Auto,
@@ -159,6 +197,12 @@ pub(crate) fn architecture(name: &str) -> Result<Architecture, String> {
 fn filesystem(name: &str) -> Result<RootFilesystem, String> {
     RootFilesystem::ALL.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
         format!("known file systems: {}", RootFilesystem::ALL.map(RootFilesystem::name).join(", "))
+    })
+}
+
+fn transport(name: &str) -> Result<Transport, String> {
+    Transport::ALL.into_iter().find(|transport| transport.name() == name).ok_or_else(|| {
+        format!("known transports: {}", Transport::ALL.map(Transport::name).join(", "))
     })
 }
 

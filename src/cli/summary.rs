@@ -32,6 +32,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     row("kernel", &report.system.kernel)?;
     row("command line", &report.system.command_line)?;
     row("commit", &report.system.commit)?;
+    for bound in &report.bound_images {
+        row("bound image", &format!("{bound} (not on the disk)"))?;
+    }
     let stages: Vec<String> = report
         .stages
         .iter()

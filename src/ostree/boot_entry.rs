@@ -73,7 +73,10 @@ impl Kernel {
             file(name).ok_or_else(|| unsupported(format!("the image has no /{path}/{name}"), None))
         };
         if file("aboot.img").is_some() {
-            return Err(unsupported(format!("/{path}/aboot.img: Android boot images"), None));
+            return Err(unsupported(
+                format!("/{path}/aboot.img: Android boot images"),
+                Some("leave it out of the image; UEFI and BIOS machines do not read it"),
+            ));
         }
         let device_tree = file("devicetree").map(DeviceTree::File).or_else(|| {
             let id = commit.lookup(directory, b"dtb")?;

@@ -17,7 +17,7 @@ use super::hash::Jobs;
 use super::object::{self, Commit, CommitRoot, DirTree, MetadataKind};
 use super::repo::Repository;
 use super::union::{PartKind, Union};
-use super::{Checksum, Committed, Labels, document, refname};
+use super::{Checksum, Committed, Labels, document, labels, refname};
 use crate::content::ContentStore;
 use crate::error::corrupt;
 use crate::image::Image;
@@ -164,8 +164,7 @@ fn label(tree: &mut Tree, labels: Option<&Labels<'_>>, cache: &mut LabelCache) -
     for (path, id) in paths {
         let path = format!("/{}", String::from_utf8(path).expect("names were checked to be UTF-8"));
         let inode = tree.inode(id);
-        let label = labels(&path, inode.st_mode()).with_context(|| format!("labelling {path}"))?;
-        let Some(label) = label else { continue };
+        let Some(label) = labels::lookup(labels, &path, inode.st_mode())? else { continue };
         let xattrs = inode.metadata.xattrs.clone();
         let labelled = cache.entry((xattrs.clone(), Arc::clone(&label))).or_insert_with(|| {
             let mut xattrs = xattrs;

@@ -161,6 +161,7 @@ fn deploy_onto(
         files.write(&mut boot, Tree::ROOT, |tree, directory, name, id| {
             copy_to_boot(&committed.tree, id, tree, directory, name);
         })?;
+        make_lost_and_found(&mut boot, labeller);
         labeller.complete(&mut boot, "/boot", |_| false)?;
         Some(boot)
     } else {
@@ -173,6 +174,7 @@ fn deploy_onto(
     let aleph = aleph::bytes(image, target_name, options.installer, labeller.is_enabled())?;
     write_file(&mut root, Tree::ROOT, aleph::NAME, &aleph, contents)?;
 
+    make_lost_and_found(&mut root, labeller);
     let is_object = objects_of(&root, objects);
     labeller.complete(&mut root, "/", |id| is_object[id.index()])?;
     root.inode_mut(deployment).metadata.immutable = true;
@@ -184,6 +186,14 @@ fn deploy_onto(
         command_line,
         deployment: format!("ostree/deploy/{}/deploy/{}", names.stateroot, names.deployment),
     })
+}
+
+/// Gives a file system the directory into which fsck puts what it finds. Its writer makes one where there is none, but cannot
+/// know the label, and with a policy nothing shall be without.
+fn make_lost_and_found(tree: &mut Tree, labeller: Labeller<'_>) {
+    if labeller.is_enabled() {
+        tree.create(Tree::ROOT, b"lost+found", Metadata::root(0o700), Kind::directory());
+    }
 }
 
 /// A stateroot is a directory's name and a part of kernel arguments and boot entries.

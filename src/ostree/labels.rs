@@ -3,6 +3,8 @@
 //! ostree writes the final NUL of a label into the attribute, bootc leaves it away; the kernel takes both. We write what the
 //! tool that would have written the file writes, so that the two can be compared byte by byte.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use super::Labels;
@@ -11,6 +13,15 @@ use crate::tree::{InodeId, Tree};
 
 /// The attribute that holds a label.
 pub(super) const SELINUX: &[u8] = b"security.selinux";
+
+/// The label of an absolute path, without the final NUL, by libostree's rule: `/proc` has the label of `/mnt`.
+///
+/// Policies leave `/proc` without a label of its own, since what is mounted there labels itself. But on the disk it is a
+/// directory of the root, and on one without a label nothing may be mounted.
+pub(super) fn lookup(labels: &Labels<'_>, path: &str, st_mode: u32) -> Result<Option<Arc<[u8]>>> {
+    let asked = if path == "/proc" { "/mnt" } else { path };
+    labels(asked, st_mode).with_context(|| format!("labelling {path}"))
+}
 
 /// Who labels: it decides about the final NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +60,7 @@ impl Labeller<'_> {
         let Some(labels) = self.0 else { return Ok(()) };
         let path = std::str::from_utf8(path)
             .map_err(|_| corrupt(path.escape_ascii().to_string(), "its name is not UTF-8"))?;
-        let label = labels(path, st_mode).with_context(|| format!("labelling {path}"))?;
-        if let Some(label) = label {
+        if let Some(label) = lookup(labels, path, st_mode)? {
             let mut value = label.to_vec();
             if style == Style::Ostree {
                 value.push(0);
@@ -115,8 +125,6 @@ fn walk_below(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::content::Content;
     use crate::tree::{Kind, Metadata};
@@ -147,6 +155,14 @@ mod tests {
         assert_eq!(label(&tree, "").unwrap(), "/:40755");
         assert_eq!(label(&tree, "deploy"), None);
         assert_eq!(label(&tree, "deploy/etc").unwrap(), "/etc:40755\0");
+    }
+
+    #[test]
+    fn proc_is_labelled_as_mnt() {
+        let asked = |path| lookup(&by_path, path, 0o040_755).unwrap().unwrap().to_vec();
+        assert_eq!(asked("/proc"), b"/mnt:40755");
+        assert_eq!(asked("/proc/1"), b"/proc/1:40755");
+        assert_eq!(asked("/usr/proc"), b"/usr/proc:40755");
     }
 
     #[test]

@@ -307,6 +307,61 @@ fn device_trees_are_part_of_the_kernel() {
 }
 
 #[test]
+fn what_lies_beside_a_kernel_goes_with_it() {
+    for separate_boot in [false, true] {
+        let fixture = Fixture { separate_boot, ..Fixture::tiny() }
+            .file("usr/lib/modules/6.1/.vmlinuz.hmac", "hmac")
+            .file("usr/lib/modules/6.1/dtb/vendor/a.dtb", "A");
+        let sysroot = fixture.deploy().unwrap();
+        // The checksum of the kernel is not part of the kernel's checksum.
+        let sum = Checksum(Sha256::digest("kernelinitramfsA").into());
+        let (tree, boot) = match &sysroot.boot {
+            Some(tree) => (tree, ""),
+            None => (&sysroot.root, "boot/"),
+        };
+        let text = |name: &str| fixture.text(tree, &format!("{boot}ostree/default-{sum}/{name}"));
+        assert_eq!(text(".vmlinuz-6.1.hmac"), "hmac");
+        assert_eq!(text("dtb/vendor/a.dtb"), "A");
+        assert!(tree.lookup(Tree::ROOT, b"lost+found").is_none());
+    }
+    let error = Fixture::tiny().file("usr/lib/modules/6.1/aboot.img", "x").deploy().unwrap_err();
+    assert!(error.is::<Unsupported>() && format!("{error:#}").contains("/aboot.img"), "{error:#}");
+    let link = Kind::Symlink(b"../a.dtb"[..].into());
+    let error = Fixture::tiny().add("usr/lib/modules/6.1/dtb/a.dtb", link).deploy().unwrap_err();
+    assert!(error.is::<Unsupported>(), "{error:#}");
+}
+
+#[test]
+fn with_a_policy_no_inode_goes_without_a_label() {
+    for separate_boot in [false, true] {
+        let mut fixture = Fixture { separate_boot, ..Fixture::tiny() }
+            .file("var/lib/state", "s")
+            .file("usr/etc/empty", "");
+        for (path, id) in fixture.tree.clone().walk() {
+            let label = [b"/", &path[..], b"\0"].concat();
+            fixture.tree.inode_mut(id).metadata.xattrs.set(b"security.selinux", &label);
+        }
+        let sysroot = fixture.deploy_with(Some(&by_path), &|_, _| Ok(Vec::new())).unwrap();
+        for (at, tree) in [("/", Some(&sysroot.root)), ("/boot/", sysroot.boot.as_ref())] {
+            let Some(tree) = tree else { continue };
+            for (path, id) in tree.walk() {
+                let xattrs = &tree.inode(id).metadata.xattrs;
+                assert!(
+                    xattrs.get(b"security.selinux").is_some(),
+                    "no label: {at}{}",
+                    path.escape_ascii()
+                );
+            }
+            let found = tree.inode(tree.find("lost+found").unwrap());
+            let label = format!("{at}lost+found");
+            assert_eq!(found.metadata.xattrs.get(b"security.selinux"), Some(label.as_bytes()));
+            assert_eq!(found.metadata.mode, 0o700);
+        }
+        assert_eq!(sysroot.boot.is_some(), separate_boot);
+    }
+}
+
+#[test]
 fn a_boot_of_its_own_gets_copies() {
     let mut fixture =
         Fixture { separate_boot: true, boot_mount: Some("UUID=2"), ..Fixture::tiny() }

@@ -83,7 +83,8 @@ mod tests {
     use crate::ostree::gvariant::Tuple;
 
     fn dictionary(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let entry = |(key, value): &(&str, &[u8])| Tuple::new().string(key.as_bytes()).last(value, 8);
+        let entry =
+            |(key, value): &(&str, &[u8])| Tuple::new().string(key.as_bytes()).last(value, 8);
         gvariant::array(entries.iter().map(entry), 8)
     }
 

@@ -24,7 +24,6 @@ use anyhow::{Context, Result};
 
 use crate::tree::{InodeId, Kind, Metadata, Payload, Tree};
 
-
 /// What besides the tree decides the bytes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {

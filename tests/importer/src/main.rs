@@ -33,7 +33,9 @@ fn main() -> Result<()> {
         ["export", repository, commit, layout] => {
             runtime.block_on(export(repository, commit, layout))
         }
-        _ => bail!("usage: importer import IMAGE REPOSITORY [TARGET] | export REPOSITORY COMMIT LAYOUT:TAG"),
+        _ => bail!(
+            "usage: importer import IMAGE REPOSITORY [TARGET] | export REPOSITORY COMMIT LAYOUT:TAG"
+        ),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::bootc::{self, Settings};
 use crate::bootloader::{self, Boot};
 use crate::content::ContentStore;
 use crate::disk;
-use crate::filesystem::erofs;
+use crate::filesystem::{erofs, verity};
 use crate::identity::Identity;
 use crate::oci;
 use crate::ostree;
@@ -33,13 +33,13 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
     let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
-    let plan = Plan::of(request, image, &settings, &identity, progress)?;
+    let plan = Plan::of(request, image, &settings, union.is_signed(), &identity, progress)?;
     let boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
     };
     let (repository, committed) = union.commit(image, &plan.target, labels, &contents, progress)?;
-    let deployment = plan.deployment(&boot, &erofs::ostree_image);
+    let deployment = plan.deployment(&boot, &erofs::ostree_image, &verity::measure);
     let sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
 

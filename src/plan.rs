@@ -8,7 +8,9 @@ use crate::disk::{self, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
 use crate::identity::Identity;
 use crate::image::Image;
-use crate::ostree::{ComposefsWriter, DeployOptions, KernelSource, RootSshKeys, SignaturePolicy};
+use crate::ostree::{
+    ComposefsWriter, DeployOptions, FsVerity, KernelSource, RootSshKeys, SignaturePolicy,
+};
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
 
@@ -35,15 +37,16 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides. `Unsupported` if the image configures something that cannot be had.
+    /// Decides. `signed`: the image carries a signed commit. `Unsupported` if the image configures something that cannot be had.
     pub fn of(
         request: &'a Request,
         image: &Image,
         settings: &'a Settings,
+        signed: bool,
         identity: &'a Identity,
         progress: &Progress,
     ) -> Result<Self> {
-        refuse_what_we_cannot(request, settings)?;
+        refuse_what_we_cannot(request, settings, signed)?;
         for bound in &settings.bound_images {
             progress.warn(format!(
                 "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
@@ -105,6 +108,7 @@ impl<'a> Plan<'a> {
         &'b self,
         boot: &'b Boot,
         composefs: &'b ComposefsWriter<'b>,
+        fs_verity: &'b FsVerity<'b>,
     ) -> DeployOptions<'b> {
         DeployOptions {
             stateroot: &self.stateroot,
@@ -127,7 +131,7 @@ impl<'a> Plan<'a> {
             installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
             repository_config: &self.repository_config,
             composefs,
-            fs_verity: None,
+            fs_verity: wants_verity(self.settings).then_some(fs_verity),
         }
     }
 
@@ -148,11 +152,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
-    if matches!(settings.prepare_root.composefs, Composefs::Verity | Composefs::Signed) {
+fn refuse_what_we_cannot(request: &Request, settings: &Settings, signed: bool) -> Result<()> {
+    if settings.prepare_root.composefs == Composefs::Signed && !signed {
         return Err(unsupported(
-            "the image demands fs-verity of its root (composefs.enabled in prepare-root.conf)",
-            Some("`enabled = yes` in prepare-root.conf works; fs-verity does not yet"),
+            "the image demands a signed root (composefs.enabled in prepare-root.conf), and carries no signed ostree commit",
+            Some("sign the commit before it is encapsulated, or use `enabled = verity`"),
         ));
     }
     if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
@@ -207,8 +211,16 @@ fn target(request: &Request, image: &Image, progress: &Progress) -> String {
     }
 }
 
+/// Whether the booting system lets the kernel check what it reads of its root.
+fn wants_verity(settings: &Settings) -> bool {
+    matches!(settings.prepare_root.composefs, Composefs::Verity | Composefs::Signed)
+}
+
 /// Additions to the repository's configuration: group, key, value.
 fn repository_config(settings: &Settings) -> Vec<(&'static str, &'static str, &str)> {
     let value = settings.install.bls_append_except_default.as_deref();
-    value.map(|value| ("sysroot", "bls-append-except-default", value)).into_iter().collect()
+    let append = value.map(|value| ("sysroot", "bls-append-except-default", value));
+    // What ostree writes later, it shall give fs-verity, too.
+    let verity = wants_verity(settings).then_some(("ex-integrity", "fsverity", "true"));
+    append.into_iter().chain(verity).collect()
 }

@@ -174,10 +174,31 @@ pub struct Payload {
     pub digest: Option<[u8; 32]>,
 }
 
+/// What the kernel checks each block of a regular file against: fs-verity with SHA-256, blocks of 4096 bytes and no salt.
+///
+/// It belongs to an inode, not to its metadata: a copy of a file has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verity {
+    /// What the kernel measures, and composefs asks for.
+    pub digest: [u8; 32],
+    /// The hash at the top of the tree of hashes; zero for an empty file.
+    pub root_hash: [u8; 32],
+    /// The levels of the tree, whole blocks each, from the single block at the top down; none for a file of one block or less.
+    pub levels: Box<[Content]>,
+}
+
+impl Verity {
+    /// Bytes that a file system keeps of it: the levels, and a block that tells of the tree.
+    pub fn size(&self) -> u64 {
+        self.levels.iter().map(|level| level.size).sum::<u64>() + 4096
+    }
+}
+
 /// A file tree.
 #[derive(Clone, Debug)]
 pub struct Tree {
     inodes: Vec<Inode>,
+    verity: BTreeMap<InodeId, Verity>,
 }
 
 impl Tree {
@@ -186,7 +207,8 @@ impl Tree {
 
     /// An empty root directory.
     pub fn new(root: Metadata) -> Self {
-        Self { inodes: vec![Inode { metadata: root, kind: Kind::directory() }] }
+        let root = Inode { metadata: root, kind: Kind::directory() };
+        Self { inodes: vec![root], verity: BTreeMap::new() }
     }
 
     /// How many inodes the table has, named or not.
@@ -202,6 +224,17 @@ impl Tree {
     /// An inode, to change it. Do not change a directory's names through it: `link` and `unlink` do that.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         &mut self.inodes[id.index()]
+    }
+
+    /// The fs-verity of a regular file, if it has it.
+    pub fn verity(&self, id: InodeId) -> Option<&Verity> {
+        self.verity.get(&id)
+    }
+
+    /// Gives fs-verity to a regular file, whose content must not change from then on.
+    pub fn set_verity(&mut self, id: InodeId, verity: Verity) {
+        assert!(matches!(self.inode(id).kind, Kind::File(_)), "fs-verity is for regular files");
+        self.verity.insert(id, verity);
     }
 
     /// Adds an inode that has no name yet.

@@ -1,1 +1,242 @@
-//! (being written)
+//! The command as a user meets it: what it prints, what it leaves behind, how it ends.
+
+#[path = "support/bootc_image.rs"]
+mod bootc_image;
+#[path = "support/tiny_image.rs"]
+#[allow(dead_code, reason = "one builder for all tests; each uses a part")]
+mod tiny_image;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use expect_test::expect;
+use tiny_image::{TinyImage, tiny_index};
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs bootpress here: relative paths are below this directory.
+    fn bootpress(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_bootpress"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    }
+
+    fn build(&self, arguments: &[&str]) -> Output {
+        let common = ["build", "--arch", "x86_64", "--progress", "none"];
+        self.bootpress(&[&common, arguments].concat())
+    }
+
+    /// What a build that fails says, and its exit code.
+    fn refusal(&self, arguments: &[&str]) -> String {
+        let before = self.names();
+        let output = self.build(arguments);
+        assert_eq!(output.stdout, b"", "a failure prints nothing on standard output");
+        assert_eq!(self.names(), before, "a failure leaves nothing behind");
+        format!("{}exit code {}\n", text(&output.stderr), output.status.code().unwrap())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap()
+        };
+        let mut names: Vec<String> = fs::read_dir(self.0.path()).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    fn with(image: &TinyImage) -> Self {
+        let place = Self::new();
+        image.write_oci_layout(&place.path("image"));
+        place
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_build_says_what_it_made() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let output = place.build(&[
+        "oci:image",
+        "--target-imgref",
+        "example.com/tiny:43",
+        "--format",
+        "raw",
+        "--format",
+        "qcow2",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(place.names(), ["image", "image-43.1.x86_64.qcow2", "image-43.1.x86_64.raw"]);
+    let said = text(&output.stdout);
+    for expected in [
+        "EFI-SYSTEM",
+        "Linux root (x86-64)",
+        "kernel        6.17.1-tiny",
+        "console=ttyS0",
+        "vendor tiny",
+        "sha256:",
+        "image-43.1.x86_64.raw",
+    ] {
+        assert!(said.contains(expected), "{expected:?} is not in\n{said}");
+    }
+    let sum = Command::new("sha256sum").arg(place.path("image-43.1.x86_64.raw")).output().unwrap();
+    let sum = text(&sum.stdout)[..64].to_owned();
+    assert!(said.contains(&sum), "sha256sum says {sum}, we say\n{said}");
+}
+
+#[test]
+fn the_report_is_json_on_request() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let output = place.build(&[
+        "oci:image",
+        "--json",
+        "-o",
+        "disk.raw",
+        "--format",
+        "raw",
+        "--karg",
+        "quiet",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["files"][0]["path"], "disk.raw");
+    assert_eq!(report["architecture"], "x86_64");
+    assert!(report["system"]["command_line"].as_str().unwrap().contains(" quiet ostree="));
+    assert!(report["warnings"][0].as_str().unwrap().contains("--target-imgref"));
+    assert_eq!(report["size"], fs::metadata(place.path("disk.raw")).unwrap().len());
+}
+
+#[test]
+fn what_is_no_bootc_image_is_told_what_it_lacks() {
+    let place =
+        Place::with(&tiny_image::tiny_image().layer(|layer| layer.file("usr/bin/true", "x")));
+    expect![[r#"
+        error: oci:image is not a bootc image: it lacks label containers.bootc or ostree.bootable, a kernel (usr/lib/modules/VERSION/vmlinuz), usr/lib/ostree/prepare-root.conf, directory /sysroot, usr/lib/os-release
+        hint: bootable container images are built from a base such as quay.io/fedora/fedora-bootc
+        exit code 3
+    "#]].assert_eq(&place.refusal(&["oci:image"]));
+}
+
+#[test]
+fn an_image_without_boot_loader_is_accepted_only_knowingly() {
+    let place = Place::with(&bootc_image::without_bootloader());
+    expect![[r#"
+        error: the image brings no boot loader: it lacks usr/lib/bootupd/updates/EFI.json, usr/lib/bootupd/updates/EFI or usr/lib/efi, usr/lib/bootupd/grub2-static/grub-static-pre.cfg, usr/lib/bootupd/grub2-static/grub-static-efi.cfg
+        hint: build without a boot loader: --bootloader none
+        exit code 3
+    "#]].assert_eq(&place.refusal(&["oci:image"]));
+    let output = place.build(&["oci:image", "--bootloader", "none"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn another_architecture_is_named() {
+    let place = Place::with(&bootc_image::bootc_image().architecture("arm64"));
+    expect![[r#"
+        error: opening oci:image: oci:image is an image for arm64, and one for amd64 was asked for
+        hint: build with --arch aarch64
+        exit code 3
+    "#]]
+    .assert_eq(&place.refusal(&["oci:image"]));
+}
+
+#[test]
+fn an_index_is_resolved_by_architecture() {
+    let place = Place::new();
+    let images = ["amd64", "arm64"]
+        .map(|architecture| bootc_image::without_bootloader().architecture(architecture));
+    tiny_index(&images).write_oci_layout(&place.path("image"));
+    for architecture in ["x86_64", "aarch64"] {
+        let output = place.build(&["oci:image", "--arch", architecture, "--bootloader", "none"]);
+        // --arch came twice; clap takes neither for us.
+        assert_eq!(output.status.code(), Some(2));
+        let output = place.bootpress(&[
+            "build",
+            "oci:image",
+            "--arch",
+            architecture,
+            "--bootloader",
+            "none",
+        ]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!(place.names(), ["image", "image-43.1.aarch64.qcow2", "image-43.1.x86_64.qcow2"]);
+}
+
+#[test]
+fn a_flipped_byte_is_found_and_nothing_is_lost() {
+    let place = Place::with(&bootc_image::bootc_image());
+    fs::write(place.path("disk.qcow2"), "was there before").unwrap();
+    let layer = largest_blob(&place.path("image"));
+    let mut bytes = fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let said = place.refusal(&["oci:image", "-o", "disk.qcow2"]);
+    assert!(said.contains("unpacking layer 1 of 3: sha256:"), "{said}");
+    assert!(said.contains("is corrupt"), "{said}");
+    assert!(said.ends_with("exit code 4\n"), "{said}");
+    assert_eq!(fs::read(place.path("disk.qcow2")).unwrap(), b"was there before");
+}
+
+#[test]
+fn usage_is_explained() {
+    let place = Place::new();
+    let said = |arguments: &[&str]| place.refusal(arguments);
+    expect![[r#"
+        error: opening oci:nowhere: nowhere is not a directory
+        exit code 1
+    "#]]
+    .assert_eq(&said(&["oci:nowhere"]));
+    assert!(said(&["docker-archive:x"]).ends_with("exit code 2\n"));
+    assert!(said(&["oci:x", "--size", "ten"]).ends_with("exit code 2\n"));
+    assert!(said(&["oci:x", "--format", "floppy"]).contains("raw"));
+    let output = place.bootpress(&["build", "oci:x", "--arch", "s390x"]);
+    assert!(text(&output.stderr).contains("not supported yet"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_before_it_is_written() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let said = place.refusal(&["oci:image", "--target-imgref", "e.com/x:1", "--size", "515M"]);
+    assert!(said.contains("does not fit: the root needs"), "{said}");
+    assert!(said.ends_with("exit code 3\n"), "{said}");
+    let output = place.build(&["oci:image", "--size", "2G", "-o", "disk.raw", "--format", "raw"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::metadata(place.path("disk.raw")).unwrap().len(), 2 << 30);
+}
+
+#[test]
+fn help_teaches() {
+    let place = Place::new();
+    let help = place.bootpress(&["--help"]);
+    assert!(help.status.success());
+    for expected in
+        ["bootpress build quay.io/fedora/fedora-bootc:43", "Exit codes: 0 done or passed"]
+    {
+        assert!(text(&help.stdout).contains(expected));
+    }
+    assert!(text(&place.bootpress(&["build", "--help"]).stdout).contains("--target-imgref"));
+}
+
+fn largest_blob(layout: &Path) -> PathBuf {
+    let blobs =
+        fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}

@@ -48,6 +48,8 @@ pub struct Test<'a> {
     pub proof: Proof,
     /// Directory for the console, the guest's words, the command line and the result; made if need be.
     pub evidence: Option<&'a Path>,
+    /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
+    pub disk_afterwards: Option<&'a Path>,
 }
 
 /// What counts as success, beside a clean power-off.
@@ -82,14 +84,17 @@ pub fn boot(
     let flash = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?
         .map(|found| own_variables(&found, &place("variables")))
         .transpose()?;
-    overlay::create(test.disk, &place("disk.qcow2"))?;
+    let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
+    overlay::create(test.disk, &disk)?;
+    // Absolute, for the reason that overlay.rs gives.
+    let disk = disk.canonicalize().map_err(BootError::io(format!("finding {}", disk.display())))?;
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
         Proof::Report => credentials::smbios_strings(),
         Proof::Console(_) => Vec::new(),
     };
     let arguments = test.machine.arguments(&Wiring {
-        disk: &place("disk.qcow2"),
+        disk: &disk,
         flash: flash.as_ref(),
         console: &sockets.path("console"),
         report: &sockets.path("report"),

@@ -79,6 +79,7 @@ fn tried(disk: &[u8], limit: f64, evidence: Option<&Path>) -> Option<BootReport>
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("disk,1.raw");
     fs::write(&file, disk).unwrap();
+    let after = evidence.map(|evidence| evidence.join("after.qcow2"));
     let test = Test {
         disk: &file,
         machine: Machine {
@@ -90,6 +91,7 @@ fn tried(disk: &[u8], limit: f64, evidence: Option<&Path>) -> Option<BootReport>
         time_limit: Some(Duration::from_secs_f64(limit)),
         proof: Proof::Console(MESSAGE.to_owned()),
         evidence,
+        disk_afterwards: after.as_deref(),
     };
     let mut heard = Vec::new();
     match boot(&test, &mut |reached| heard.push(reached), &|| false) {
@@ -114,6 +116,11 @@ fn a_message_and_a_power_off_pass() {
     assert_eq!(report.furthest(), Milestone::Firmware);
     assert_eq!(report.machine.essentials(), "tcg, SeaBIOS, virtio");
     assert_eq!(report.machine.cpus, 1);
+
+    // The code has copied itself into sector 1 of what is left, over a disk that is gone: its other clusters are not asked for.
+    let left = fs::read(evidence.path().join("after.qcow2")).unwrap();
+    let code = &disk(&text, Then::PowerOff)[..512];
+    assert!(left.chunks(512).any(|sector| sector == code), "the guest's writes are kept");
 
     let kept = |name: &str| fs::read_to_string(evidence.path().join(name)).unwrap();
     let console = kept("console.log");
@@ -164,6 +171,7 @@ fn who_asks_to_stop_is_heard() {
         time_limit: None,
         proof: Proof::Report,
         evidence: None,
+        disk_afterwards: None,
     };
     match boot(&test, &mut |_| {}, &|| true) {
         Err(BootError::Stopped) => {}

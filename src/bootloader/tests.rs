@@ -1,3 +1,5 @@
+//! Boot loaders taken out of small hand-made images.
+
 use super::*;
 use crate::error::{Corrupt, Unsupported};
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use bootpress::report::{Report, picture};
+use bootpress::report::{Report, human, picture};
 
-use super::terminal::{duration, size};
+use super::terminal::duration;
 
 /// Columns that fit everywhere.
 const WIDTH: usize = 100;
@@ -50,8 +50,8 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             "{}\n{:<13} {} written, a disk of {}\n{:<13} {}",
             file.path.display(),
             file.format.to_string(),
-            size(file.allocated),
-            size(report.size),
+            human(file.allocated),
+            human(report.size),
             "sha256",
             file.sha256
         )?;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bootpress::progress::{Event, Progress, Stage};
+use bootpress::report::human;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Bars if standard error is a terminal, else a line a stage.
@@ -29,13 +30,13 @@ pub(crate) fn lines() -> Progress {
         let Ok(mut done) = done.lock() else { return };
         match event {
             Event::Started { stage, bytes: Some(bytes) } => {
-                eprintln!("{} {}", stage.name(), size(bytes))
+                eprintln!("{} {}", stage.name(), human(bytes))
             }
             Event::Started { stage, bytes: None } => eprintln!("{}", stage.name()),
             Event::Advanced { stage, bytes } => *done.entry(stage).or_default() += bytes,
             Event::Finished { stage, took } => {
                 let bytes = done.remove(&stage).unwrap_or(0);
-                eprintln!("{} done: {} in {}", stage.name(), size(bytes), duration(took));
+                eprintln!("{} done: {} in {}", stage.name(), human(bytes), duration(took));
             }
             Event::Warning { message } => eprintln!("warning: {message}"),
         }
@@ -67,7 +68,7 @@ impl Bars {
                     let _ = self.all.println(format!(
                         "{:>11} {:>10}  {}",
                         stage.name(),
-                        size(bytes),
+                        human(bytes),
                         duration(*took)
                     ));
                 }
@@ -95,22 +96,6 @@ fn bar(stage: Stage, bytes: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// A size for people: three digits that matter, binary units.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 /// A duration for people.
 pub(crate) fn duration(took: Duration) -> String {
     let seconds = took.as_secs_f64();
@@ -126,9 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_three_digits() {
-        let shown = [0, 1023, 1024, 10_240, 1_048_576, 1_500_000_000].map(size);
-        assert_eq!(shown, ["0 B", "1023 B", "1.00 KiB", "10.0 KiB", "1.00 MiB", "1.40 GiB"]);
+    fn durations_are_short() {
         assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
         assert_eq!(duration(Duration::from_secs(125)), "2 min 05 s");
     }

@@ -82,6 +82,7 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         time_limit: flags.timeout.map(Duration::from_secs),
         proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
+        disk_afterwards: None,
     };
     let interrupted = interruption()?;
     let progress = Progress::new(&flags.disk);

@@ -10,7 +10,7 @@ use crate::filesystem::{ext4, fat};
 use crate::identity::Identity;
 use crate::ostree::Sysroot;
 use crate::progress::{Progress, Stage};
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, Tree, Verity};
 
 /// ostree refuses to write when less than this much of the file system would stay free (`min-free-space-percent`).
 const OSTREE_FREE_PERCENT: u64 = 3;
@@ -132,7 +132,10 @@ fn upgrade(root: &Tree) -> (u64, u32) {
         }
         inodes = inodes.saturating_add(1);
         bytes += match &root.inode(id).kind {
-            Kind::File(content) => content.size.div_ceil(4096) * 4096,
+            Kind::File(content) => {
+                let hashes = root.verity(id).map_or(0, Verity::size);
+                content.size.div_ceil(4096) * 4096 + hashes
+            }
             Kind::Directory(_) => 4096,
             _ => 0,
         };

@@ -1,5 +1,6 @@
-//! Tree → SparseMap, without I/O: ext4, FAT, and the EROFS images of composefs.
+//! Tree → SparseMap, without I/O: ext4, FAT, and the EROFS images of composefs; and the hash trees of fs-verity.
 
 pub mod erofs;
 pub mod ext4;
 pub mod fat;
+pub mod verity;

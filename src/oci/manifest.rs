@@ -263,8 +263,9 @@ pub(super) fn image(
     }
     if facts.architecture != architecture.oci() {
         let (found, wanted) = (facts.architecture, architecture.oci());
-        let what = format!("{reference} is for {found}, asked was for {wanted}");
-        let hint = Architecture::parse(&found).map(|other| format!("build for {other} instead"));
+        let what =
+            format!("{reference} is an image for {found}, and one for {wanted} was asked for");
+        let hint = Architecture::parse(&found).map(|other| format!("build with --arch {other}"));
         return Err(unsupported(what, hint.as_deref()));
     }
     let (layers, diff_ids) = (parsed.layers, facts.rootfs.diff_ids);

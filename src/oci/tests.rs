@@ -327,7 +327,8 @@ fn an_index_is_resolved_by_architecture() {
         "no image for amd64",
     );
     assert!(text.contains("images for arm64"), "{text}");
-    let text = unsupported(unpack(&arm64), "is for arm64, asked was for amd64");
+    let text =
+        unsupported(unpack(&arm64), "is an image for arm64, and one for amd64 was asked for");
     assert!(text.contains("oci:"), "{text}");
 }
 

@@ -10,11 +10,13 @@ use super::boot_entry::{Kernel, KernelSource};
 use super::etc::RootSshKeys;
 use super::labels::{Labeller, Style};
 use super::sysroot::{self, Names, Skeleton, Sysroot, make_link, without_time, write_file};
-use super::{Checksum, Committed, Labels, ObjectInodes, Repository, aleph, etc, refname, var};
+use super::{
+    Checksum, Committed, Labels, ObjectInodes, Repository, aleph, etc, refname, var, verity,
+};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::image::Image;
-use crate::tree::{InodeId, Kind, Metadata, Payload, Tree, Xattrs};
+use crate::tree::{InodeId, Kind, Metadata, Payload, Tree, Verity, Xattrs};
 
 /// Links that an inode may have on the file system that has the fewest (`EXT4_LINK_MAX`); what needs more is copied.
 const LINK_LIMIT: u32 = 65_000;
@@ -27,8 +29,8 @@ const WHITEOUT_PREFIX: &[u8] = b".ostree-wh.";
 pub type ComposefsWriter<'a> =
     dyn Fn(&Tree, &dyn Fn(InodeId) -> Option<Payload>) -> Result<Vec<u8>> + 'a;
 
-/// The SHA-256 fs-verity digest of a content.
-pub type FsVerity<'a> = dyn Fn(&Content) -> Result<[u8; 32]> + 'a;
+/// Computes the fs-verity of a content, which is in this store; what has to be stored of it goes there, too.
+pub type FsVerity<'a> = dyn Fn(&Content, &ContentStore) -> Result<Verity> + Sync + 'a;
 
 /// Who vouches for an update's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub struct DeployOptions<'a> {
     pub repository_config: &'a [(&'a str, &'a str, &'a str)],
     /// Writes `.ostree.cfs`.
     pub composefs: &'a ComposefsWriter<'a>,
-    /// Computes the digests in `.ostree.cfs`, when prepare-root will ask for them.
+    /// Gives fs-verity to objects and `.ostree.cfs`, and digests into the latter, when prepare-root will ask for them.
     pub fs_verity: Option<&'a FsVerity<'a>>,
 }
 
@@ -127,6 +129,9 @@ fn deploy_onto(
     let names =
         Names { stateroot: options.stateroot, deployment: format!("{}.0", committed.checksum) };
     check_stateroot(names.stateroot)?;
+    if let Some(fs_verity) = options.fs_verity {
+        verity::seal(&mut root, objects, fs_verity, contents)?;
+    }
     let skeleton = Skeleton::make(&mut root, names.stateroot);
     labeller.set(&mut root, skeleton.ostree, b"/usr", Style::Bootc)?;
 
@@ -140,7 +145,8 @@ fn deploy_onto(
     if let Some(keys) = &options.root_ssh_keys {
         etc::write_root_ssh_keys(&mut root, etc, keys, labeller, contents)?;
     }
-    write_composefs(&mut root, deployment, committed, options, labeller, contents)
+    let commit = (committed, objects);
+    write_composefs(&mut root, deployment, commit, options, labeller, contents)
         .context("writing .ostree.cfs")?;
     write_origin(&mut root, skeleton.deploy, &names, options, contents)?;
     let deployment_mode = root.inode(deployment).metadata.mode;
@@ -288,37 +294,28 @@ fn whiteout<'a>(name: &'a [u8], kind: &Kind) -> Option<&'a [u8]> {
 fn write_composefs(
     root: &mut Tree,
     deployment: InodeId,
-    committed: &Committed,
+    (committed, objects): (&Committed, &ObjectInodes),
     options: &DeployOptions<'_>,
     labeller: Labeller<'_>,
     contents: &ContentStore,
 ) -> Result<()> {
-    let object = |id: InodeId| *committed.objects.get(id.index())?;
-    let mut digests = HashMap::new();
-    if let Some(fs_verity) = options.fs_verity {
-        for (_, id) in committed.tree.walk() {
-            let (Kind::File(content), Some(checksum)) =
-                (&committed.tree.inode(id).kind, object(id))
-            else {
-                continue;
-            };
-            if content.size > 0 && !digests.contains_key(&checksum) {
-                digests.insert(checksum, fs_verity(content)?);
-            }
-        }
-    }
     let payload = |id: InodeId| {
-        let checksum = object(id)?;
+        let checksum = (*committed.objects.get(id.index())?)?;
         let name = checksum.to_string();
         let (directory, rest) = name.split_at(2);
         let redirect = format!("{directory}/{rest}.file");
-        Some(Payload { redirect, digest: digests.get(&checksum).copied() })
+        let verity = objects.get(&checksum).and_then(|object| root.verity(*object));
+        Some(Payload { redirect, digest: verity.map(|verity| verity.digest) })
     };
     let bytes = match with_whiteouts(&committed.tree) {
         Some(tree) => (options.composefs)(&tree, &payload)?,
         None => (options.composefs)(&committed.tree, &payload)?,
     };
     let image = write_file(root, deployment, b".ostree.cfs", &bytes, contents)?;
+    if let (Some(fs_verity), Kind::File(content)) = (options.fs_verity, &root.inode(image).kind) {
+        let verity = fs_verity(content, contents)?;
+        root.set_verity(image, verity);
+    }
     // A policy's rule for /usr may be for directories only; as a file the image would get the default label, which the real one
     // has not.
     labeller.set_as(root, image, b"/usr", 0o040_755, Style::Bootc)

@@ -25,6 +25,7 @@ mod sysroot;
 mod testing;
 mod union;
 mod var;
+mod verity;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,17 +1,18 @@
 //! SparseMap → disk file: raw, qcow2.
 //!
-//! Each file is written from front to back by a thread of its own, under a temporary name beside the final one, and hashed by
+//! Each file is written from front to back by a thread of its own, without a name as yet, and hashed by
 //! another thread as it goes. When all are whole and on the platter they get their names; until then, and after any error,
 //! nothing is there that was not there before.
 
 mod qcow2;
 mod raw;
 mod sink;
+mod unfinished;
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
@@ -19,13 +20,13 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
-use tempfile::{NamedTempFile, TempPath};
 
 use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::progress::{Progress, Stage, StageGuard};
 use crate::sparse::SparseMap;
 use sink::Sink;
+use unfinished::Unfinished;
 
 /// The kind of a disk file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +126,7 @@ pub fn write(
     for (format, path) in targets {
         let context = || format!("laying out {}", path.display());
         let layout = Layout::of(*format, map, contents).with_context(context)?;
-        works.push(Work { format: *format, path, layout, file: temporary(path)? });
+        works.push(Work { format: *format, path, layout, file: unfinished(path)? });
     }
     let total = works.iter().map(|work| work.layout.file_size()).sum();
     let stage = progress.stage(Stage::Write, Some(total));
@@ -150,12 +151,12 @@ struct Work<'a> {
     format: Format,
     path: &'a Path,
     layout: Layout,
-    file: NamedTempFile,
+    file: Unfinished,
 }
 
-/// A whole file under its temporary name.
+/// A whole file that waits for its name.
 struct Written {
-    file: TempPath,
+    file: Unfinished,
     report: FileReport,
 }
 
@@ -168,10 +169,11 @@ impl Work<'_> {
         stop: &AtomicBool,
     ) -> Result<Written> {
         let Self { format, path, layout, file } = self;
-        let (file, temporary) = file.into_parts();
+        let unfinished = file;
+        let file = unfinished.file();
         let file_size = layout.file_size();
         let sha256 =
-            Sink::run(&file, file_size, stage, stop, |sink| layout.write(map, contents, sink))
+            Sink::run(file, file_size, stage, stop, |sink| layout.write(map, contents, sink))
                 .and_then(|sha256| file.sync_all().map(|()| sha256).map_err(Into::into))
                 .map_err(|error| explain(error, path, file_size))?;
         let metadata = file.metadata().with_context(|| format!("looking at {}", path.display()))?;
@@ -183,17 +185,14 @@ impl Work<'_> {
             allocated: metadata.blocks() * 512,
             sha256,
         };
-        Ok(Written { file: temporary, report })
+        Ok(Written { file: unfinished, report })
     }
 }
 
 impl Written {
     fn name(self) -> Result<FileReport> {
         let path = &self.report.path;
-        self.file
-            .persist(path)
-            .map_err(|error| error.error)
-            .with_context(|| format!("replacing {}", path.display()))?;
+        self.file.name(path).with_context(|| format!("replacing {}", path.display()))?;
         // The name, too, shall outlive a power cut.
         let directory = directory_of(path);
         File::open(directory)
@@ -234,24 +233,19 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-fn temporary(path: &Path) -> Result<NamedTempFile> {
+fn unfinished(path: &Path) -> Result<Unfinished> {
     let directory = directory_of(path);
-    tempfile::Builder::new()
-        .prefix(".bootpress-")
-        // What any program gives a new file: the umask takes away from it.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)
-        .map_err(|error| {
-            let reason = match error.kind() {
-                io::ErrorKind::PermissionDenied => ", which is not writable",
-                io::ErrorKind::ReadOnlyFilesystem => ", whose file system is read-only",
-                io::ErrorKind::NotFound => ", which does not exist",
-                io::ErrorKind::StorageFull => ", whose file system is full",
-                _ => "",
-            };
-            let (path, directory) = (path.display(), directory.display());
-            anyhow::Error::from(error).context(format!("creating {path} in {directory}{reason}"))
-        })
+    Unfinished::create_in(directory).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => ", which is not writable",
+            io::ErrorKind::ReadOnlyFilesystem => ", whose file system is read-only",
+            io::ErrorKind::NotFound => ", which does not exist",
+            io::ErrorKind::StorageFull => ", whose file system is full",
+            _ => "",
+        };
+        let (path, directory) = (path.display(), directory.display());
+        anyhow::Error::from(error).context(format!("creating {path} in {directory}{reason}"))
+    })
 }
 
 fn explain(error: anyhow::Error, path: &Path, file_size: u64) -> anyhow::Error {

@@ -114,7 +114,7 @@ fn a_failure_on_the_way_leaves_nothing_and_stops_the_others() {
     let stage = Progress::default().stage(Stage::Write, None);
     let (path, stop) = (directory.path().join("disk.raw"), AtomicBool::new(false));
     let layout = Layout::of(Format::Raw, &map, &contents).unwrap();
-    let work = Work { format: Format::Raw, path: &path, layout, file: temporary(&path).unwrap() };
+    let work = Work { format: Format::Raw, path: &path, layout, file: unfinished(&path).unwrap() };
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let error = work.write(&map, &contents, &stage, &stop).err().unwrap();
     assert!(error.is::<sink::Stopped>(), "{error:#}");

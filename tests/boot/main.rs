@@ -1,1 +1,149 @@
-//! Virtual machines: disks that bootpress made, booted unmodified.
+//! Virtual machines: disks that bootpress made, booted unmodified by `cargo test --test boot`.
+//!
+//! ```text
+//! fixture ─► image ─► bootpress build ─► disk (pressed once, shared by cases) ─► machine ─► verdict ─► fsck afterwards
+//! ```
+//!
+//! A case is a disk and a machine. Every architecture, firmware, bus, layout, payload place and format is in one at least;
+//! not every combination is, as a boot without KVM takes half a minute. What a case leaves is in `target/boot/<case>/`.
+
+mod afterwards;
+mod disk;
+mod machine;
+#[path = "../support/tool.rs"]
+mod tool;
+
+use std::process::Command;
+
+use fixture::{Architecture, Variant};
+use qemu::{DiskBus, Firmware, Machine, Milestone};
+
+use crate::disk::Disk;
+use crate::machine::{AARCH64, Case, X86_64};
+
+/// Boots from BIOS and UEFI.
+static HYBRID: Disk = Disk::new("hybrid", Architecture::X86_64, Variant::Default, "qcow2", &[]);
+static OSBUILD: Disk =
+    Disk::new("osbuild", Architecture::X86_64, Variant::Default, "raw", &["--layout", "osbuild"]);
+static USR_LIB_EFI: Disk =
+    Disk::new("usr-lib-efi", Architecture::X86_64, Variant::UsrLibEfi, "qcow2", &[]);
+static SIGNED: Disk = Disk::new("signed", Architecture::X86_64, Variant::Signed, "raw", &[]);
+static BIOS_ONLY: Disk =
+    Disk::new("bios-only", Architecture::X86_64, Variant::BiosOnly, "raw", &[]);
+static UEFI_ONLY: Disk =
+    Disk::new("uefi-only", Architecture::X86_64, Variant::UefiOnly, "raw", &[]);
+static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "raw", &[]);
+
+#[test]
+fn x86_64_uefi_virtio() {
+    let case = Case::new("x86_64-uefi-virtio", &HYBRID, machine(Firmware::Uefi, DiskBus::Virtio));
+    afterwards::file_systems_are_sound(&case);
+}
+
+#[test]
+fn x86_64_uefi_nvme() {
+    Case::new("x86_64-uefi-nvme", &HYBRID, machine(Firmware::Uefi, DiskBus::Nvme)).passes();
+}
+
+#[test]
+fn x86_64_bios_ahci() {
+    let guest =
+        Case::new("x86_64-bios-ahci", &HYBRID, machine(Firmware::Bios, DiskBus::Ahci)).passes();
+    assert_eq!(guest.fact("firmware"), Some("bios"), "a BIOS machine knows no EFI");
+}
+
+#[test]
+fn x86_64_secure_boot_virtio() {
+    let secure = machine(Firmware::UefiSecureBoot, DiskBus::Virtio);
+    let guest = Case::new("x86_64-secure-boot-virtio", &HYBRID, secure).passes();
+    assert_eq!(guest.fact("secure-boot"), Some("1"));
+}
+
+#[test]
+fn x86_64_secure_boot_signed_nvme() {
+    let secure = machine(Firmware::UefiSecureBoot, DiskBus::Nvme);
+    let guest = Case::new("x86_64-secure-boot-signed-nvme", &SIGNED, secure).passes();
+    assert_eq!(guest.fact("secure-boot"), Some("1"));
+}
+
+#[test]
+fn x86_64_osbuild_uefi_ahci() {
+    let case =
+        Case::new("x86_64-osbuild-uefi-ahci", &OSBUILD, machine(Firmware::Uefi, DiskBus::Ahci));
+    let guest = afterwards::file_systems_are_sound(&case);
+    let boot = guest.mount("/boot").expect("the osbuild layout has a /boot of its own");
+    assert_eq!(boot.filesystem, "ext4");
+}
+
+#[test]
+fn x86_64_osbuild_bios_virtio() {
+    let bios = machine(Firmware::Bios, DiskBus::Virtio);
+    Case::new("x86_64-osbuild-bios-virtio", &OSBUILD, bios).passes();
+}
+
+#[test]
+fn x86_64_usr_lib_efi_virtio() {
+    let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
+    Case::new("x86_64-usr-lib-efi-virtio", &USR_LIB_EFI, uefi).passes();
+}
+
+#[test]
+fn x86_64_bios_only_nvme() {
+    let bios = machine(Firmware::Bios, DiskBus::Nvme);
+    Case::new("x86_64-bios-only-nvme", &BIOS_ONLY, bios).passes();
+}
+
+#[test]
+fn x86_64_uefi_only_virtio() {
+    let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
+    Case::new("x86_64-uefi-only-virtio", &UEFI_ONLY, uefi).passes();
+}
+
+#[test]
+fn aarch64_uefi_virtio() {
+    let case = Case::new("aarch64-uefi-virtio", &ARM, Machine::new(AARCH64));
+    let guest = afterwards::file_systems_are_sound(&case);
+    assert_eq!(guest.fact("architecture"), Some("aarch64"));
+}
+
+#[test]
+fn aarch64_secure_boot_nvme() {
+    let secure =
+        Machine { firmware: Firmware::UefiSecureBoot, bus: DiskBus::Nvme, ..Machine::new(AARCH64) };
+    let guest = Case::new("aarch64-secure-boot-nvme", &ARM, secure).passes();
+    assert_eq!(guest.fact("secure-boot"), Some("1"));
+}
+
+/// The harness must be able to fail: a disk whose GRUB looks for a file system that is not there does not get further, and
+/// what a test would print says so.
+#[test]
+fn a_disk_whose_boot_loader_is_lost_says_so() {
+    let case = Case::new("lost-boot-loader", &HYBRID, machine(Firmware::Uefi, DiskBus::Virtio));
+    let (Some(mut convert), Some(mut mcopy)) = (tool::tool("qemu-img"), tool::tool("mcopy")) else {
+        return;
+    };
+    let broken = case.directory().join("broken.raw");
+    let pressed = HYBRID.pressed();
+    tool::run(convert.args(["convert", "-O", "raw"]).arg(&pressed.file).arg(&broken));
+    let esp = pressed.partition("esp").expect("a hybrid disk has an ESP");
+    let nowhere = case.directory().join("bootuuid.cfg");
+    std::fs::write(&nowhere, "set BOOT_UUID=\"00000000-0000-0000-0000-000000000000\"\n").unwrap();
+    let image = format!("{}@@{}", broken.display(), esp.start);
+    let into = |command: &mut Command, path: &str| {
+        tool::run(command.args(["-o", "-i", &image]).arg(&nowhere).arg(path));
+    };
+    into(&mut mcopy, "::/EFI/debian/bootuuid.cfg");
+
+    let report = case.tried(&broken, None);
+    std::fs::remove_file(&broken).unwrap();
+    assert_eq!(report.furthest(), Milestone::Bootloader, "{report:#?}");
+    let told = machine::failure("lost", &report).expect("it must not pass");
+    assert!(told.contains("it got as far as: boot loader"), "{told}");
+    assert!(told.contains("GRUB found no configuration"), "{told}");
+    assert!(told.contains("| grub>"), "the console's tail belongs to it: {told}");
+}
+
+/// An x86_64 machine.
+fn machine(firmware: Firmware, bus: DiskBus) -> Machine {
+    Machine { firmware, bus, ..Machine::new(X86_64) }
+}

@@ -16,6 +16,7 @@ use crate::unwritten::Unwritten;
 
 mod kernel;
 mod random;
+mod verity;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,6 +1,9 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
 
+#[path = "../support/bootc_image.rs"]
+mod bootc_image;
 mod bootloader;
+mod build;
 mod composefs;
 mod deployment;
 #[path = "../support/directory.rs"]

@@ -1,6 +1,6 @@
 //! The real tools that tests use as witnesses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A command for a tool, or `None` when it is not installed. With `REQUIRE_TOOLS` set (as `tests/run` does) a missing tool
@@ -29,4 +29,11 @@ pub(crate) fn run(command: &mut Command) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
     format!("{stdout}{stderr}")
+}
+
+/// `target/forky/bin/NAME`, if it was made, else what PATH has.
+pub(crate) fn forky(name: &str) -> Option<Command> {
+    let made =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky").join("bin").join(name);
+    if made.is_file() { Some(Command::new(made)) } else { tool(name) }
 }

@@ -15,7 +15,6 @@
 mod layout;
 mod nodes;
 mod on_disk;
-mod verity;
 mod xattr;
 
 #[cfg(test)]
@@ -24,8 +23,6 @@ mod tests;
 use anyhow::{Context, Result};
 
 use crate::tree::{InodeId, Kind, Metadata, Payload, Tree};
-
-pub use verity::fs_verity_digest;
 
 /// What besides the tree decides the bytes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use super::directory::{DIRECTORY_TYPE, Directory, Named, file_type};
 use super::hash::Seed;
 use super::inode;
 use super::on_disk::{FIRST_INODE, ROOT_INODE};
+use super::verity;
 use super::xattr::{self, MAX_REFERENCES};
 use crate::error::{corrupt, unsupported};
-use crate::tree::{InodeId, Tree};
+use crate::tree::{InodeId, Kind, Tree};
 
 /// e2fsck puts what lost its name there.
 pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -139,6 +140,9 @@ impl Census {
         let id = self.inodes[index].id;
         let inode = tree.inode(id);
         inode::check(inode)?;
+        if let (Kind::File(content), Some(verity)) = (&inode.kind, tree.verity(id)) {
+            verity::check(content, verity)?;
+        }
         let directory_blocks = match inode.is_directory() {
             true => self.directory(tree, id, seed)?.block_count(),
             false => 0,

@@ -13,11 +13,11 @@ use super::inode::{self, Record};
 use super::layout::{LOST_AND_FOUND_BLOCKS, Layout};
 use super::on_disk::{
     BLOCK, BLOCK_BYTES, BLOCKS_PER_GROUP, COMPAT, COMPAT_RESIZE_INODE, DESCRIPTOR_BYTES,
-    EXTRA_BYTES, FIRST_INODE, FLAG_EXTENTS, GROUP_BLOCK_UNINIT, GROUP_INODE_UNINIT,
+    EXTRA_BYTES, FIRST_INODE, FLAG_EXTENTS, FLAG_VERITY, GROUP_BLOCK_UNINIT, GROUP_INODE_UNINIT,
     GROUP_INODE_ZEROED, GroupDescriptor, INCOMPAT, INODE_BYTES, INODE_XATTR_BYTES, Inode,
     JOURNAL_INODE, MAGIC, RESIZE_INODE, RO_COMPAT, ROOT_INODE, SuperBlock,
 };
-use super::{journal, xattr};
+use super::{journal, verity, xattr};
 use crate::sparse::SparseMap;
 use crate::tree::{Kind, Tree};
 
@@ -77,6 +77,9 @@ impl Layout {
                 }
                 Kind::File(content) => {
                     map.emit_content(content, volume);
+                    if let Some(verity) = tree.verity(counted.id) {
+                        verity::emit(map, content, verity, volume);
+                    }
                     content.size
                 }
                 Kind::Symlink(target) => {
@@ -86,7 +89,8 @@ impl Layout {
                 _ => 0,
             };
             map.emit_nodes(seal, volume);
-            let flags = inode::flags(inode, indexed);
+            let verity = tree.verity(counted.id).map_or(0, |_| FLAG_VERITY);
+            let flags = inode::flags(inode, indexed) | verity;
             let xattr_block = counted.xattrs.map(|shared| self.places.xattrs[shared]);
             let encoded = xattr::encode(&inode.metadata.xattrs);
             let record = Record {

@@ -107,10 +107,15 @@ impl FileMap {
 
     /// Places a content where its blocks are; exactly its data, so that the rest of a block stays zero.
     pub(super) fn emit_content(&self, content: &Content, volume: &mut SparseMap) {
+        self.emit_content_at(0, content, volume);
+    }
+
+    /// The same of a content that begins at this byte of the file.
+    pub(super) fn emit_content_at(&self, offset: u64, content: &Content, volume: &mut SparseMap) {
         let mut extents = self.extents.iter().peekable();
         for range in content.data_ranges() {
-            let mut position = range.start;
-            while position < range.end {
+            let mut position = offset + range.start;
+            while position < offset + range.end {
                 let extent = extents.peek().expect("each range of a content has blocks");
                 let start = extent.logical * BLOCK;
                 let end = start + extent.count * BLOCK;
@@ -118,12 +123,18 @@ impl FileMap {
                     extents.next();
                     continue;
                 }
-                let to = range.end.min(end);
+                let to = end.min(offset + range.end);
                 let target = extent.start * BLOCK + (position - start);
-                volume.put_content(target, content.id, position, to - position);
+                volume.put_content(target, content.id, position - offset, to - position);
                 position = to;
             }
         }
+    }
+
+    /// Where the file's last block is, in bytes of the file system.
+    pub(super) fn last_block(&self) -> u64 {
+        let last = self.extents.last().expect("the file has blocks");
+        (last.start + last.count - 1) * BLOCK
     }
 
     /// The entries of each level of the tree, from the leaves up to the root; always at least one level.

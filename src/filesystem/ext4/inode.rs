@@ -15,7 +15,7 @@ const FAST_SYMLINK: usize = 60;
 /// The kernel reads one block of a target, and wants a zero behind it.
 const MAX_SYMLINK: usize = BLOCK as usize - 1;
 /// Numbers of file blocks have 32 bits, and the last one means "none".
-const MAX_FILE: u64 = BLOCK * (u32::MAX as u64);
+pub(super) const MAX_FILE: u64 = BLOCK * (u32::MAX as u64);
 /// Links of a file: EXT4_LINK_MAX.
 pub(super) const MAX_LINKS: u32 = 65_000;
 

@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 
 use super::allocator::Allocator;
 use super::census::Census;
-use super::extent::{FileMap, block_ranges};
+use super::extent::FileMap;
 use super::geometry::Geometry;
 use super::hash::Seed;
 use super::on_disk::{BLOCK, BLOCKS_PER_GROUP, MAX_INODES_PER_GROUP};
-use super::{Fitted, Options, Usage, Wanted, inode, journal};
+use super::{Fitted, Options, Usage, Wanted, inode, journal, verity};
 use crate::error::unsupported;
 use crate::tree::{Kind, Tree};
 
@@ -144,7 +144,8 @@ fn place(
     for (map, counted) in files.iter_mut().zip(&census.inodes) {
         match &tree.inode(counted.id).kind {
             Kind::File(content) => {
-                *map = FileMap::allocate(block_ranges(content).into_iter(), allocator);
+                let ranges = verity::block_ranges(content, tree.verity(counted.id));
+                *map = FileMap::allocate(ranges.into_iter(), allocator);
             }
             Kind::Symlink(target) => {
                 *map = FileMap::whole(inode::symlink_blocks(target), allocator);

@@ -9,7 +9,7 @@
 //! features are those that mke2fs 1.47 chooses, plus `verity` (composefs wants it) and less what GRUB 2.06 cannot read.
 //!
 //! Read `on_disk` (the structures), `geometry` (fixed metadata), `census` (what a tree needs), `allocator` and `extent` (where
-//! it goes), `directory` with `hash`, `xattr`, `inode`, `journal`; then `layout` and `emit`, which put them together.
+//! it goes), `directory` with `hash`, `xattr`, `inode`, `verity`, `journal`; then `layout` and `emit`, which put them together.
 
 mod allocator;
 mod census;
@@ -24,6 +24,7 @@ mod inode;
 mod journal;
 mod layout;
 mod on_disk;
+mod verity;
 mod xattr;
 
 use uuid::Uuid;

@@ -49,6 +49,8 @@ pub(super) const FLAG_IMMUTABLE: u32 = 0x10;
 pub(super) const FLAG_INDEX: u32 = 0x1000;
 /// `i_flags`: `i_block` holds an extent tree.
 pub(super) const FLAG_EXTENTS: u32 = 0x8_0000;
+/// `i_flags`: the file is read-only for good, and its hashes lie behind its end.
+pub(super) const FLAG_VERITY: u32 = 0x10_0000;
 
 /// `bg_flags`: the inode bitmap was never written; all are free.
 pub(super) const GROUP_INODE_UNINIT: u16 = 1;

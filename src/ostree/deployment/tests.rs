@@ -505,7 +505,10 @@ fn composefs_learns_where_contents_are() {
 
 #[test]
 fn composefs_learns_digests_when_prepare_root_wants_them() {
-    let size_as_digest = |content: &Content| Ok([content.size as u8; 32]);
+    let size_as_digest = |content: &Content, _: &ContentStore| {
+        let digest = [content.size as u8; 32];
+        Ok(Verity { digest, root_hash: [0; 32], levels: Box::default() })
+    };
     let fixture =
         Fixture { fs_verity: Some(Box::leak(Box::new(size_as_digest))), ..Fixture::tiny() };
     let digests = |tree: &Tree, payload: &dyn Fn(InodeId) -> Option<Payload>| {
@@ -514,8 +517,21 @@ fn composefs_learns_digests_when_prepare_root_wants_them() {
         assert_eq!(digest("usr/lib/modules/6.1/vmlinuz"), Some([6; 32]));
         Ok(Vec::new())
     };
-    fixture.deploy_with(None, &digests).unwrap();
-    let broken = |_: &Content| anyhow::bail!("no bytes");
+    let sysroot = fixture.deploy_with(None, &digests).unwrap();
+    let size = |path: &str| {
+        let id = sysroot.root.find(path).unwrap_or_else(|| panic!("no {path}"));
+        sysroot.root.verity(id).map(|verity| verity.digest[0])
+    };
+    assert_eq!(size(&deployed(".ostree.cfs")), Some(0));
+    assert_eq!(size(&deployed("usr/etc/hostname")), Some(5));
+    assert_eq!(size(sysroot.kernel.linux.trim_start_matches('/')), None);
+    let kernels = sysroot.root.inode(sysroot.root.find("boot/ostree").unwrap());
+    let (_, kernel) = kernels.children().next().unwrap();
+    let linux = sysroot.root.lookup(kernel, b"vmlinuz-6.1").unwrap();
+    assert_eq!(sysroot.root.verity(linux).unwrap().digest[0], 6, "it is a hard link");
+    // Copies are for writing.
+    assert_eq!(size(&deployed("etc/hostname")), None);
+    let broken = |_: &Content, _: &ContentStore| anyhow::bail!("no bytes");
     let fixture = Fixture { fs_verity: Some(Box::leak(Box::new(broken))), ..Fixture::tiny() };
     assert!(format!("{:#}", fixture.deploy().unwrap_err()).contains("no bytes"));
 }

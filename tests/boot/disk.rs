@@ -1,0 +1,108 @@
+//! The disks under test: each is pressed once, by the program itself, however many cases boot it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use fixture::{Architecture, Recipe, Variant};
+use serde::Deserialize;
+
+/// A disk to press.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    name: &'static str,
+    architecture: Architecture,
+    variant: Variant,
+    format: &'static str,
+    flags: &'static [&'static str],
+    pressed: OnceLock<Pressed>,
+}
+
+/// A disk that has been pressed.
+#[derive(Debug)]
+pub(crate) struct Pressed {
+    pub(crate) file: PathBuf,
+    partitions: Vec<Partition>,
+}
+
+/// A partition, as the program reports it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Partition {
+    /// `bios-boot`, `esp`, `boot`, `root`.
+    pub(crate) role: String,
+    /// Offset of its first byte.
+    pub(crate) start: u64,
+    filesystem: Option<Filesystem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Filesystem {
+    kind: String,
+}
+
+impl Disk {
+    /// A disk with an image of this variant, in a format, pressed with further flags.
+    pub(crate) const fn new(
+        name: &'static str,
+        architecture: Architecture,
+        variant: Variant,
+        format: &'static str,
+        flags: &'static [&'static str],
+    ) -> Self {
+        Self { name, architecture, variant, format, flags, pressed: OnceLock::new() }
+    }
+
+    /// The disk, pressed now unless another case has done so.
+    pub(crate) fn pressed(&self) -> &Pressed {
+        self.pressed.get_or_init(|| self.press())
+    }
+
+    fn press(&self) -> Pressed {
+        let recipe = Recipe { variant: self.variant, ..Recipe::new(self.architecture) };
+        let layout = recipe.layout().unwrap_or_else(|error| panic!("{}: {error:#}", self.name));
+        let directory = directory("disks");
+        let name = format!("{}.{}.{}", self.name, self.architecture.name(), self.format);
+        let file = directory.join(name);
+        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_bootpress"))
+            .args(["build", "--json", "--progress", "none", "--format", self.format])
+            .args(["--arch", self.architecture.name()])
+            .args(self.flags)
+            .arg("--output")
+            .arg(&file)
+            .arg(format!("oci:{}:latest", layout.display()))
+            .output()
+            .unwrap();
+        assert!(status.success(), "{}: {}", self.name, String::from_utf8_lossy(&stderr));
+        let report: Report = serde_json::from_slice(&stdout).unwrap();
+        Pressed { file, partitions: report.partitions }
+    }
+}
+
+impl Pressed {
+    /// The partition of a role.
+    pub(crate) fn partition(&self, role: &str) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.role == role)
+    }
+
+    /// The partitions with an ext4.
+    pub(crate) fn ext4(&self) -> impl Iterator<Item = &Partition> {
+        let is_ext4 = |partition: &&Partition| {
+            partition.filesystem.as_ref().is_some_and(|filesystem| filesystem.kind == "ext4")
+        };
+        self.partitions.iter().filter(is_ext4)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    partitions: Vec<Partition>,
+}
+
+/// `target/boot/<name>`, made if need be.
+pub(crate) fn directory(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target");
+    let directory = target.join("boot").join(name);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}

@@ -1,0 +1,82 @@
+//! One case: a disk in a machine, and the verdict on it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use qemu::{Architecture, BootReport, Guest, Machine, Proof, Test};
+
+use crate::disk::{Disk, directory};
+
+pub(crate) const X86_64: Architecture = Architecture::X86_64;
+pub(crate) const AARCH64: Architecture = Architecture::Aarch64;
+
+/// A disk in a machine.
+pub(crate) struct Case {
+    name: &'static str,
+    pub(crate) disk: &'static Disk,
+    machine: Machine,
+}
+
+impl Case {
+    pub(crate) fn new(name: &'static str, disk: &'static Disk, machine: Machine) -> Self {
+        Self { name, disk, machine }
+    }
+
+    /// Where the case leaves its evidence.
+    pub(crate) fn directory(&self) -> PathBuf {
+        directory(self.name)
+    }
+
+    /// Boots the disk, which must succeed; returns what the guest said.
+    pub(crate) fn passes(&self) -> Guest {
+        self.passes_leaving(None)
+    }
+
+    /// The same, keeping the disk as the guest left it.
+    pub(crate) fn passes_leaving(&self, disk_afterwards: Option<&Path>) -> Guest {
+        let report = self.tried(&self.disk.pressed().file, disk_afterwards);
+        if let Some(failure) = failure(self.name, &report) {
+            panic!("{failure}\nevidence: {}", self.directory().display());
+        }
+        let mut figures =
+            format!("{}: {:.0} s, {}:", self.name, report.seconds, report.machine.essentials());
+        for reached in &report.reached {
+            // Writing to a String cannot fail.
+            let _ = write!(figures, " {} {:.0}", reached.milestone, reached.seconds);
+        }
+        eprintln!("{figures}");
+        report.guest
+    }
+
+    /// Boots a disk in the machine, whatever comes of it.
+    pub(crate) fn tried(&self, disk: &Path, disk_afterwards: Option<&Path>) -> BootReport {
+        let test = Test {
+            disk,
+            machine: self.machine.clone(),
+            accelerator: None,
+            time_limit: None,
+            proof: Proof::Report,
+            evidence: Some(&self.directory()),
+            disk_afterwards,
+        };
+        qemu::boot(&test, &mut |_| {}, &|| false)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+}
+
+/// What somebody who has to find out why a boot failed wants to read first; `None` if it did not.
+pub(crate) fn failure(name: &str, report: &BootReport) -> Option<String> {
+    let qemu::Verdict::Failed { reason } = &report.verdict else { return None };
+    let mut text = format!("{name} ({}) failed: {reason}\n", report.machine.essentials());
+    let at = report.reached.last().map_or(0.0, |reached| reached.seconds);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "it got as far as: {}, after {at:.1} s", report.furthest());
+    for suspicion in &report.suspicions {
+        let _ = writeln!(text, "note: {suspicion}");
+    }
+    text.push_str("the console's last lines:\n");
+    for line in &report.console_tail {
+        let _ = writeln!(text, "| {line}");
+    }
+    Some(text)
+}

@@ -155,3 +155,22 @@ impl Request {
         format!("{safe}.{}.{}", image.architecture, format.extension())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_spelled_as_container_tools_do() {
+        let spelled = Transport::ALL.map(|transport| transport.reference("x:1"));
+        let expected = [
+            "docker://x:1",
+            "oci:x:1",
+            "oci-archive:x:1",
+            "containers-storage:x:1",
+            "docker-archive:x:1",
+            "dir:x:1",
+        ];
+        assert_eq!(spelled, expected);
+    }
+}

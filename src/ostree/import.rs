@@ -55,7 +55,7 @@ impl Import {
             EntryKind::Directory => Kind::directory(),
             EntryKind::Symlink(target) => {
                 check_target(target)?;
-                Kind::Symlink(target.clone())
+                Kind::Symlink(respelled(target).into())
             }
             EntryKind::HardLink(target) => return self.link(&path, entry, &normalized(target)?),
             EntryKind::CharacterDevice(..) => return Err(special(&subject(), "character device")),
@@ -260,6 +260,28 @@ fn check_target(target: &[u8]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// A target as the importer passes it on, which writes each layer anew: in the header of an entry it has no doubled slashes and
+/// no `.` but at the beginning; a last slash stays, and `/` itself gets a second one. Targets that are too long for a header or
+/// are not ASCII travel as a record, as they are.
+fn respelled(target: &[u8]) -> Vec<u8> {
+    if target.len() > 100 || !target.is_ascii() {
+        return target.to_vec();
+    }
+    let absolute = target.starts_with(b"/");
+    let names: Vec<&[u8]> = target
+        .split(|byte| *byte == b'/')
+        .enumerate()
+        .filter(|(index, name)| !name.is_empty() && (*name != b"." || *index == 0))
+        .map(|(_, name)| name)
+        .collect();
+    let mut spelled = if absolute { b"/".to_vec() } else { Vec::new() };
+    spelled.extend(names.join(&b'/'));
+    if target.ends_with(b"/") {
+        spelled.push(b'/');
+    }
+    spelled
 }
 
 /// The metadata that an object of this kind can have.

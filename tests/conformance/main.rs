@@ -13,6 +13,7 @@ mod ext4;
 mod extract;
 mod fat;
 mod gpt;
+mod importer;
 mod oci;
 mod ostree_repo;
 mod output;

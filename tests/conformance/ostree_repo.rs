@@ -19,7 +19,7 @@ use crate::directory;
 use crate::tool::{run, tool};
 
 /// A small generator of numbers, so that a failing case can be named by its seed.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
@@ -34,24 +34,24 @@ impl Dice {
 }
 
 /// A directory on the disk with the target, whose file system takes extended attributes.
-fn scratch() -> tempfile::TempDir {
+pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn ostree(repository: &Path) -> Option<Command> {
+pub(crate) fn ostree(repository: &Path) -> Option<Command> {
     let mut command = tool("ostree")?;
     command.arg(format!("--repo={}", repository.display()));
     Some(command)
 }
 
 /// A repository of ostree's; what happens to it when the machine loses power is no matter here.
-fn init(repository: &Path) {
+pub(crate) fn init(repository: &Path) {
     run(ostree(repository).unwrap().args(["init", "--mode=bare"]));
     run(ostree(repository).unwrap().args(["config", "set", "core.fsync", "false"]));
 }
 
 /// The dirtree and dirmeta of a commit's root, as ostree prints them.
-fn root_of(repository: &Path, commit: &str) -> String {
+pub(crate) fn root_of(repository: &Path, commit: &str) -> String {
     let line = run(ostree(repository).unwrap().args(["ls", "-dC", commit, "/"]));
     line.split_whitespace().skip(4).take(2).collect::<Vec<_>>().join(" ")
 }
@@ -88,7 +88,7 @@ fn ours(
     committed
 }
 
-fn blob(digest: &str) -> String {
+pub(crate) fn blob(digest: &str) -> String {
     format!("ostree/container/blob/{}", digest.replace(':', "_3A_"))
 }
 
@@ -136,7 +136,7 @@ enum Was {
 }
 
 /// A layer in which everything happens that does not make ostree refuse it.
-fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize) -> Layer {
+pub(crate) fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize) -> Layer {
     let mut entries = vec![Entry {
         path: (*b"./").into(),
         metadata: metadata(dice, &EntryKind::Directory),
@@ -160,7 +160,7 @@ fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize) -> Layer {
         let above: Vec<String> = (1..names.len()).map(|n| names[..n].join("/")).collect();
         let kind = match roll {
             0 | 1 => EntryKind::Directory,
-            2 => EntryKind::Symlink(dice.pick(&["a", "/b//c/", "../ü"]).as_bytes().into()),
+            2 => EntryKind::Symlink(dice.pick(&["a", "/b/c/", "../ü"]).as_bytes().into()),
             3 => {
                 let files: Vec<&String> = known
                     .iter()
@@ -198,7 +198,7 @@ fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize) -> Layer {
 }
 
 /// The layer as the archive it could have come from.
-fn archive(layer: &Layer, store: &ContentStore) -> Vec<u8> {
+pub(crate) fn archive(layer: &Layer, store: &ContentStore) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in &layer.entries {
         let mut records = Vec::new();

@@ -569,6 +569,8 @@ fn labels_are_of_who_would_have_written_them() {
         ("ostree/repo".to_owned(), "/ostree/repo"),
         ("boot/loader.1/entries/ostree-1.conf".to_owned(), "/boot/loader.1/entries/ostree-1.conf"),
         (deployed("usr/etc/hostname"), "/usr/etc/hostname\0"),
+        // An installation from a host without SELinux leaves the labels of /usr/etc here, since libostree labels the copy only
+        // where the kernel does. The machine looks for those of /etc, and so would an installation from a host with SELinux.
         (deployed("etc/hostname"), "/etc/hostname\0"),
         (deployed(".ostree.cfs"), "/usr"),
         ("ostree/deploy/default/var".to_owned(), "/var\0"),

@@ -248,8 +248,8 @@ fn mounted(raw: &Path, offset: u64, workshop: &Workshop) {
 
 fn deployment(root: &Path) -> PathBuf {
     let directory = root.join("ostree/deploy/default/deploy");
-    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.is_dir()).next().unwrap()
+    let mut paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    paths.find(|path| path.is_dir()).unwrap()
 }
 
 /// `composefs-info dump` of our image, given to `mkcomposefs`, is our image.

@@ -6,7 +6,6 @@
 #[allow(dead_code, reason = "one image for all tests; each uses a part")]
 mod bootc_image;
 #[path = "support/tiny_image.rs"]
-#[allow(dead_code, reason = "one builder for all tests; each uses a part")]
 mod tiny_image;
 
 use std::fs::{self, File};

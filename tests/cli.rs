@@ -3,7 +3,6 @@
 #[path = "support/bootc_image.rs"]
 mod bootc_image;
 #[path = "support/tiny_image.rs"]
-#[allow(dead_code, reason = "one builder for all tests; each uses a part")]
 mod tiny_image;
 
 use std::fs;

@@ -16,6 +16,7 @@ Examples:
   bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
   bootpress test fedora-bootc-43.x86_64.qcow2
+  bootpress inspect fedora-bootc-43.x86_64.qcow2
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(super::test::TestFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
+    Inspect(super::inspect::InspectFlags),
 }
 
 #[derive(Debug, Args)]

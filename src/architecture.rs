@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::unsupported;
+
 /// An architecture that bootpress makes disks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +29,27 @@ impl Architecture {
     /// Reads either spelling: `x86_64` or `amd64`, `aarch64` or `arm64`.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| name == a.name() || name == a.oci())
+    }
+
+    /// Why there is no disk for an architecture that bootc has images for; `None`: it is ours, or nobody's.
+    pub fn refusal(name: &str) -> Option<anyhow::Error> {
+        let reason = match name {
+            "ppc64le" | "ppc64" | "powerpc64" => {
+                "its firmware starts an ELF core of GRUB in a PReP partition, which bootpress does not make"
+            }
+            "s390x" => {
+                "its firmware follows zipl's boot map of block addresses, which bootpress does not make"
+            }
+            "riscv64" => {
+                "its Linux roots and boot files are not laid out or tested by bootpress yet"
+            }
+            _ => return None,
+        };
+        let known = Self::ALL.map(Self::name).join(" and ");
+        Some(unsupported(
+            format!("no disks are made for {name}: {reason}"),
+            Some(&format!("bootpress makes disks for {known}")),
+        ))
     }
 
     /// The name in Rust, RPM, `uname -m`, `kargs.d` and on our command line.

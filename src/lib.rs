@@ -30,3 +30,6 @@ pub mod selinux;
 
 // Joining.
 pub mod disk;
+
+// A disk that is there, looked at.
+pub mod inspect;

@@ -54,7 +54,15 @@ impl<'a> Plan<'a> {
         }
         let boot_uuid = identity.boot_filesystem.to_string();
         let boot_uuid = (request.layout == Preset::Osbuild).then_some(boot_uuid.as_str());
-        let mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
+        let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
+        // What is asked for goes before what the image configures; empty means none, as there.
+        let named = |spec: &String| (!spec.is_empty()).then(|| spec.clone());
+        if let Some(spec) = &request.root_mount_spec {
+            mounts.root = named(spec);
+        }
+        if let Some(spec) = &request.boot_mount_spec {
+            mounts.boot = named(spec);
+        }
         let mut added: Vec<String> = match request.layout {
             Preset::Bootc => Vec::new(),
             Preset::Osbuild => OSBUILD_ARGUMENTS.map(str::to_owned).to_vec(),
@@ -99,6 +107,8 @@ impl<'a> Plan<'a> {
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
             boot_partition: disk::boot_partition(self.request.layout, image.architecture),
             separate_boot,
+            // No BIOS starts from other sectors.
+            bios: self.request.sector_size == SectorSize::S512,
             time: 0,
         })
     }
@@ -141,7 +151,7 @@ impl<'a> Plan<'a> {
             preset: self.request.layout,
             architecture: image.architecture,
             identity: self.identity,
-            sector_size: SectorSize::S512,
+            sector_size: self.request.sector_size,
             size: self.request.size,
         }
     }

@@ -14,7 +14,7 @@ use crate::ostree::Sysroot;
 use crate::output::FileReport;
 use crate::progress::Stage;
 
-pub use picture::{human, picture};
+pub use picture::{Row, human, picture};
 
 /// The form of the JSON; grows by one when a field changes its meaning or goes away.
 const VERSION: u32 = 1;

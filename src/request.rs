@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
-use crate::disk::Preset;
+use crate::disk::{Preset, SectorSize};
 use crate::image::Image;
 use crate::oci::Reference;
 use crate::output::Format;
@@ -24,12 +24,18 @@ pub struct Request {
     pub destination: Destination,
     /// Which partitions.
     pub layout: Preset,
+    /// Bytes of a sector of the disk.
+    pub sector_size: SectorSize,
     /// Size of the whole disk in bytes; `None`: what is needed, and room for one upgrade.
     pub size: Option<u64>,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
+    /// The value of `root=`, empty for none; `None`: what the image configures, else the root's UUID.
+    pub root_mount_spec: Option<String>,
+    /// What is mounted on `/boot`, empty for nothing; `None`: what the image configures, else its UUID if it has one.
+    pub boot_mount_spec: Option<String>,
     /// What UUIDs derive from besides the manifest's digest.
     pub seed: String,
     /// Kernel arguments to add, in order.

@@ -25,6 +25,11 @@ pub enum Architecture {
 impl Architecture {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+
+    /// Whether a partition of this type is a root of this architecture and of no other.
+    pub fn has_root_type(self, type_guid: Uuid) -> bool {
+        type_guid == Role::Root.type_guid(Preset::Bootc, self)
+    }
 }
 
 /// What a partition is for.

@@ -44,6 +44,8 @@ pub struct BootOptions {
     pub boot_partition: u32,
     /// Whether that is a partition of its own; else it is the root's.
     pub separate_boot: bool,
+    /// Whether a BIOS can start from the disk: none does from sectors of 4096 bytes.
+    pub bios: bool,
     /// Seconds since 1970 to record as bootupd's age when the image does not say it.
     pub time: i64,
 }
@@ -83,7 +85,7 @@ impl Boot {
 pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> Result<Boot> {
     refuse_other_kinds(root)?;
     let efi_metadata = component(root, contents, "EFI")?;
-    let bios_metadata = match options.architecture {
+    let mut bios_metadata = match options.architecture {
         Architecture::X86_64 => component(root, contents, "BIOS")?,
         Architecture::Aarch64 => None,
     };
@@ -91,9 +93,20 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
         return Err(nothing_found(root));
     }
 
-    let configs = grub::Configs::read(root, contents)?;
     let mut boot = Boot::none();
     boot.found.clear();
+    if !options.bios && bios_metadata.take().is_some() {
+        if efi_metadata.is_none() {
+            let what =
+                "the image boots by BIOS only, and no BIOS starts from sectors of 4096 bytes";
+            return Err(unsupported(what, Some("build with --sector-size 512")));
+        }
+        boot.warnings.push(
+            "the boot loader for BIOS is left out: no BIOS starts from sectors of 4096 bytes"
+                .to_owned(),
+        );
+    }
+    let configs = grub::Configs::read(root, contents)?;
     configs.install(&mut boot.boot, contents, options)?;
     let mut state = state::State::default();
 

@@ -23,6 +23,10 @@ pub(super) fn run(flags: &BuildFlags) -> Result<()> {
     let heard = Arc::new(Mutex::new(Heard::default()));
     let progress = listen(&heard, progress(flags.progress));
     let mut report = pipeline::build(&request, &progress)?;
+    // Through the same channel as those that came while it was built, so that people see them, too.
+    for warning in std::mem::take(&mut report.warnings) {
+        progress.warn(warning);
+    }
     if let Ok(heard) = heard.lock() {
         report.stages.clone_from(&heard.stages);
         report.warnings.extend_from_slice(&heard.warnings);
@@ -78,13 +82,16 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
-        architecture: architecture(flags.arch)?,
+        architecture: architecture(flags.arch.as_deref())?,
         formats,
         destination,
         layout: flags.layout.into(),
+        sector_size: flags.sector_size,
         size: flags.size,
         root_filesystem: flags.filesystem,
         install_bootloader: flags.bootloader == BootloaderFlag::Auto,
+        root_mount_spec: flags.root_mount_spec.clone(),
+        boot_mount_spec: flags.boot_mount_spec.clone(),
         seed: flags.seed.clone(),
         kargs: flags.kargs.clone(),
         karg_deletes: flags.karg_deletes.clone(),
@@ -98,8 +105,12 @@ fn request(flags: &BuildFlags) -> Result<Request> {
     })
 }
 
-fn architecture(asked: Option<Architecture>) -> Result<Architecture> {
-    asked.or_else(Architecture::host).ok_or_else(|| {
+fn architecture(asked: Option<&str>) -> Result<Architecture> {
+    if let Some(refused) = asked.and_then(Architecture::refusal) {
+        return Err(refused);
+    }
+    // The parser let nothing else pass.
+    asked.and_then(Architecture::parse).or_else(Architecture::host).ok_or_else(|| {
         let host = std::env::consts::ARCH;
         unsupported(
             format!("bootpress makes no disks for {host}, this machine's architecture"),

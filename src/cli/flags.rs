@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
-use bootpress::disk::Preset;
+use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
 use bootpress::output::Format;
 use bootpress::request::{BoundImages, Transport};
@@ -17,6 +17,7 @@ Examples:
   bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
   bootpress test fedora-bootc-43.x86_64.qcow2
+  bootpress inspect fedora-bootc-43.x86_64.qcow2
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(super::test::TestFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
+    Inspect(super::inspect::InspectFlags),
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +48,7 @@ pub(crate) struct BuildFlags {
 
     /// Architecture to take from a multi-arch image, and to make the disk for [default: this machine's]
     #[arg(long, value_parser = architecture)]
-    pub(crate) arch: Option<Architecture>,
+    pub(crate) arch: Option<String>,
 
     /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
@@ -62,6 +65,10 @@ pub(crate) struct BuildFlags {
     /// Size of the whole disk, such as 10G (binary units) [default: content, and room for one upgrade]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Disk")]
     pub(crate) size: Option<u64>,
+
+    /// Bytes of a sector: 512, or 4096 for disks that have no others ("4K native"; UEFI only)
+    #[arg(long, value_name = "BYTES", value_parser = sector_size, default_value = "512", help_heading = "Disk")]
+    pub(crate) sector_size: SectorSize,
 
     /// Root file system [default: what the image configures, else ext4] [possible values: ext4, xfs, btrfs]
     #[arg(long, value_name = "TYPE", value_parser = filesystem, help_heading = "Disk")]
@@ -87,6 +94,14 @@ pub(crate) struct BuildFlags {
     /// Takes away a kernel argument that the image configures: KEY, or KEY=VALUE for just that one
     #[arg(long = "karg-delete", value_name = "ARG", help_heading = "Installed system")]
     pub(crate) karg_deletes: Vec<String>,
+
+    /// What `root=` names, such as LABEL=root; empty: no `root=` [default: what the image configures, else the UUID]
+    #[arg(long, value_name = "SPEC", help_heading = "Installed system")]
+    pub(crate) root_mount_spec: Option<String>,
+
+    /// What is mounted on /boot, such as LABEL=boot; empty: nothing [default: what the image configures, else the UUID]
+    #[arg(long, value_name = "SPEC", help_heading = "Installed system")]
+    pub(crate) boot_mount_spec: Option<String>,
 
     /// The image that the machine follows for upgrades [default: the image it is made from]
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
@@ -182,16 +197,22 @@ pub(crate) enum ProgressFlag {
     None,
 }
 
-pub(crate) fn architecture(name: &str) -> Result<Architecture, String> {
-    Architecture::parse(name).ok_or_else(|| {
-        let known = Architecture::ALL.map(Architecture::name).join(", ");
-        match name {
-            "ppc64le" | "s390x" | "riscv64" => {
-                format!("{name} is not supported yet; known: {known}")
-            }
-            _ => format!("known architectures: {known}"),
-        }
-    })
+/// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
+fn architecture(name: &str) -> Result<String, String> {
+    match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
+        true => Ok(name.to_owned()),
+        false => Err(format!(
+            "known architectures: {}",
+            Architecture::ALL.map(Architecture::name).join(", ")
+        )),
+    }
+}
+
+fn sector_size(text: &str) -> Result<SectorSize, String> {
+    let bytes = text.parse().ok();
+    bytes
+        .and_then(SectorSize::from_bytes)
+        .ok_or_else(|| "sectors have 512 or 4096 bytes".to_owned())
 }
 
 fn filesystem(name: &str) -> Result<RootFilesystem, String> {

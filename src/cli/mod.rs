@@ -2,6 +2,7 @@
 
 mod build;
 mod flags;
+mod inspect;
 mod json;
 mod summary;
 mod terminal;
@@ -29,6 +30,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match flags.command {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
+        Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| fail(&error))
 }

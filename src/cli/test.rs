@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
 use bootpress::error::unsupported;
+use bootpress::inspect;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
@@ -28,7 +29,7 @@ pub(crate) struct TestFlags {
     #[arg(value_name = "DISK")]
     disk: PathBuf,
 
-    /// Architecture of the disk [default: as its name says (disk.aarch64.qcow2), else this machine's]
+    /// Architecture of the disk [default: as its name says (disk.aarch64.qcow2), else as it tells itself]
     #[arg(long, value_parser = architecture)]
     arch: Option<Architecture>,
 
@@ -133,22 +134,28 @@ fn interruption() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// The architecture that was asked for, else the one in the file's name, else this machine's.
+/// The architecture that was asked for, else the one in the file's name, else the one that what is on it is for, else this
+/// machine's.
 fn architecture_of(flags: &TestFlags) -> Result<Architecture> {
-    flags.arch.or_else(|| architecture_in(&flags.disk)).or_else(Architecture::host).ok_or_else(
-        || {
-            let host = std::env::consts::ARCH;
-            unsupported(
-                format!("QEMU is not set up for {host} guests here"),
-                Some("name an architecture with --arch"),
-            )
-        },
-    )
+    let named = flags.arch.or_else(|| architecture_in(&flags.disk));
+    named.or_else(|| guess(&flags.disk)).or_else(Architecture::host).ok_or_else(|| {
+        let host = std::env::consts::ARCH;
+        unsupported(
+            format!("QEMU is not set up for {host} guests here"),
+            Some("name an architecture with --arch"),
+        )
+    })
 }
 
 /// An architecture between dots, as in `fedora-bootc-43.aarch64.qcow2`.
 fn architecture_in(disk: &Path) -> Option<Architecture> {
     disk.file_name()?.to_str()?.split('.').find_map(|part| architecture(part).ok())
+}
+
+/// What the disk's boot programs and partition types tell. A disk of a format that is not read, or a damaged one, tells nothing:
+/// booting it will say what is wrong.
+fn guess(disk: &Path) -> Option<Architecture> {
+    inspect::architecture_of(disk).and_then(|ours| Architecture::parse(ours.name()))
 }
 
 fn architecture(name: &str) -> Result<Architecture, String> {

@@ -206,6 +206,14 @@ pub(super) fn select<'a>(
         0 => "no image for any".to_owned(),
         _ => format!("images for {}", Vec::from_iter(known).join(", ")),
     };
+    // An image of one architecture only, which is none of ours: say why not.
+    if let [entry] = images[..] {
+        let platform = entry.platform.as_ref();
+        let refused = platform.and_then(|platform| Architecture::refusal(&platform.architecture));
+        if let Some(refused) = refused {
+            return Err(refused.context(format!("taking the only image of {name}")));
+        }
+    }
     let wanted = architecture.oci();
     Err(unsupported(format!("{name} has no image for {wanted}; it has {known}"), None))
 }
@@ -260,6 +268,9 @@ pub(super) fn image(
     let facts: Config = parse(&config)?;
     if facts.os != "linux" {
         return Err(unsupported(format!("{reference} is for {:?}, not for linux", facts.os), None));
+    }
+    if let Some(refused) = Architecture::refusal(&facts.architecture) {
+        return Err(refused.context(format!("looking at {reference}")));
     }
     if facts.architecture != architecture.oci() {
         let (found, wanted) = (facts.architecture, architecture.oci());

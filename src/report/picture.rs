@@ -12,9 +12,52 @@ use crate::disk::PartitionReport;
 /// Columns of a bar below which there is nothing to see.
 const NARROWEST_BAR: usize = 20;
 
+/// What is shown of a partition; `-` stands where there is nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// From 1 on.
+    pub number: u32,
+    /// What it is for, as one word.
+    pub role: &'a str,
+    /// What people call its type.
+    pub type_name: &'a str,
+    /// Offset of its first byte.
+    pub start: u64,
+    /// Bytes of it.
+    pub size: u64,
+    /// Bytes of its file system that are in use.
+    pub used: Option<u64>,
+    /// Kind, label and UUID of its file system.
+    pub filesystem: [Option<&'a str>; 3],
+}
+
+impl<'a> From<&'a PartitionReport> for Row<'a> {
+    fn from(partition: &'a PartitionReport) -> Self {
+        let filesystem = partition.filesystem.as_ref();
+        Self {
+            number: partition.number,
+            role: partition.role.name(),
+            type_name: partition.type_name,
+            start: partition.start,
+            size: partition.size,
+            used: filesystem.map(|filesystem| filesystem.used),
+            filesystem: [
+                filesystem.map(|filesystem| filesystem.kind),
+                filesystem.map(|filesystem| filesystem.label.as_str()),
+                filesystem.map(|filesystem| filesystem.uuid.as_str()),
+            ],
+        }
+    }
+}
+
 /// Table and bar of a disk of `size` bytes, each line at most `width` columns where the table allows it; ends with a newline.
-pub fn picture(partitions: &[PartitionReport], size: u64, width: usize) -> String {
-    format!("{}\n{}\n", table(partitions, width), bar(partitions, size, width))
+pub fn picture<'a>(
+    partitions: impl IntoIterator<Item = impl Into<Row<'a>>>,
+    size: u64,
+    width: usize,
+) -> String {
+    let rows: Vec<Row<'_>> = partitions.into_iter().map(Into::into).collect();
+    format!("{}\n{}\n", table(&rows, width), bar(&rows, size, width))
 }
 
 /// Bytes as a person says them: exact in MiB or GiB where that is short, else with one decimal.
@@ -34,24 +77,25 @@ pub fn human(bytes: u64) -> String {
 }
 
 /// One row for each partition; columns on the right that `width` has no room for are left out.
-fn table(partitions: &[PartitionReport], width: usize) -> String {
+fn table(partitions: &[Row<'_>], width: usize) -> String {
     let mut rows: Vec<[String; 9]> = vec![
         ["#", "role", "type", "start", "size", "used", "file system", "label", "uuid"]
             .map(str::to_owned),
     ];
     for partition in partitions {
-        let filesystem = partition.filesystem.as_ref();
-        let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let [kind, label, uuid] = partition
+            .filesystem
+            .map(|text| text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned());
         rows.push([
             partition.number.to_string(),
-            partition.role.to_string(),
+            partition.role.to_owned(),
             partition.type_name.to_owned(),
             human(partition.start),
             human(partition.size),
-            filesystem.map_or("-".to_owned(), |filesystem| human(filesystem.used)),
-            text(filesystem.map(|filesystem| filesystem.kind)),
-            text(filesystem.map(|filesystem| filesystem.label.as_str())),
-            text(filesystem.map(|filesystem| filesystem.uuid.as_str())),
+            partition.used.map_or("-".to_owned(), human),
+            kind,
+            label,
+            uuid,
         ]);
     }
     let widths: [usize; 9] = std::array::from_fn(|column| {
@@ -83,8 +127,8 @@ fn table(partitions: &[PartitionReport], width: usize) -> String {
 }
 
 /// Partitions in proportion, but each wide enough for its role; the MiB around them are left out.
-fn bar(partitions: &[PartitionReport], size: u64, width: usize) -> String {
-    let names: Vec<&str> = partitions.iter().map(|partition| partition.role.name()).collect();
+fn bar(partitions: &[Row<'_>], size: u64, width: usize) -> String {
+    let names: Vec<&str> = partitions.iter().map(|partition| partition.role).collect();
     let inside = width.max(NARROWEST_BAR).saturating_sub(partitions.len() + 1);
     let least: usize = names.iter().map(|name| name.len()).sum();
     let spare = inside.saturating_sub(least) as u128;

@@ -1,0 +1,148 @@
+//! `bootpress inspect`: what is on a disk, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bootpress::inspect::{EfiProgram, Facts, PartitionFacts, inspect};
+use bootpress::report::{Row, human, picture};
+use clap::Args;
+
+/// Columns of a table with UUIDs.
+const WIDTH: usize = 132;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectFlags {
+    /// The disk: raw or qcow2; it is only read
+    #[arg(value_name = "DISK")]
+    disk: PathBuf,
+
+    /// Print the facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at the disk and prints what was seen.
+pub(super) fn run(flags: &InspectFlags) -> Result<()> {
+    let facts = inspect(&flags.disk)?;
+    let mut out = io::stdout().lock();
+    if flags.json {
+        serde_json::to_writer_pretty(&mut out, &facts).context("printing the facts")?;
+        writeln!(out).context("printing the facts")
+    } else {
+        out.write_all(text(&facts).as_bytes()).context("printing the facts")
+    }
+}
+
+/// The facts for people. Whatever could move a terminal's cursor is replaced: the disk may come from anywhere.
+fn text(facts: &Facts) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(facts, &mut text);
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+fn write(facts: &Facts, out: &mut String) -> std::fmt::Result {
+    let architecture = facts.architecture.map_or("unknown architecture", |a| a.name());
+    writeln!(
+        out,
+        "{} disk of {} for {architecture}, sectors of {} bytes, GUID {}\n",
+        facts.format,
+        human(facts.size),
+        facts.sector_size,
+        facts.guid
+    )?;
+    writeln!(out, "{}", picture(facts.partitions.iter().map(row), facts.size, WIDTH))?;
+    for partition in facts.partitions.iter().filter(|partition| !partition.name.is_empty()) {
+        writeln!(
+            out,
+            "partition {:<3} {:<12} {}",
+            partition.number, partition.name, partition.guid
+        )?;
+    }
+    if !facts.esp.is_empty() {
+        writeln!(out, "\nEFI system partition")?;
+    }
+    for file in &facts.esp {
+        let path = file.path.trim_end_matches('/');
+        let (indent, name) = match path.rsplit_once('/') {
+            Some((above, name)) => (2 * (above.matches('/').count() + 1), name),
+            None => (0, path),
+        };
+        let slash = if file.path.ends_with('/') { "/" } else { "" };
+        let shown = format!("{:indent$}{name}{slash}", "");
+        let size = if slash.is_empty() { human(file.size) } else { String::new() };
+        let program = facts.programs.iter().find(|program| program.path == file.path);
+        let mut notes = program.map(notes).unwrap_or_default().into_iter();
+        let note = notes.next().unwrap_or_default();
+        writeln!(out, "{}", format!("  {shown:<28} {size:>10}  {note}").trim_end())?;
+        for note in notes {
+            writeln!(out, "{:43}{note}", "")?;
+        }
+    }
+    for entry in &facts.boot_entries {
+        writeln!(out, "\nboot entry    {}", entry.title)?;
+        writeln!(out, "  {:<11} {}\n  {:<11} {}", "file", entry.path, "kernel", entry.linux)?;
+        writeln!(out, "  {:<11} {}", "arguments", entry.options)?;
+    }
+    for deployment in &facts.deployments {
+        let version = deployment.version.as_deref().unwrap_or("of an unknown version");
+        writeln!(out, "\ndeployment    {version}, in {}", deployment.stateroot)?;
+        writeln!(out, "  {:<11} {}.{}", "commit", deployment.commit, deployment.serial)?;
+        for (name, value) in [("origin", &deployment.origin), ("image", &deployment.image_digest)] {
+            if let Some(value) = value {
+                writeln!(out, "  {name:<11} {value}")?;
+            }
+        }
+    }
+    if !facts.bootupd.is_empty() {
+        writeln!(out)?;
+    }
+    for component in &facts.bootupd {
+        writeln!(
+            out,
+            "bootupd       {}: {}, {}",
+            component.name, component.version, component.timestamp
+        )?;
+    }
+    if !facts.warnings.is_empty() {
+        writeln!(out)?;
+    }
+    for warning in &facts.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn row(partition: &PartitionFacts) -> Row<'_> {
+    let filesystem = partition.filesystem.as_ref();
+    Row {
+        number: partition.number,
+        role: partition.role.unwrap_or("-"),
+        type_name: partition.type_name,
+        start: partition.start,
+        size: partition.size,
+        used: filesystem.and_then(|filesystem| filesystem.used),
+        filesystem: [
+            filesystem.map(|filesystem| filesystem.kind),
+            filesystem.and_then(|filesystem| filesystem.label.as_deref()),
+            filesystem.and_then(|filesystem| filesystem.uuid.as_deref()),
+        ],
+    }
+}
+
+/// Who signed a program, a line each.
+fn notes(program: &EfiProgram) -> Vec<String> {
+    let signed = program.signatures.iter().map(|signature| {
+        let signer = signature.signer.as_deref().unwrap_or("somebody");
+        let altered = if signature.intact == Some(false) { ", altered since" } else { "" };
+        format!("signed by {signer} ({}){altered}", signature.issuer)
+    });
+    let mut notes: Vec<String> = signed.collect();
+    if notes.is_empty() {
+        notes.push("not signed".to_owned());
+    }
+    notes.extend(program.vendor_certificate.iter().map(|trusted| format!("trusts {trusted}")));
+    notes
+}

@@ -33,7 +33,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
     let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
-    let plan = Plan::of(request, image, &settings, union.is_signed(), &identity, progress)?;
+    let plan = Plan::of(request, image, &settings, &identity, progress)?;
     let boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),

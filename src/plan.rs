@@ -37,16 +37,15 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides. `signed`: the image carries a signed commit. `Unsupported` if the image configures something that cannot be had.
+    /// Decides. `Unsupported` if the image configures something that cannot be had.
     pub fn of(
         request: &'a Request,
         image: &Image,
         settings: &'a Settings,
-        signed: bool,
         identity: &'a Identity,
         progress: &Progress,
     ) -> Result<Self> {
-        refuse_what_we_cannot(request, settings, signed)?;
+        refuse_what_we_cannot(request, settings)?;
         for bound in &settings.bound_images {
             progress.warn(format!(
                 "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
@@ -162,11 +161,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn refuse_what_we_cannot(request: &Request, settings: &Settings, signed: bool) -> Result<()> {
-    if settings.prepare_root.composefs == Composefs::Signed && !signed {
+fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
+    // What prepare-root checks is a signature of the deployed commit, and that commit is made here, where no key is.
+    if settings.prepare_root.composefs == Composefs::Signed {
         return Err(unsupported(
-            "the image demands a signed root (composefs.enabled in prepare-root.conf), and carries no signed ostree commit",
-            Some("sign the commit before it is encapsulated, or use `enabled = verity`"),
+            "the image demands a signed root (composefs.enabled in prepare-root.conf), and bootpress signs nothing",
+            Some("`enabled = verity` checks the same contents without a signature"),
         ));
     }
     if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
@@ -223,7 +223,7 @@ fn target(request: &Request, image: &Image, progress: &Progress) -> String {
 
 /// Whether the booting system lets the kernel check what it reads of its root.
 fn wants_verity(settings: &Settings) -> bool {
-    matches!(settings.prepare_root.composefs, Composefs::Verity | Composefs::Signed)
+    settings.prepare_root.composefs == Composefs::Verity
 }
 
 /// Additions to the repository's configuration: group, key, value.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use qemu::{Architecture, BootReport, Guest, Machine, Proof, Test};
 
@@ -9,6 +10,10 @@ use crate::disk::{Disk, directory};
 
 pub(crate) const X86_64: Architecture = Architecture::X86_64;
 pub(crate) const AARCH64: Architecture = Architecture::Aarch64;
+
+/// When to give up. A boot takes half a minute, but where emulation gets an eighth of a processor it has been seen to take ten;
+/// what is hopeless is noticed long before.
+const TIME_LIMIT: Duration = Duration::from_secs(1200);
 
 /// A disk in a machine.
 pub(crate) struct Case {
@@ -54,7 +59,7 @@ impl Case {
             disk,
             machine: self.machine.clone(),
             accelerator: None,
-            time_limit: None,
+            time_limit: Some(TIME_LIMIT),
             proof: Proof::Report,
             evidence: Some(&self.directory()),
             disk_afterwards,

@@ -14,6 +14,7 @@ mod extract;
 mod fat;
 mod gpt;
 mod importer;
+mod inspect;
 mod oci;
 mod ostree_repo;
 mod output;

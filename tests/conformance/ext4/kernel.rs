@@ -44,7 +44,7 @@ fn it_reads_what_was_written() {
     let path = directory.path().join("ext4");
     press(&tree, &contents, &Options { inode_count: 8192, ..options(64 * MIB) }).write(&path);
     let Some(mount) = Mount::new(&path, &directory.path().join("mnt"), "ro,loop") else { return };
-    let root = &mount.0;
+    let root = &mount.on;
     let counts = tree.link_counts();
     for (path, id) in tree.walk() {
         let extra = u32::from(id == Tree::ROOT);
@@ -64,7 +64,7 @@ fn it_can_write_and_e2fsck_still_agrees() {
     let options = Options { inode_count: 16_384, ..options(300 * MIB) };
     press(&tree(&contents), &contents, &options).write(&path);
     let Some(mount) = Mount::new(&path, &directory.path().join("mnt"), "loop") else { return };
-    let many = mount.0.join("many");
+    let many = mount.on.join("many");
     // Leaves that are full are split; some become empty.
     for index in 0..3000 {
         fs::write(many.join(format!("new-{index}")), b"new").unwrap();
@@ -72,10 +72,10 @@ fn it_can_write_and_e2fsck_still_agrees() {
             fs::remove_file(many.join(format!("{index}-\u{e9}"))).unwrap();
         }
     }
-    fs::write(mount.0.join("large"), vec![1; 30 << 20]).unwrap();
-    fs::create_dir(mount.0.join("lost+found/directory")).unwrap();
-    fs::hard_link(mount.0.join("usr/empty"), mount.0.join("usr/linked")).unwrap();
-    fs::remove_file(mount.0.join("usr/bin/tool")).unwrap();
+    fs::write(mount.on.join("large"), vec![1; 30 << 20]).unwrap();
+    fs::create_dir(mount.on.join("lost+found/directory")).unwrap();
+    fs::hard_link(mount.on.join("usr/empty"), mount.on.join("usr/linked")).unwrap();
+    fs::remove_file(mount.on.join("usr/bin/tool")).unwrap();
     // An inode that shares its block of attributes gets one of its own.
     if let Some(mut setfattr) = tool("setfattr") {
         let file = many.join("new-1");
@@ -86,7 +86,10 @@ fn it_can_write_and_e2fsck_still_agrees() {
 }
 
 /// A loop mount, undone when dropped.
-struct Mount(PathBuf);
+struct Mount {
+    on: PathBuf,
+    image: PathBuf,
+}
 
 impl Mount {
     fn new(image: &Path, on: &Path, options: &str) -> Option<Self> {
@@ -102,14 +105,23 @@ impl Mount {
             return None;
         }
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(Self(on.to_owned()))
+        Some(Self { on: on.to_owned(), image: image.to_owned() })
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let undone = Command::new("umount").arg(&self.0).status();
+        let undone = Command::new("umount").arg(&self.on).status();
         assert!(undone.is_ok_and(|status| status.success()) || std::thread::panicking());
+        // A test beside us may have taken a copy of all mounts into a namespace of its own; the file system is written back and
+        // its loop device goes when the last copy is gone.
+        for _ in 0..600 {
+            let held = Command::new("losetup").arg("-j").arg(&self.image).output();
+            if held.is_ok_and(|held| held.stdout.is_empty()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The real tools that tests use as witnesses.
 
+#![allow(dead_code, reason = "every test program uses another part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

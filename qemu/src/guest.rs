@@ -30,6 +30,8 @@ pub struct Mount {
     pub filesystem: String,
     /// Options of this mount, such as `ro,relatime`.
     pub options: String,
+    /// Options of the file system, such as `rw,verity=require`.
+    pub filesystem_options: String,
 }
 
 impl Guest {
@@ -90,6 +92,7 @@ impl Guest {
                     filesystem: source.next()?.to_owned(),
                     source: unescaped(source.next()?),
                     options: place.split(' ').nth(5)?.to_owned(),
+                    filesystem_options: source.next().unwrap_or_default().to_owned(),
                 })
             })
     }

@@ -21,13 +21,16 @@ use crate::tool::{run, tool};
 
 const METADATA: &[u8] = br#"{"timestamp":"2025-01-01T00:00:00Z","version":"tiny-1"}"#;
 
+/// Bytes of the section of [`program`]: enough for several clusters of an ESP, each with other bytes.
+const CODE: u32 = 0x9e00;
+
 /// An EFI program that does nothing: headers and one section.
 fn program(architecture: Architecture) -> Vec<u8> {
     let machine: u16 = match architecture {
         Architecture::X86_64 => 0x8664,
         Architecture::Aarch64 => 0xaa64,
     };
-    let mut bytes = vec![0; 0x400];
+    let mut bytes = vec![0; 0x200 + CODE as usize];
     let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
     put(0, b"MZ");
     put(0x3c, &0x80_u32.to_le_bytes());
@@ -37,21 +40,23 @@ fn program(architecture: Architecture) -> Vec<u8> {
     put(0x94, &0xf0_u16.to_le_bytes()); // size of the optional header
     put(0x96, &0x22e_u16.to_le_bytes());
     put(0x98, &0x20b_u16.to_le_bytes()); // PE32+
-    put(0x98 + 4, &0x200_u32.to_le_bytes()); // size of code
+    put(0x98 + 4, &CODE.to_le_bytes()); // size of code
     put(0x98 + 16, &0x1000_u32.to_le_bytes()); // entry
     put(0x98 + 32, &0x1000_u32.to_le_bytes()); // alignment of sections, then in the file
     put(0x98 + 36, &0x200_u32.to_le_bytes());
-    put(0x98 + 56, &0x2000_u32.to_le_bytes()); // size of the image, then of its headers
+    put(0x98 + 56, &0xb000_u32.to_le_bytes()); // size of the image, then of its headers
     put(0x98 + 60, &0x200_u32.to_le_bytes());
     put(0x98 + 68, &10_u16.to_le_bytes()); // an EFI application
     put(0x98 + 108, &16_u32.to_le_bytes()); // data directories
     let section = 0x98 + 0xf0;
     put(section, b".text\0\0\0");
-    put(section + 8, &0x200_u32.to_le_bytes()); // size and place, in memory and in the file
+    put(section + 8, &CODE.to_le_bytes()); // size and place, in memory and in the file
     put(section + 12, &0x1000_u32.to_le_bytes());
-    put(section + 16, &0x200_u32.to_le_bytes());
+    put(section + 16, &CODE.to_le_bytes());
     put(section + 20, &0x200_u32.to_le_bytes());
-    put(0x200, &[0xc3; 0x200]);
+    for at in (0..CODE as usize).step_by(0x200) {
+        put(0x200 + at, &[(at / 0x200) as u8; 0x200]);
+    }
     bytes
 }
 
@@ -278,7 +283,8 @@ fn signers_are_those_that_sbverify_lists() {
     altered[0x210] ^= 1;
     let mut damaged = signed.clone();
     // The first lengths inside of the PKCS #7 document, which begins behind the head of its table.
-    damaged[0x409..0x40d].fill(0xff);
+    let table = 0x200 + CODE as usize;
+    damaged[table + 9..table + 13].fill(0xff);
     let plain = program(Architecture::X86_64);
     let programs =
         BTreeMap::from([("shim", signed), ("grub", plain), ("mm", altered), ("fb", damaged)]);

@@ -30,6 +30,7 @@ pub mod selinux;
 
 // Joining.
 pub mod disk;
+pub mod iso;
 
 // A disk that is there, looked at.
 pub mod inspect;

@@ -8,9 +8,10 @@ use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
 use crate::identity::Identity;
+use crate::iso;
 use crate::oci;
 use crate::ostree;
-use crate::output;
+use crate::output::{self, Format};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -44,6 +45,25 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
         .context("deploying")?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
+    let medium = match plan.medium(image) {
+        Some(wishes) => {
+            let title = &settings.title;
+            let parts = iso::Parts {
+                image: &committed.tree,
+                boot: &boot,
+                sysroot: &sysroot,
+                disk: &disk,
+                title,
+            };
+            Some(iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?)
+        }
+        None => None,
+    };
     let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
+    let mut report = Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files);
+    if let Some(map) = medium {
+        let target = (Format::Raw, request.medium_target(image));
+        report.add_media(output::write(&map, &contents, &[target], progress)?);
+    }
+    Ok(report)
 }

@@ -2,6 +2,7 @@
 
 mod picture;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -36,6 +37,9 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// The files it was written to, in the order in which they were asked for.
     pub files: Vec<FileReport>,
+    /// The medium that boots live and installs, if one was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<MediumReport>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
@@ -43,6 +47,19 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
     pub warnings: Vec<String>,
+}
+
+/// A medium that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MediumReport {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is: `iso`.
+    pub format: &'static str,
+    /// Bytes of the file.
+    pub size: u64,
+    /// SHA-256 of the file; lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// The image a disk was built from.
@@ -108,6 +125,16 @@ impl Report {
         report
     }
 
+    /// Adds media, which were written as files of bytes.
+    pub fn add_media(&mut self, files: Vec<FileReport>) {
+        self.media.extend(files.into_iter().map(|file| MediumReport {
+            path: file.path,
+            format: "iso",
+            size: file.size,
+            sha256: file.sha256,
+        }));
+    }
+
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
     pub fn new(
         image: ImageReport,
@@ -125,6 +152,7 @@ impl Report {
             size,
             partitions,
             files,
+            media: Vec::new(),
             bound_images: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),

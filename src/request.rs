@@ -8,6 +8,7 @@ use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
 use crate::disk::{Preset, SectorSize};
 use crate::image::Image;
+use crate::iso;
 use crate::oci::Reference;
 use crate::output::Format;
 
@@ -20,6 +21,8 @@ pub struct Request {
     pub architecture: Architecture,
     /// The formats, each once.
     pub formats: Vec<Format>,
+    /// A medium that boots live and installs the disk, besides the disk files.
+    pub medium: Option<Medium>,
     /// Where the files go.
     pub destination: Destination,
     /// Which partitions.
@@ -56,6 +59,19 @@ pub struct Request {
     pub stateroot: Option<String>,
     /// Where the spool goes.
     pub work_directory: PathBuf,
+}
+
+/// What is asked of a medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Medium {
+    /// The label that `blkid` shows; `None`: made of the image's name and version.
+    pub volume_id: Option<String>,
+    /// Who made it.
+    pub publisher: String,
+    /// The application that it is for.
+    pub application: String,
+    /// What can be changed afterwards.
+    pub settings: iso::Settings,
 }
 
 /// How a machine gets at the image that it follows; bootc's names.
@@ -134,7 +150,9 @@ impl Request {
     pub fn targets(&self, image: &Image) -> Result<Vec<(Format, PathBuf)>> {
         let path = |format: &Format| match &self.destination {
             Destination::File(file) => file.clone(),
-            Destination::Directory(directory) => directory.join(self.file_name(image, *format)),
+            Destination::Directory(directory) => {
+                directory.join(self.file_name(image, format.extension()))
+            }
         };
         let targets: Vec<_> = self.formats.iter().map(|format| (*format, path(format))).collect();
         for (_, file) in &targets {
@@ -148,8 +166,24 @@ impl Request {
         Ok(targets)
     }
 
+    /// The file of the medium.
+    pub fn medium_target(&self, image: &Image) -> PathBuf {
+        match &self.destination {
+            Destination::File(file) => file.clone(),
+            Destination::Directory(directory) => directory.join(self.file_name(image, "iso")),
+        }
+    }
+
+    /// The label of the medium when nobody says otherwise: `<image name>-<version>`, as far as a volume id can hold it.
+    pub fn volume_id(&self, image: &Image) -> String {
+        let name = self.file_name(image, "");
+        let name = name.trim_end_matches('.').trim_end_matches(image.architecture.name());
+        let safe = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' };
+        name.trim_end_matches('.').chars().map(safe).take(32).collect()
+    }
+
     /// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.
-    fn file_name(&self, image: &Image, format: Format) -> String {
+    fn file_name(&self, image: &Image, extension: &str) -> String {
         let digest = image.manifest_digest.trim_start_matches("sha256:");
         let version = image.version().unwrap_or(&digest[..digest.len().min(12)]);
         let stem = format!("{}-{version}", self.image.file_stem());
@@ -158,7 +192,7 @@ impl Request {
             .map(|c| if c.is_ascii_alphanumeric() || "-_.+~".contains(c) { c } else { '_' })
             .collect();
         let safe = safe.trim_start_matches(['.', '-']);
-        format!("{safe}.{}.{}", image.architecture, format.extension())
+        format!("{safe}.{}.{extension}", image.architecture)
     }
 }
 

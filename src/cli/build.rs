@@ -14,6 +14,7 @@ use bootpress::progress::{Event, Progress};
 use bootpress::report::StageReport;
 use bootpress::request::{Destination, Request};
 
+use super::flags::iso::Wanted;
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
 use super::{json, summary, terminal};
 
@@ -67,9 +68,13 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
 fn request(flags: &BuildFlags) -> Result<Request> {
     let mut formats = flags.formats.clone();
     if formats.is_empty() {
-        formats.push(Format::Qcow2);
+        formats.push(Wanted::Disk(Format::Qcow2));
     }
     formats.dedup();
+    let wants_medium = formats.contains(&Wanted::Iso);
+    if let Some(flag) = flags.medium.given().filter(|_| !wants_medium) {
+        bail!("{flag} is for media: add --format iso");
+    }
     let destination = destination(&flags.output, formats.len())?;
     let work_directory = match (&flags.work_directory, &destination) {
         (Some(directory), _) => directory.clone(),
@@ -83,7 +88,8 @@ fn request(flags: &BuildFlags) -> Result<Request> {
     Ok(Request {
         image: flags.image.clone(),
         architecture: architecture(flags.arch.as_deref())?,
-        formats,
+        formats: formats.into_iter().filter_map(Wanted::disk).collect(),
+        medium: wants_medium.then(|| flags.medium.medium()),
         destination,
         layout: flags.layout.into(),
         sector_size: flags.sector_size,

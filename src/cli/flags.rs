@@ -6,9 +6,12 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
 use bootpress::request::{BoundImages, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::iso::{IsoFlags, MediumFlags, Wanted};
+
+pub(crate) mod iso;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -38,6 +41,8 @@ pub(crate) enum Command {
     Test(super::test::TestFlags),
     /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
     Inspect(super::inspect::InspectFlags),
+    /// Show and change the settings of an ISO, in place
+    Iso(IsoFlags),
 }
 
 #[derive(Debug, Args)]
@@ -50,9 +55,10 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk, or iso: a medium that runs it live and installs it; repeat it for several in one run
+    /// [possible values: raw, qcow2, iso] [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<Wanted>,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]
@@ -134,6 +140,9 @@ pub(crate) struct BuildFlags {
     /// Name of the stateroot [default: what the image configures, else `default`]
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
     pub(crate) stateroot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) medium: MediumFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]

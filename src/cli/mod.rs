@@ -3,6 +3,7 @@
 mod build;
 mod flags;
 mod inspect;
+mod iso;
 mod json;
 mod summary;
 mod terminal;
@@ -31,6 +32,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| fail(&error))
 }

@@ -56,5 +56,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             file.sha256
         )?;
     }
+    for medium in &report.media {
+        writeln!(
+            out,
+            "{}\n{:<13} {}, boots live and installs\n{:<13} {}",
+            medium.path.display(),
+            medium.format,
+            human(medium.size),
+            "sha256",
+            medium.sha256
+        )?;
+    }
     Ok(())
 }

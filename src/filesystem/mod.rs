@@ -1,6 +1,9 @@
-//! Tree → SparseMap, without I/O: ext4, FAT, and the EROFS images of composefs; and the hash trees of fs-verity.
+//! Tree → SparseMap, without I/O: ext4, FAT, ISO 9660, and the EROFS images of composefs; the squashfs that a disk travels in;
+//! and the hash trees of fs-verity.
 
 pub mod erofs;
 pub mod ext4;
 pub mod fat;
+pub mod iso9660;
+pub mod squashfs;
 pub mod verity;

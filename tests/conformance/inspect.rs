@@ -103,6 +103,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         architecture,
         formats: Format::ALL.to_vec(),
         destination: Destination::Directory(directory.to_owned()),
+        medium: None,
         layout: Preset::Bootc,
         sector_size: SectorSize::S512,
         size: None,

@@ -43,7 +43,7 @@ fn secure_boot_on_nvme_under_tcg() {
 -S
 -nic none
 -machine q35,smm=on
--accel tcg,thread=single
+-accel tcg,thread=multi
 -cpu max
 -smp 1
 -m 2048M

@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::accelerator::Accelerator;
 use crate::console::{Console, Line};
 use crate::credentials;
@@ -15,6 +17,7 @@ use crate::machine::{Machine, Wiring};
 use crate::milestone::{Milestone, Watch};
 use crate::qmp::Message;
 use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
+use crate::screen::{Screen, Shot};
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -26,6 +29,12 @@ const EXIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// How often the caller's wish to stop is looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How long the last picture of the screen may take.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// The QMP commands that ask for the screen bear this id.
+const SCREEN: &str = "screen";
 
 /// Prompts are short; a long unfinished line is not looked at before it ends.
 const LONGEST_PROMPT: usize = 500;
@@ -107,13 +116,18 @@ pub fn boot(
 
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
-    let end = attend(&mut vm, limit, &mut record, progress, stop)?;
+    let mut screen = Screen::new(place("screen.ppm"), test.evidence);
+    let end = attend(&mut vm, limit, &mut record, &mut screen, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
+    if !matches!(end, End::PoweredOff | End::Reset) {
+        last_look(&mut vm, &mut screen)?;
+    }
     record.finish(vm.elapsed())?;
 
     let machine = MachineReport::of(&test.machine, &accelerator, vm.version());
-    let report = record.report(test, &end, limit, seconds, machine, command);
-    record.keep(&report, &vm.messages())?;
+    let screens = screen.finish().map_err(BootError::io("keeping pictures of the screen"))?;
+    let report = record.report(test, Ending { end, limit, seconds, machine, command, screens });
+    record.keep(&report, &vm)?;
     Ok(report)
 }
 
@@ -148,6 +162,7 @@ fn attend(
     vm: &mut Vm,
     limit: Duration,
     record: &mut Record,
+    screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
@@ -164,18 +179,65 @@ fn attend(
         if now > limit {
             return Ok(End::TimedOut);
         }
+        look(vm, screen);
         match vm.next(TICK) {
             Next::Silence => {}
-            Next::Event(Timed { event: Event::Qmp(message), .. }) => match message {
+            Next::Event(Timed { event: Event::Qmp(message), at }) => match message {
                 Message::Shutdown { guest: true, reason } => switched_off = Some(reason),
                 Message::DiskFailed { reason } => return Ok(End::DiskFailed(reason)),
-                Message::Error { description } => return Ok(End::Crashed(description)),
+                Message::Error { ref id, .. } | Message::Return { ref id } if id == SCREEN => {
+                    seen(screen, at, &message)?;
+                }
+                Message::Error { description, .. } => return Ok(End::Crashed(description)),
                 _ => {}
             },
             Next::Event(timed) => record.take(timed, progress)?,
             Next::Ended => return Ok(ending(vm, switched_off.as_deref())),
         }
     }
+}
+
+/// Asks for a picture of the screen, if it is time. One that cannot be asked for any more is not missed.
+fn look(vm: &mut Vm, screen: &mut Screen) {
+    if let Some(file) = screen.due(vm.elapsed()) {
+        let file = file.to_string_lossy();
+        let command =
+            json!({ "execute": "screendump", "arguments": { "filename": file }, "id": SCREEN });
+        let _ = vm.ask(&command);
+    }
+}
+
+/// Takes the answer to [`look`].
+fn seen(screen: &mut Screen, at: Duration, answer: &Message) -> Result<(), BootError> {
+    match answer {
+        Message::Return { .. } => {
+            screen.answered(at).map_err(BootError::io("keeping a picture of the screen"))
+        }
+        _ => {
+            screen.refused();
+            Ok(())
+        }
+    }
+}
+
+/// Before a machine is ended that did not end itself: what its screen shows now.
+fn last_look(vm: &mut Vm, screen: &mut Screen) -> Result<(), BootError> {
+    let deadline = vm.elapsed() + LAST_LOOK;
+    screen.hurry();
+    look(vm, screen);
+    while screen.waiting() && vm.elapsed() < deadline {
+        match vm.next(TICK) {
+            Next::Event(Timed { event: Event::Qmp(message), at }) => match &message {
+                Message::Error { id, .. } | Message::Return { id } if id == SCREEN => {
+                    seen(screen, at, &message)?;
+                }
+                _ => {}
+            },
+            Next::Ended => break,
+            Next::Silence | Next::Event(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What QEMU's end means. The guest's word and QEMU's exit code must agree.
@@ -190,6 +252,17 @@ fn ending(vm: &mut Vm, switched_off: Option<&str>) -> End {
             End::Crashed(format!("{status}, {last}"))
         }
     }
+}
+
+/// What is known when a machine is off, besides what it said.
+#[derive(Debug)]
+struct Ending {
+    end: End,
+    limit: Duration,
+    seconds: f64,
+    machine: MachineReport,
+    command: Vec<String>,
+    screens: Vec<Shot>,
 }
 
 /// What was heard, and the evidence directory it goes to.
@@ -278,15 +351,8 @@ impl Record {
         }
     }
 
-    fn report(
-        &self,
-        test: &Test<'_>,
-        end: &End,
-        limit: Duration,
-        seconds: f64,
-        machine: MachineReport,
-        command: Vec<String>,
-    ) -> BootReport {
+    fn report(&self, test: &Test<'_>, ending: Ending) -> BootReport {
+        let Ending { end, limit, seconds, machine, command, screens } = ending;
         let mut checks = match &self.message {
             Some((text, true)) => vec![Check::new("message", true, text)],
             Some((text, false)) => {
@@ -295,17 +361,17 @@ impl Record {
             None if self.guest.spoke() => self.guest.checks(test.machine.firmware),
             None => vec![Check::new("report", false, "the guest did not report")],
         };
-        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
+        checks.push(Check::new("power-off", end == End::PoweredOff, self.described(&end, limit)));
         let verdict = match checks.iter().find(|check| !check.passed) {
             None => Verdict::Passed,
             // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if *end == End::PoweredOff => {
+            Some(check) if end == End::PoweredOff => {
                 Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
             }
-            Some(_) => Verdict::Failed { reason: self.described(end, limit) },
+            Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
         };
         let mut suspicions = self.watch.suspicions().to_vec();
-        if let (Some((reason, line)), false) = (self.watch.hopeless(), *end == End::Hopeless) {
+        if let (Some((reason, line)), false) = (self.watch.hopeless(), end == End::Hopeless) {
             suspicions.push(format!("{reason}: {line}"));
         }
         BootReport {
@@ -316,6 +382,7 @@ impl Record {
             checks,
             suspicions,
             console_tail: self.console.tail(TAIL),
+            screens,
             guest: self.guest.clone(),
             command,
         }
@@ -345,7 +412,7 @@ impl Record {
     }
 
     /// Leaves the rest of the evidence.
-    fn keep(&self, report: &BootReport, messages: &str) -> Result<(), BootError> {
+    fn keep(&self, report: &BootReport, vm: &Vm) -> Result<(), BootError> {
         let Some((directory, _)) = &self.evidence else { return Ok(()) };
         let json = |value: serde_json::Result<String>| {
             value.map(|text| text + "\n").map_err(std::io::Error::other)
@@ -356,7 +423,8 @@ impl Record {
                 directory.join("guest.json"),
                 json(serde_json::to_string_pretty(&report.guest))?,
             )?;
-            fs::write(directory.join("qemu.log"), messages)
+            fs::write(directory.join("qmp.log"), vm.transcript())?;
+            fs::write(directory.join("qemu.log"), vm.messages())
         };
         write().map_err(BootError::io(format!("writing evidence into {}", directory.display())))
     }

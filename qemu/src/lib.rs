@@ -29,6 +29,7 @@ mod overlay;
 mod program;
 mod qmp;
 mod report;
+mod screen;
 mod vm;
 
 pub use accelerator::Accelerator;
@@ -38,6 +39,7 @@ pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
 pub use milestone::Milestone;
 pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+pub use screen::Shot;
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

@@ -7,6 +7,7 @@ use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::machine::{Architecture, DiskBus, Machine};
 use crate::milestone::Milestone;
+use crate::screen::Shot;
 
 /// What a boot came to. Everything here is also in the evidence directory's `result.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +27,8 @@ pub struct BootReport {
     pub suspicions: Vec<String>,
     /// The last lines on the console.
     pub console_tail: Vec<String>,
+    /// What the screen showed, where the machine has one; the evidence directory has the pictures.
+    pub screens: Vec<Shot>,
     /// The guest's own words.
     #[serde(skip)]
     pub guest: Guest,

@@ -129,6 +129,7 @@ fn a_message_and_a_power_off_pass() {
         "{console}"
     );
     assert!(kept("command.txt").contains("-machine q35,graphics=off"));
+    assert!(kept("qmp.log").contains("-> {\"execute\":\"cont\"}"));
     let result: serde_json::Value = serde_json::from_str(&kept("result.json")).unwrap();
     assert_eq!(result["verdict"], "passed");
     assert_eq!(result["machine"]["accelerator"]["name"], "tcg");
@@ -137,6 +138,13 @@ fn a_message_and_a_power_off_pass() {
 #[test]
 fn a_silence_is_not_a_stop_and_neither_is_a_pass() {
     let text = format!("{MESSAGE}\r\n");
+    let evidence = tempfile::tempdir().unwrap();
+    if let Some(report) = tried(&disk(&text, Then::Halt), 3.5, Some(evidence.path())) {
+        let last = report.screens.last().expect("a PC has a screen");
+        let png = fs::read(evidence.path().join(&last.file)).unwrap();
+        assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && last.width >= 320, "{last:?}");
+        assert!(last.seconds > 3.4, "the last look is when time is up: {last:?}");
+    }
     let cases = [
         (disk("", Then::Halt), 4.0, "not up in 4 s; it got as far as: firmware"),
         (

@@ -269,6 +269,7 @@ mod tests {
             reached: vec![Reached { milestone: Milestone::Kernel, seconds: 9.0 }],
             checks: vec![Check { name: "power-off", passed: true, detail: "clean".to_owned() }],
             suspicions: vec![],
+            screens: vec![],
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],

@@ -1,23 +1,22 @@
 //! One boot, from power-on to a verdict.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::accelerator::Accelerator;
-use crate::console::{Console, Line};
+use crate::console_rules::Rules;
 use crate::credentials;
+use crate::evidence::Scene;
 use crate::firmware::{self, Flash};
-use crate::guest::Guest;
 use crate::machine::{Machine, Wiring};
-use crate::milestone::{Milestone, Watch};
 use crate::qmp::Message;
-use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
-use crate::screen::{Screen, Shot};
+use crate::record::{End, Ending, Record};
+use crate::report::{BootReport, Expected, MachineReport, Reached};
+use crate::screen::Screen;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -36,12 +35,6 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 /// The QMP commands that ask for the screen bear this id.
 const SCREEN: &str = "screen";
 
-/// Prompts are short; a long unfinished line is not looked at before it ends.
-const LONGEST_PROMPT: usize = 500;
-
-/// How many of the console's last lines a report has.
-const TAIL: usize = 20;
-
 /// A boot to try.
 #[derive(Clone, Debug)]
 pub struct Test<'a> {
@@ -57,8 +50,29 @@ pub struct Test<'a> {
     pub proof: Proof,
     /// Directory for the console, the guest's words, the command line and the result; made if need be.
     pub evidence: Option<&'a Path>,
+    /// What the guest must be besides up.
+    pub expected: Expected,
+    /// What lines on the console mean; `None` for [`Rules::built_in`].
+    pub console_rules: Option<&'a Rules>,
     /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
     pub disk_afterwards: Option<&'a Path>,
+}
+
+impl<'a> Test<'a> {
+    /// A boot whose proof is the guest's report, with everything else as it usually is.
+    pub fn new(disk: &'a Path, machine: Machine) -> Self {
+        Self {
+            disk,
+            machine,
+            accelerator: None,
+            time_limit: None,
+            proof: Proof::Report,
+            evidence: None,
+            expected: Expected::default(),
+            console_rules: None,
+            disk_afterwards: None,
+        }
+    }
 }
 
 /// What counts as success, beside a clean power-off.
@@ -90,9 +104,9 @@ pub fn boot(
         .tempdir()
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
-    let flash = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?
-        .map(|found| own_variables(&found, &place("variables")))
-        .transpose()?;
+    let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
+    let flash =
+        found.as_ref().map(|found| own_variables(found, &place("variables"))).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
@@ -112,7 +126,14 @@ pub fn boot(
         accelerator: &accelerator,
     });
     let command = shown(&qemu, &arguments);
-    let mut record = Record::begin(test, &command)?;
+    let scene = Scene {
+        command: &command,
+        disk: test.disk,
+        overlay: &disk,
+        machine: directory.path(),
+        variables: found.as_ref().map(|found| found.variables.as_path()),
+    };
+    let mut record = Record::begin(test, &scene)?;
 
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
@@ -127,7 +148,7 @@ pub fn boot(
     let machine = MachineReport::of(&test.machine, &accelerator, vm.version());
     let screens = screen.finish().map_err(BootError::io("keeping pictures of the screen"))?;
     let report = record.report(test, Ending { end, limit, seconds, machine, command, screens });
-    record.keep(&report, &vm)?;
+    record.keep(&report, &vm.transcript(), &vm.messages())?;
     Ok(report)
 }
 
@@ -140,28 +161,11 @@ fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
     Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
 }
 
-/// How a boot ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
-    /// The guest switched itself off and QEMU ended well.
-    PoweredOff,
-    /// The guest reset the machine.
-    Reset,
-    /// It would get no further.
-    Hopeless,
-    /// Time was up.
-    TimedOut,
-    /// The overlay could not be written: our fault, not the disk's.
-    DiskFailed(String),
-    /// QEMU ended in a way that no guest asks for.
-    Crashed(String),
-}
-
 /// Listens until there is nothing more to hear.
 fn attend(
     vm: &mut Vm,
     limit: Duration,
-    record: &mut Record,
+    record: &mut Record<'_>,
     screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
     stop: &dyn Fn() -> bool,
@@ -178,6 +182,9 @@ fn attend(
         }
         if now > limit {
             return Ok(End::TimedOut);
+        }
+        if record.flooded() {
+            return Ok(End::Flooded);
         }
         look(vm, screen);
         match vm.next(TICK) {
@@ -254,218 +261,8 @@ fn ending(vm: &mut Vm, switched_off: Option<&str>) -> End {
     }
 }
 
-/// What is known when a machine is off, besides what it said.
-#[derive(Debug)]
-struct Ending {
-    end: End,
-    limit: Duration,
-    seconds: f64,
-    machine: MachineReport,
-    command: Vec<String>,
-    screens: Vec<Shot>,
-}
-
-/// What was heard, and the evidence directory it goes to.
-#[derive(Debug)]
-struct Record {
-    console: Console,
-    watch: Watch,
-    guest: Guest,
-    /// What the console must show, and whether it has.
-    message: Option<(String, bool)>,
-    evidence: Option<(PathBuf, File)>,
-}
-
-impl Record {
-    fn begin(test: &Test<'_>, command: &[String]) -> Result<Self, BootError> {
-        let message = match &test.proof {
-            Proof::Report => None,
-            Proof::Console(text) => Some((text.clone(), false)),
-        };
-        let evidence = match test.evidence {
-            None => None,
-            Some(directory) => {
-                let doing =
-                    || BootError::io(format!("writing evidence into {}", directory.display()));
-                fs::create_dir_all(directory).map_err(doing())?;
-                fs::write(directory.join("command.txt"), quoted(command)).map_err(doing())?;
-                Some((
-                    directory.to_owned(),
-                    File::create(directory.join("console.log")).map_err(doing())?,
-                ))
-            }
-        };
-        Ok(Self {
-            console: Console::default(),
-            watch: Watch::new(),
-            guest: Guest::default(),
-            message,
-            evidence,
-        })
-    }
-
-    fn take(&mut self, timed: Timed, progress: &mut dyn FnMut(Reached)) -> Result<(), BootError> {
-        let Timed { at, event } = timed;
-        let before = self.watch.reached().len();
-        match event {
-            Event::Console(bytes) => {
-                for line in self.console.feed(at, &bytes) {
-                    self.line(&line)?;
-                }
-                let partial = self.console.partial();
-                if partial.len() < LONGEST_PROMPT {
-                    self.watch.line(at, &partial);
-                }
-            }
-            Event::Report(bytes) => self.guest.feed(&bytes),
-            Event::Qmp(_) | Event::Closed => {}
-        }
-        if self.guest.spoke() {
-            self.watch.reach(at, Milestone::Userspace);
-        }
-        if self.guest.fact("state") == Some("running") {
-            self.watch.reach(at, Milestone::Running);
-        }
-        self.watch.reached()[before..].iter().copied().for_each(progress);
-        Ok(())
-    }
-
-    fn line(&mut self, line: &Line) -> Result<(), BootError> {
-        self.watch.line(line.at, &line.text);
-        self.guest.line(&line.text);
-        if let Some((text, seen)) = &mut self.message {
-            *seen |= line.text.contains(text.as_str());
-        }
-        if let Some((directory, log)) = &mut self.evidence {
-            writeln!(log, "[{:9.3}] {}", line.at.as_secs_f64(), line.text)
-                .map_err(BootError::io(format!("writing evidence into {}", directory.display())))?;
-        }
-        Ok(())
-    }
-
-    /// The machine is off: the unfinished line is as finished as it gets.
-    fn finish(&mut self, at: Duration) -> Result<(), BootError> {
-        match self.console.finish(at) {
-            Some(line) => self.line(&line),
-            None => Ok(()),
-        }
-    }
-
-    fn report(&self, test: &Test<'_>, ending: Ending) -> BootReport {
-        let Ending { end, limit, seconds, machine, command, screens } = ending;
-        let mut checks = match &self.message {
-            Some((text, true)) => vec![Check::new("message", true, text)],
-            Some((text, false)) => {
-                vec![Check::new("message", false, format!("the console never showed `{text}`"))]
-            }
-            None if self.guest.spoke() => self.guest.checks(test.machine.firmware),
-            None => vec![Check::new("report", false, "the guest did not report")],
-        };
-        checks.push(Check::new("power-off", end == End::PoweredOff, self.described(&end, limit)));
-        let verdict = match checks.iter().find(|check| !check.passed) {
-            None => Verdict::Passed,
-            // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if end == End::PoweredOff => {
-                Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
-            }
-            Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
-        };
-        let mut suspicions = self.watch.suspicions().to_vec();
-        if let (Some((reason, line)), false) = (self.watch.hopeless(), end == End::Hopeless) {
-            suspicions.push(format!("{reason}: {line}"));
-        }
-        BootReport {
-            verdict,
-            seconds,
-            machine,
-            reached: self.watch.reached().to_vec(),
-            checks,
-            suspicions,
-            console_tail: self.console.tail(TAIL),
-            screens,
-            guest: self.guest.clone(),
-            command,
-        }
-    }
-
-    /// An ending in words.
-    fn described(&self, end: &End, limit: Duration) -> String {
-        let limit = limit.as_secs_f64();
-        match (end, self.watch.hopeless()) {
-            (End::PoweredOff, _) => "clean".to_owned(),
-            (End::Reset, _) => "the guest reset the machine".to_owned(),
-            (End::Hopeless, Some((reason, line))) => format!("{reason}: {line}"),
-            (End::Hopeless, None) => unreachable!("hopeless for a reason"),
-            (End::TimedOut, _) if self.guest.finished() => {
-                format!("reported, but still not off after {limit} s")
-            }
-            (End::TimedOut, _) => match (self.watch.furthest(), self.guest.fact("jobs")) {
-                (Milestone::Nothing, _) => format!("not a word in {limit} s"),
-                (_, Some(jobs)) => {
-                    format!("not up in {limit} s; waiting for {}", jobs.replace('\n', "; "))
-                }
-                (furthest, None) => format!("not up in {limit} s; it got as far as: {furthest}"),
-            },
-            (End::DiskFailed(reason), _) => format!("QEMU could not write the overlay: {reason}"),
-            (End::Crashed(how), _) => format!("QEMU ended: {how}"),
-        }
-    }
-
-    /// Leaves the rest of the evidence.
-    fn keep(&self, report: &BootReport, vm: &Vm) -> Result<(), BootError> {
-        let Some((directory, _)) = &self.evidence else { return Ok(()) };
-        let json = |value: serde_json::Result<String>| {
-            value.map(|text| text + "\n").map_err(std::io::Error::other)
-        };
-        let write = || {
-            fs::write(directory.join("result.json"), json(serde_json::to_string_pretty(report))?)?;
-            fs::write(
-                directory.join("guest.json"),
-                json(serde_json::to_string_pretty(&report.guest))?,
-            )?;
-            fs::write(directory.join("qmp.log"), vm.transcript())?;
-            fs::write(directory.join("qemu.log"), vm.messages())
-        };
-        write().map_err(BootError::io(format!("writing evidence into {}", directory.display())))
-    }
-}
-
 fn shown(program: &Path, arguments: &[OsString]) -> Vec<String> {
     let words =
         std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
     words.map(|word| word.to_string_lossy().into_owned()).collect()
-}
-
-/// A command as a shell takes it, an option to a line.
-fn quoted(command: &[String]) -> String {
-    let mut text = String::new();
-    for word in command {
-        let plain =
-            word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=,:+~".contains(&byte));
-        let separator = match (text.is_empty(), word.starts_with('-')) {
-            (true, _) => "",
-            (false, true) => " \\\n    ",
-            (false, false) => " ",
-        };
-        text.push_str(separator);
-        text.push_str(&if plain {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        });
-    }
-    text + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_survive_a_shell() {
-        let words = ["echo", "-n", "it's", "a b", "$HOME", "c=d"].map(str::to_owned);
-        let output =
-            std::process::Command::new("/bin/sh").args(["-c", &quoted(&words)]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "it's a b $HOME c=d");
-    }
 }

@@ -20,6 +20,10 @@ use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
 use crate::tree::{InodeId, Kind, Metadata, Tree};
 
+mod medium;
+
+pub use medium::MediumCode;
+
 /// GRUB's modules for a BIOS in the image.
 pub(super) const DIRECTORY: &str = "usr/lib/grub/i386-pc";
 
@@ -113,7 +117,7 @@ pub(super) fn install(
             unsupported(format!("the image lacks {path}, which GRUB needs on a BIOS"), None)
         })
     };
-    let payload = payload(&image, &prefix).context("making GRUB's core.img")?;
+    let payload = payload(&image, &prefix, &MODULES).context("making GRUB's core.img")?;
     let core = core(&image, &payload).context("making GRUB's core.img")?;
     let code = BiosCode { boot: sector(&image, "boot.img")?, core };
 
@@ -201,11 +205,11 @@ fn compress(payload: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The kernel, and behind it the modules and the prefix that it finds there.
-fn payload(image: &Image<'_>, prefix: &str) -> Result<Vec<u8>> {
+fn payload(image: &Image<'_>, prefix: &str, modules: &[&str]) -> Result<Vec<u8>> {
     const ELF_MODULE: u32 = 0;
     const PREFIX: u32 = 3;
     let mut objects = Vec::new();
-    for name in closure(&image("moddep.lst")?) {
+    for name in closure(&image("moddep.lst")?, modules) {
         append_object(&mut objects, ELF_MODULE, &image(&format!("{name}.mod"))?)?;
     }
     append_object(&mut objects, PREFIX, &[prefix.as_bytes(), b"\0"].concat())?;
@@ -231,8 +235,8 @@ fn append_object(objects: &mut Vec<u8>, kind: u32, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// [`MODULES`] and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
-fn closure(moddep: &[u8]) -> Vec<String> {
+/// Modules and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
+fn closure(moddep: &[u8], modules: &[&str]) -> Vec<String> {
     let text = String::from_utf8_lossy(moddep);
     let needs = |module: &str| -> Vec<&str> {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -242,7 +246,7 @@ fn closure(moddep: &[u8]) -> Vec<String> {
     let mut order = Vec::new();
     let mut begun = BTreeSet::new();
     let mut done = BTreeSet::new();
-    let mut stack: Vec<&str> = MODULES.into_iter().rev().collect();
+    let mut stack: Vec<&str> = modules.iter().rev().copied().collect();
     while let Some(&module) = stack.last() {
         if begun.insert(module) {
             stack.extend(needs(module).into_iter().filter(|needed| !begun.contains(needed)));
@@ -303,7 +307,7 @@ mod tests {
     #[test]
     fn needed_modules_come_first_and_once() {
         let moddep = b"ext2: fshelp\nfshelp:\nmdraid1x: diskfilter\npart_gpt:\ndiskfilter: gcry fshelp\ngcry: diskfilter\n";
-        let order = closure(moddep);
+        let order = closure(moddep, &MODULES);
         assert_eq!(
             order,
             ["gcry", "fshelp", "diskfilter", "mdraid1x", "part_gpt", "ext2", "biosdisk"]

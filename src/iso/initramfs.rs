@@ -37,7 +37,7 @@ pub(super) const PROGRAMS: [(&str, &str); 10] = [
 
 /// What an initramfs of our own needs besides.
 pub(super) const OWN_PROGRAMS: [(&str, &str); 2] =
-    [("switch_root", "switch_root"), ("ostree-prepare-root", "usr/lib/ostree/ostree-prepare-root")];
+    [("chroot", "chroot"), ("ostree-prepare-root", "usr/lib/ostree/ostree-prepare-root")];
 
 /// What would change the medium's system, or wait for a network to do so: growth, boot loader, updates.
 const MASKED: [&str; 7] = [

@@ -129,7 +129,7 @@ pub(super) fn live_arguments(command_line: &str, root_type: &str, root_flags: &s
     // An installed twin in the same machine has the same UUIDs, so the live root goes by its device, and nothing is mounted
     // because a table or fstab names it.
     let live = [
-        "root=/dev/mapper/live-root".to_owned(),
+        "root=/dev/bootpress/root".to_owned(),
         "rw".to_owned(),
         format!("rootfstype={root_type}"),
         format!("rootflags={root_flags}"),
@@ -240,7 +240,7 @@ mod tests {
         let arguments = live_arguments(line, "ext4", "noinit_itable").join(" ");
         assert!(
             arguments.starts_with(
-                "root=/dev/mapper/live-root rw rootfstype=ext4 rootflags=noinit_itable "
+                "root=/dev/bootpress/root rw rootfstype=ext4 rootflags=noinit_itable "
             )
         );
         assert!(arguments.ends_with(

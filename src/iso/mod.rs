@@ -7,6 +7,7 @@
 //!                         ├─ bootpress/disk.squashfs               disk.raw: bit for bit the disk of the same build
 //!                         ├─ bootpress/extents                     its data, with hashes, for the installer
 //!                         ├─ bootpress/settings.cfg                what `bootpress iso set` changes in place (customise.rs)
+//!                         ├─ (hidden) GRUB for BIOS               El Torito and the MBR both lead to it
 //!                         ├─ EFI/…                                 shim and GRUB as the image brings them, and the menu
 //!                         └─ SHA256SUMS
 //!       …        EFI system partition (FAT): the same EFI/…        El Torito and GPT both name it
@@ -35,7 +36,7 @@ pub use self::menu::{Selector, Settings};
 
 use self::initramfs::Kindred;
 use crate::architecture::Architecture;
-use crate::bootloader::Boot;
+use crate::bootloader::{Boot, MediumCode};
 use crate::content::{Content, ContentStore};
 use crate::disk::{Disk, FilesystemReport, PartitionReport, Role};
 use crate::error::unsupported;
@@ -142,6 +143,10 @@ pub fn lay_out(
     wishes.check()?;
     let root = root_of(parts.disk)?;
     let efi = Efi::of(parts.boot, wishes.architecture)?;
+    let bios = match wishes.architecture {
+        Architecture::X86_64 => MediumCode::prepare(parts.image, contents)?,
+        Architecture::Aarch64 => None,
+    };
     check_installer(parts.image)?;
     let stage = progress.stage(Stage::Compress, Some(2 * parts.disk.map.size()));
     let extents = extents(&parts.disk.map, contents, &stage).context("hashing the disk")?;
@@ -150,7 +155,7 @@ pub fn lay_out(
     drop(stage);
     let _stage = progress.stage(Stage::LayOut, None);
     let tree = medium_tree(parts, wishes, &efi, &live, &container, &extents, contents)?;
-    assemble(&tree, &efi, &live.grub_cfg, wishes, contents)
+    assemble(&tree, &efi, bios.as_ref(), &live.grub_cfg, wishes, contents)
 }
 
 /// The partition that becomes the live root.
@@ -435,6 +440,8 @@ fn medium_tree(
 ) -> Result<Tree> {
     let mut tree = efi.with_menu(&live.grub_cfg);
     let kernel = &parts.sysroot.kernel;
+    // Where GRUB for BIOS looks.
+    put(&mut tree, "bootpress/grub.cfg", live.grub_cfg.clone());
     put(&mut tree, "bootpress/vmlinuz", kernel.linux_content.clone());
     if let (Kindred::Systemd, Some(initramfs)) = (live.kindred, &kernel.initrd_content) {
         put(&mut tree, "bootpress/initramfs.img", initramfs.clone());
@@ -475,20 +482,25 @@ fn sums(tree: &Tree, contents: &ContentStore) -> Result<String> {
 fn assemble(
     tree: &Tree,
     efi: &Efi,
+    bios: Option<&MediumCode>,
     grub_cfg: &Content,
     wishes: &Wishes,
     contents: &ContentStore,
 ) -> Result<SparseMap> {
     let esp = esp(&efi.with_menu(grub_cfg), wishes, contents)
         .context("formatting the medium's EFI system partition")?;
-    let layout = iso9660::Layout::plan(tree, 0)?;
+    let layout = iso9660::Layout::plan(tree, bios.map_or(0, MediumCode::size))?;
     let esp_start = (u64::from(layout.end()) * iso9660::SECTOR).next_multiple_of(MIB);
     let esp_end = esp_start + esp.size();
     // The second table has the last MiB.
     let size = esp_end + MIB;
     let sector =
         |offset: u64| u32::try_from(offset / iso9660::SECTOR).context("a medium has 8 TiB at most");
-    let boot = iso9660::BootImages { bios: None, efi: Some((sector(esp_start)?, esp.size())) };
+    let bios_image = bios.map(|code| |at: u32| code.image(at));
+    let boot = iso9660::BootImages {
+        bios: bios_image.as_ref().map(|make| make as &dyn Fn(u32) -> Vec<u8>),
+        efi: Some((sector(esp_start)?, esp.size())),
+    };
     let total = sector(size)?;
     let labels = iso9660::Labels {
         volume_id: &wishes.volume_id,
@@ -496,7 +508,10 @@ fn assemble(
         application: &wishes.application,
         application_use: &[],
     };
-    let table = table(wishes, size, esp_start..esp_end);
+    let mut table = table(wishes, size, esp_start..esp_end);
+    if let (Some(code), Some(mbr)) = (bios, table.primary.first_chunk_mut()) {
+        *mbr = code.mbr(layout.bios_sector(), mbr);
+    }
     let whole = |labels: &iso9660::Labels<'_>| {
         let mut map = layout.write(labels, &boot, total);
         map.put(0, table.primary.clone());

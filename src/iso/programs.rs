@@ -98,7 +98,7 @@ fn unwrapped<'a>(
 fn missing(name: &str) -> anyhow::Error {
     let package = match name {
         "dmsetup" => " (package device-mapper, Debian: dmsetup)",
-        "losetup" | "mount" | "umount" | "switch_root" => " (package util-linux)",
+        "losetup" | "mount" | "umount" => " (package util-linux)",
         "kmod" => " (package kmod)",
         _ => "",
     };

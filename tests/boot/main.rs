@@ -9,6 +9,7 @@
 
 mod afterwards;
 mod disk;
+mod iso;
 mod machine;
 #[path = "../support/tool.rs"]
 mod tool;

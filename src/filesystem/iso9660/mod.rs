@@ -88,6 +88,9 @@ pub struct Layout<'a> {
     end: u32,
 }
 
+/// Identifier, name, inode.
+type Child = (Vec<u8>, Vec<u8>, InodeId);
+
 /// A directory: where it is, what it is called, and what its records name.
 #[derive(Debug)]
 struct Directory {
@@ -95,8 +98,8 @@ struct Directory {
     /// Index of the directory above; the root's own.
     parent: usize,
     identifier: Vec<u8>,
-    /// Identifier, name, inode; in the order of identifiers.
-    children: Vec<(Vec<u8>, Vec<u8>, InodeId)>,
+    /// In the order of identifiers.
+    children: Vec<Child>,
     sector: u32,
     size: u32,
 }
@@ -368,7 +371,7 @@ fn directories(tree: &Tree) -> Result<Vec<Directory>> {
 }
 
 /// The names of a directory with identifiers that are unique in it, in their order.
-fn children(tree: &Tree, directory: InodeId) -> Result<Vec<(Vec<u8>, Vec<u8>, InodeId)>> {
+fn children(tree: &Tree, directory: InodeId) -> Result<Vec<Child>> {
     let mut taken = BTreeSet::new();
     let mut children = Vec::new();
     for (name, id) in tree.inode(directory).children() {

@@ -1,6 +1,5 @@
 #!/usr/lib/bootpress/bin/sh
-# Finds the medium, opens the disk on it, and makes /dev/mapper/live-root of the disk's root: a snapshot whose changes stay in
-# memory. systemd starts it where the image's initramfs has one; in an initramfs of our own it is the init.
+# Finds the medium, opens the disk on it, and makes a snapshot of the disk's root whose changes stay in memory. systemd starts it where the image's initramfs has one; in an initramfs of our own it is the init.
 set -eu
 here=/usr/lib/bootpress
 . $here/medium.conf
@@ -35,6 +34,9 @@ mkdir -p $at/live $at/disk $at/store /run/udev/rules.d
 # The root file system shows through its origin and through the store of changes: by-uuid links must not lead there.
 echo 'SUBSYSTEM=="block", KERNEL=="loop*|zram0", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_BLKID_FLAG}="1"' \
 	>/run/udev/rules.d/10-bootpress.rules
+# The name of the live root: an initramfs need not have device-mapper's own rules. Behind systemd's, which may call it not ready.
+echo 'ACTION!="remove", SUBSYSTEM=="block", ATTR{dm/name}=="live-root", SYMLINK+="bootpress/root", TAG+="systemd", ENV{SYSTEMD_READY}="1"' \
+	>/run/udev/rules.d/99-zz-bootpress.rules
 [ "$init" ] || udevadm control --reload 2>/dev/null || :
 
 while read -r name file; do
@@ -93,7 +95,14 @@ else
 	truncate -s "$ROOT_SIZE" $at/store/changes
 	store=$(losetup -f --show $at/store/changes)
 fi
+# Who waits for udev waits for rules that need not be there.
+export DM_DISABLE_UDEV=1
 dmsetup create live-root --table "0 $sectors snapshot $origin $store N 8"
+for entry in /sys/block/dm-*; do
+	read -r name <$entry/dm/name
+	[ "$name" != live-root ] || root=$entry
+done
+echo change >$root/uevent
 say "changes stay in memory: $store, at most $limit KiB"
 
 mkdir -p /run/bootpress /run/systemd/system /run/motd.d
@@ -106,6 +115,10 @@ cp -R $here/units/. /run/systemd/system/
 [ "$init" ] || exit 0
 
 mkdir -p /sysroot
-mount -t "$ROOT_TYPE" -o rw,"$ROOT_FLAGS" /dev/mapper/live-root /sysroot
+mount -t "$ROOT_TYPE" -o rw,"$ROOT_FLAGS" "/dev/${root##*/}" /sysroot
 $here/lib/$LOADER --library-path $here/lib $here/bin/ostree-prepare-root /sysroot || die "ostree-prepare-root failed"
-exec $here/lib/$LOADER --library-path $here/lib $here/bin/switch_root /sysroot /sbin/init
+for directory in dev proc sys run; do mount --move /$directory /sysroot/$directory; done
+# A rootfs cannot be left by pivot_root: what is moved over it becomes the root of whoever changes to it.
+cd /sysroot
+mount --move . /
+exec $here/lib/$LOADER --library-path $here/lib $here/bin/chroot . /sbin/init

@@ -141,6 +141,7 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<SparseMap> {
     wishes.check()?;
+    progress.warn("media are young: no installation from one has been tested to its end yet; try it on a spare machine");
     let root = root_of(parts.disk)?;
     let efi = Efi::of(parts.boot, wishes.architecture)?;
     let bios = match wishes.architecture {

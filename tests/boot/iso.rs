@@ -41,6 +41,10 @@ const GIB: u64 = 1 << 30;
 
 #[test]
 fn an_unattended_medium_installs_and_the_disk_boots() {
+    if std::env::var_os("FULL").is_none() {
+        eprintln!("skipped: FULL is not set");
+        return;
+    }
     let medium = &UNATTENDED.pressed().file;
     is_sound(medium);
     let directory = directory("iso-install");

@@ -4,6 +4,7 @@ mod build;
 mod flags;
 mod inspect;
 mod json;
+mod report_flags;
 mod summary;
 mod terminal;
 mod test;

@@ -10,6 +10,7 @@ mod pull;
 mod summary;
 mod terminal;
 mod test;
+mod verdict_flags;
 
 use std::process::ExitCode;
 

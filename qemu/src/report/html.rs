@@ -271,7 +271,7 @@ fn tried(report: &BootReport) -> String {
         };
         html += &format!(
             "<tr><td class=\"{class}\">{word}</td><td>{}</td><td>{}</td></tr>\n",
-            escaped(&check.name),
+            escaped(check.name),
             escaped(&check.detail)
         );
     }

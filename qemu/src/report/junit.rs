@@ -50,7 +50,7 @@ fn testsuite(id: usize, case: &Case) -> String {
             for (index, check) in report.checks.iter().enumerate() {
                 // Checks take no time; the boot does, and is told once.
                 let seconds = if index == 0 { report.seconds } else { 0.0 };
-                xml += &testcase(&class, &check.name, seconds, &result(report, check));
+                xml += &testcase(&class, check.name, seconds, &result(report, check));
             }
         }
         Outcome::LeftOut(reason) => {

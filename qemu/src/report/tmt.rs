@@ -47,7 +47,7 @@ fn result(suite: &Suite, case: &Case) -> Value {
                 (false, true) => "warn",
                 (false, false) => "fail",
             };
-            let name = format!("/{}", part(&check.name));
+            let name = format!("/{}", part(check.name));
             json!({ "name": name, "result": result, "note": [check.detail] })
         });
         value["subresult"] = Value::Array(checks.collect());

@@ -50,6 +50,36 @@ pub struct Test<'a> {
     pub evidence: Option<&'a Path>,
     /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
     pub disk_afterwards: Option<&'a Path>,
+    /// What it is to do besides booting; [`Session::default`] for nothing.
+    pub session: Session<'a>,
+}
+
+/// What happens between power-on and power-off, besides booting. Only a guest that reports ([`Proof::Report`]) can do errands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Session<'a> {
+    /// A POSIX shell script that the guest runs once it is up, before it reports. Its output and exit code are the facts `errand` and
+    /// `errand.exit`; it may say more with `say KEY VALUE`. Together with what is there already it must fit into 32 KiB.
+    pub errand: Option<&'a str>,
+    /// How it is to end.
+    pub ending: Ending<'a>,
+    /// File that keeps the firmware's variables from one boot to the next: used if it is there, else made.
+    pub variables: Option<&'a Path>,
+    /// Whether the guest gets a network card, behind which is this machine's loopback, at 10.0.2.2.
+    pub network: bool,
+}
+
+/// How a session is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending<'a> {
+    /// The guest switches itself off.
+    #[default]
+    PowerOff,
+    /// The guest resets the machine.
+    Reboot,
+    /// The plug is pulled: as soon as the boot has got this far.
+    CutAt(Milestone),
+    /// The plug is pulled: this long after the guest has said a fact of this name.
+    CutAfter(&'a str, Duration),
 }
 
 /// What counts as success, beside a clean power-off.
@@ -82,7 +112,10 @@ pub fn boot(
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
     let flash = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?
-        .map(|found| own_variables(&found, &place("variables")))
+        .map(|found| {
+            let own = test.session.variables.map_or_else(|| place("variables"), Path::to_owned);
+            own_variables(&found, own)
+        })
         .transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
@@ -90,7 +123,10 @@ pub fn boot(
     let disk = disk.canonicalize().map_err(BootError::io(format!("finding {}", disk.display())))?;
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
-        Proof::Report => credentials::smbios_strings(),
+        Proof::Report => {
+            let reboot = test.session.ending == Ending::Reboot;
+            credentials::smbios_strings(test.session.errand, reboot)
+        }
         Proof::Console(_) => Vec::new(),
     };
     let arguments = test.machine.arguments(&Wiring {
@@ -101,13 +137,15 @@ pub fn boot(
         qmp: &sockets.path("qmp"),
         smbios: &smbios,
         accelerator: &accelerator,
+        durable: test.session.ending.is_cut(),
+        network: test.session.network,
     });
     let command = shown(&qemu, &arguments);
     let mut record = Record::begin(test, &command)?;
 
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
-    let end = attend(&mut vm, limit, &mut record, progress, stop)?;
+    let end = attend(&mut vm, limit, test.session.ending, &mut record, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
     record.finish(vm.elapsed())?;
 
@@ -117,13 +155,22 @@ pub fn boot(
     Ok(report)
 }
 
-/// A copy of the variables' template, writable and of this machine alone.
-fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
-    let doing = format!("copying {}", found.variables.display());
-    // Not fs::copy, which would copy a read-only template's permissions too.
-    let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
-    fs::write(copy, template).map_err(BootError::io(doing))?;
-    Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
+impl Ending<'_> {
+    /// Whether it comes from outside, without a warning.
+    const fn is_cut(self) -> bool {
+        matches!(self, Self::CutAt(_) | Self::CutAfter(..))
+    }
+}
+
+/// A copy of the variables' template, writable and of this machine alone; one that is there already is taken as it is.
+fn own_variables(found: &Flash, copy: PathBuf) -> Result<Flash, BootError> {
+    if !copy.exists() {
+        let doing = format!("copying {}", found.variables.display());
+        // Not fs::copy, which would copy a read-only template's permissions too.
+        let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
+        fs::write(&copy, template).map_err(BootError::io(doing))?;
+    }
+    Ok(Flash { code: found.code.clone(), variables: copy })
 }
 
 /// How a boot ended.
@@ -133,6 +180,8 @@ enum End {
     PoweredOff,
     /// The guest reset the machine.
     Reset,
+    /// We pulled the plug, as was wanted.
+    Cut,
     /// It would get no further.
     Hopeless,
     /// Time was up.
@@ -147,12 +196,14 @@ enum End {
 fn attend(
     vm: &mut Vm,
     limit: Duration,
+    wanted: Ending<'_>,
     record: &mut Record,
     progress: &mut dyn FnMut(Reached),
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
     let mut switched_off = None;
     let mut hopeless_since = None;
+    let mut cut_due = None;
     loop {
         if stop() {
             return Err(BootError::Stopped);
@@ -164,6 +215,18 @@ fn attend(
         if now > limit {
             return Ok(End::TimedOut);
         }
+        let due = match wanted {
+            Ending::CutAt(milestone) => {
+                (record.watch.furthest() >= milestone).then_some(Duration::ZERO)
+            }
+            Ending::CutAfter(key, delay) => record.guest.fact(key).map(|_| delay),
+            Ending::PowerOff | Ending::Reboot => None,
+        };
+        if let Some(delay) = due
+            && now >= *cut_due.get_or_insert(now + delay)
+        {
+            return Ok(End::Cut);
+        }
         match vm.next(TICK) {
             Next::Silence => {}
             Next::Event(Timed { event: Event::Qmp(message), .. }) => match message {
@@ -173,7 +236,11 @@ fn attend(
                 _ => {}
             },
             Next::Event(timed) => record.take(timed, progress)?,
-            Next::Ended => return Ok(ending(vm, switched_off.as_deref())),
+            // What was off before the plug was pulled was off at the time wanted.
+            Next::Ended => match ending(vm, switched_off.as_deref()) {
+                End::PoweredOff | End::Reset if cut_due.is_some() => return Ok(End::Cut),
+                end => return Ok(end),
+            },
         }
     }
 }
@@ -287,7 +354,14 @@ impl Record {
         machine: MachineReport,
         command: Vec<String>,
     ) -> BootReport {
+        let (ending, expected) = match test.session.ending {
+            Ending::PowerOff => ("power-off", End::PoweredOff),
+            Ending::Reboot => ("reboot", End::Reset),
+            Ending::CutAt(_) | Ending::CutAfter(..) => ("power cut", End::Cut),
+        };
         let mut checks = match &self.message {
+            // What was cut off had no time to say anything.
+            _ if expected == End::Cut => Vec::new(),
             Some((text, true)) => vec![Check::new("message", true, text)],
             Some((text, false)) => {
                 vec![Check::new("message", false, format!("the console never showed `{text}`"))]
@@ -295,11 +369,14 @@ impl Record {
             None if self.guest.spoke() => self.guest.checks(test.machine.firmware),
             None => vec![Check::new("report", false, "the guest did not report")],
         };
-        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
+        if test.session.errand.is_some() && expected != End::Cut {
+            checks.push(self.guest.check_errand());
+        }
+        checks.push(Check::new(ending, *end == expected, self.described(end, limit)));
         let verdict = match checks.iter().find(|check| !check.passed) {
             None => Verdict::Passed,
             // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if *end == End::PoweredOff => {
+            Some(check) if *end == expected => {
                 Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
             }
             Some(_) => Verdict::Failed { reason: self.described(end, limit) },
@@ -327,6 +404,7 @@ impl Record {
         match (end, self.watch.hopeless()) {
             (End::PoweredOff, _) => "clean".to_owned(),
             (End::Reset, _) => "the guest reset the machine".to_owned(),
+            (End::Cut, _) => format!("it had got as far as: {}", self.watch.furthest()),
             (End::Hopeless, Some((reason, line))) => format!("{reason}: {line}"),
             (End::Hopeless, None) => unreachable!("hopeless for a reason"),
             (End::TimedOut, _) if self.guest.finished() => {

@@ -56,6 +56,12 @@ impl Guest {
         }
     }
 
+    /// Adds a fact that no guest has said.
+    #[cfg(test)]
+    pub(crate) fn tell(&mut self, key: &str, value: &str) {
+        self.facts.insert(key.to_owned(), value.to_owned());
+    }
+
     /// A fact.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.facts.get(key).map(String::as_str)
@@ -109,6 +115,13 @@ impl Guest {
             ));
         }
         checks
+    }
+
+    /// The errand's last line, and whether it succeeded.
+    pub(crate) fn check_errand(&self) -> Check {
+        let said = self.fact("errand").unwrap_or("not told");
+        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("done");
+        Check::new("errand", self.fact("errand.exit") == Some("0"), last)
     }
 
     fn check_state(&self) -> Check {

@@ -8,8 +8,9 @@
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
-//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
-//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+//! [`boot()`] is the whole of it in one function, [`chain`] several boots of one disk. The disk is read through an overlay and
+//! never written; what looks into the guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk
+//! either.
 
 #![warn(missing_docs)]
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 mod accelerator;
 mod boot;
+pub mod chain;
 mod console;
 mod credentials;
 mod firmware;
@@ -32,7 +34,7 @@ mod report;
 mod vm;
 
 pub use accelerator::Accelerator;
-pub use boot::{Proof, Test, boot};
+pub use boot::{Ending, Proof, Session, Test, boot};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};

@@ -92,6 +92,7 @@ fn tried(disk: &[u8], limit: f64, evidence: Option<&Path>) -> Option<BootReport>
         proof: Proof::Console(MESSAGE.to_owned()),
         evidence,
         disk_afterwards: after.as_deref(),
+        session: qemu::Session::default(),
     };
     let mut heard = Vec::new();
     match boot(&test, &mut |reached| heard.push(reached), &|| false) {
@@ -172,6 +173,7 @@ fn who_asks_to_stop_is_heard() {
         proof: Proof::Report,
         evidence: None,
         disk_afterwards: None,
+        session: qemu::Session::default(),
     };
     match boot(&test, &mut |_| {}, &|| true) {
         Err(BootError::Stopped) => {}

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::bootc::{self, Settings};
 use crate::bootloader::{self, Boot};
+use crate::bound;
 use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
@@ -16,6 +17,7 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
 use crate::selinux::Policy;
+use crate::storage;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
@@ -34,16 +36,18 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
     let plan = Plan::of(request, image, &settings, &identity, progress)?;
+    let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
     let boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
     };
     let (repository, committed) = union.commit(image, &plan.target, labels, &contents, progress)?;
     let deployment = plan.deployment(&boot, &erofs::ostree_image, &verity::measure);
-    let sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
+    let mut sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
+    storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
     let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
+    Ok(Report::of(image, &settings.bound_images, &applications, &boot, &sysroot, disk, files))
 }

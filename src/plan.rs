@@ -46,10 +46,12 @@ impl<'a> Plan<'a> {
         progress: &Progress,
     ) -> Result<Self> {
         refuse_what_we_cannot(request, settings)?;
-        for bound in &settings.bound_images {
-            progress.warn(format!(
-                "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
-            ));
+        if request.bound_images == BoundImages::Skip {
+            for bound in &settings.bound_images {
+                progress.warn(format!(
+                    "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
+                ));
+            }
         }
         let boot_uuid = identity.boot_filesystem.to_string();
         let boot_uuid = (request.layout == Preset::Osbuild).then_some(boot_uuid.as_str());
@@ -167,14 +169,6 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         return Err(unsupported(
             "the image demands a signed root (composefs.enabled in prepare-root.conf), and bootpress signs nothing",
             Some("`enabled = verity` checks the same contents without a signature"),
-        ));
-    }
-    if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
-        (request.bound_images, settings.bound_images.first())
-    {
-        return Err(unsupported(
-            format!("the image is bound to {bound}, and bootpress puts no second image on a disk"),
-            Some("with --bound-images skip the machine pulls it when it is first used"),
         ));
     }
     let asked = request.root_filesystem;

@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::ostree::Sysroot;
 use crate::output::FileReport;
 use crate::progress::Stage;
+use crate::storage::Application;
 
 pub use picture::{Row, human, picture};
 
@@ -39,6 +40,9 @@ pub struct Report {
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
+    /// Those that are on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stored_images: Vec<String>,
     /// How long each stage took, in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
@@ -85,6 +89,7 @@ impl Report {
     pub fn of(
         image: &Image,
         bound_images: &[String],
+        applications: &[Application],
         boot: &Boot,
         sysroot: &Sysroot,
         disk: Disk,
@@ -103,7 +108,9 @@ impl Report {
         };
         let mut report =
             Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
-        report.bound_images = bound_images.to_vec();
+        report.stored_images = applications.iter().map(|stored| stored.name.clone()).collect();
+        let absent = bound_images.iter().filter(|name| !report.stored_images.contains(*name));
+        report.bound_images = absent.cloned().collect();
         report.warnings.clone_from(&boot.warnings);
         report
     }
@@ -126,6 +133,7 @@ impl Report {
             partitions,
             files,
             bound_images: Vec::new(),
+            stored_images: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
         }

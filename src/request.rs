@@ -50,6 +50,8 @@ pub struct Request {
     pub enforce_container_sigpolicy: bool,
     /// What is done about the images that the image is bound to.
     pub bound_images: BoundImages,
+    /// Where some of them are: name and image.
+    pub bound_image_sources: Vec<(String, Reference)>,
     /// Public keys that let root log in by ssh: the text of an `authorized_keys` file.
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
@@ -114,9 +116,9 @@ pub enum BoundImages {
     /// The machine pulls them when it first uses them.
     #[default]
     Skip,
-    /// They are copied from the storage of the machine that builds.
+    /// They are put on the disk; all of them have to be given.
     Stored,
-    /// They are pulled into the disk.
+    /// They are put on the disk; those that are not given are pulled.
     Pull,
 }
 

@@ -26,17 +26,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ostree", &[]),
     ("output", &[]),
     ("selinux", &[]),
+    ("storage", &[]),
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
     ("disk", &["bootloader", "filesystem", "ostree"]),
-    ("report", &["bootloader", "disk", "ostree", "output"]),
+    // Second images, from where the request says they are.
+    ("bound", &["oci", "request", "storage"]),
+    ("report", &["bootloader", "disk", "ostree", "output", "storage"]),
     ("request", &["bootc", "disk", "oci", "output"]),
+    // What a machine pulls when it upgrades: the first half of the pipeline.
+    ("update", &["bootc", "oci", "ostree", "selinux"]),
     ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
     (
         "pipeline",
         &[
             "bootc",
             "bootloader",
+            "bound",
             "disk",
             "filesystem",
             "oci",
@@ -46,6 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "report",
             "request",
             "selinux",
+            "storage",
         ],
     ),
 ];
@@ -78,6 +85,7 @@ const NO_FILES: &[&str] = &[
     "filesystem",
     "ostree",
     "selinux",
+    "storage",
     "tree",
     "sparse",
     "identity",

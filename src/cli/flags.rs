@@ -1,5 +1,7 @@
 //! The command line.
 
+mod bound;
+
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
@@ -7,7 +9,7 @@ use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
 use bootpress::output::Format;
-use bootpress::request::{BoundImages, Transport};
+use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
@@ -122,10 +124,8 @@ pub(crate) struct BuildFlags {
     #[arg(long, help_heading = "Installed system")]
     pub(crate) enforce_container_sigpolicy: bool,
 
-    /// Application images that the image is bound to: `skip` leaves them to the machine, which pulls them when it first uses
-    /// them; `stored` and `pull` are for images that are bound to none
-    #[arg(long, value_enum, default_value_t = BoundImagesFlag::Skip, help_heading = "Installed system")]
-    pub(crate) bound_images: BoundImagesFlag,
+    #[command(flatten)]
+    pub(crate) bound: bound::BoundFlags,
 
     /// Lets root log in with these ssh public keys
     #[arg(long, value_name = "FILE", help_heading = "Installed system")]
@@ -159,23 +159,6 @@ impl From<LayoutFlag> for Preset {
         match flag {
             LayoutFlag::Bootc => Self::Bootc,
             LayoutFlag::Osbuild => Self::Osbuild,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BoundImagesFlag {
-    Skip,
-    Stored,
-    Pull,
-}
-
-impl From<BoundImagesFlag> for BoundImages {
-    fn from(flag: BoundImagesFlag) -> Self {
-        match flag {
-            BoundImagesFlag::Skip => Self::Skip,
-            BoundImagesFlag::Stored => Self::Stored,
-            BoundImagesFlag::Pull => Self::Pull,
         }
     }
 }

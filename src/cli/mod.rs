@@ -1,6 +1,7 @@
 //! The command: flags in, engine called, results shown, failures told and turned into exit codes.
 
 mod build;
+mod chain;
 mod flags;
 mod inspect;
 mod json;

@@ -32,6 +32,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     row("kernel", &report.system.kernel)?;
     row("command line", &report.system.command_line)?;
     row("commit", &report.system.commit)?;
+    for stored in &report.stored_images {
+        row("bound image", stored)?;
+    }
     for bound in &report.bound_images {
         row("bound image", &format!("{bound} (not on the disk)"))?;
     }

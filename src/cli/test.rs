@@ -17,8 +17,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Test, Verdict,
+    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Session, Test,
+    Verdict,
 };
+use serde::Serialize;
 
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -53,6 +55,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 2, help_heading = "Machine")]
     cpus: u32,
 
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
+
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -84,8 +89,12 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
         disk_afterwards: None,
+        session: Session::default(),
     };
     let interrupted = interruption()?;
+    if let Some(steps) = &flags.chain.chain {
+        return chained(flags, &test, steps, &|| interrupted.load(Ordering::Relaxed));
+    }
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
         interrupted.load(Ordering::Relaxed)
@@ -93,25 +102,53 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     progress.end();
     let report = match tried {
         Ok(report) => report,
-        Err(BootError::Stopped) => {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(BootError::Missing { what, packages }) => {
-            let hint = format!("install {packages}");
-            return Err(unsupported(format!("{what} was not found"), Some(&hint)));
-        }
-        Err(BootError::Unsupported(what)) => return Err(unsupported(what, None)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return not_tried(error),
     };
+    show(flags, &report, text)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same for a chain of boots.
+fn chained(
+    flags: &TestFlags,
+    test: &Test<'_>,
+    steps: &super::chain::Steps,
+    stop: &dyn Fn() -> bool,
+) -> Result<ExitCode> {
+    let steps = super::chain::prepare(steps, test)?;
+    let report = match super::chain::run(test, &steps, stop) {
+        Ok(report) => report,
+        Err(error) => return not_tried(error),
+    };
+    show(flags, &report, super::chain::text)?;
+    let passed = report.verdict == Verdict::Passed;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What it means that a boot could not be tried.
+fn not_tried(error: BootError) -> Result<ExitCode> {
+    match error {
+        BootError::Stopped => {
+            eprintln!("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        BootError::Missing { what, packages } => {
+            let hint = format!("install {packages}");
+            Err(unsupported(format!("{what} was not found"), Some(&hint)))
+        }
+        BootError::Unsupported(what) => Err(unsupported(what, None)),
+        error => Err(error.into()),
+    }
+}
+
+/// Prints a result, for programs or for people.
+fn show<T: Serialize>(flags: &TestFlags, report: &T, text: fn(&T) -> String) -> Result<()> {
     let mut out = io::stdout().lock();
     if flags.json {
-        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
-        writeln!(out).context("printing the result")?;
-    } else {
-        write!(out, "{}", text(&report)).context("printing the result")?;
+        serde_json::to_writer_pretty(&mut out, report).context("printing the result")?;
+        return writeln!(out).context("printing the result");
     }
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    write!(out, "{}", text(report)).context("printing the result")
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.

@@ -7,6 +7,7 @@
 
 mod decompressed;
 mod digest;
+mod documents;
 mod entries;
 mod layout;
 mod manifest;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, anyhow};
 
 use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};
+pub use self::documents::Documents;
 use self::entries::Budget;
 use self::layout::Layout;
 use self::reference::Place;

@@ -8,15 +8,23 @@
 //! not every combination is, as a boot without KVM takes half a minute. What a case leaves is in `target/boot/<case>/`.
 
 mod afterwards;
+mod carried;
 mod disk;
+#[path = "../support/encapsulated.rs"]
+mod encapsulated;
+mod labels;
 mod machine;
+#[path = "../support/tiny_image.rs"]
+mod tiny_image;
 #[path = "../support/tool.rs"]
 mod tool;
+mod upgrade;
 
 use std::process::Command;
 
 use fixture::{Architecture, Variant};
-use qemu::{DiskBus, Firmware, Machine, Milestone};
+use qemu::chain::Step;
+use qemu::{DiskBus, Firmware, Machine, Milestone, Session};
 
 use crate::disk::Disk;
 use crate::machine::{AARCH64, Case, X86_64};
@@ -30,6 +38,9 @@ static BIOS_ONLY: Disk =
 static SECTORS_OF_4096: Disk =
     Disk::new("4096", Architecture::X86_64, Variant::UefiOnly, "raw", &["--sector-size", "4096"]);
 static VERITY: Disk = Disk::new("verity", Architecture::X86_64, Variant::Verity, "qcow2", &[]);
+/// Made of an image that carries a commit, as Fedora's do.
+static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, carried::remake);
+static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, carried::remake);
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "raw", &[]);
 
 #[test]
@@ -38,9 +49,38 @@ fn x86_64_uefi_virtio() {
     afterwards::file_systems_are_sound(&case);
 }
 
+/// What Fedora's images are like, in the life of a machine: power cuts, an upgrade, a rollback.
 #[test]
-fn x86_64_uefi_nvme() {
-    Case::new("x86_64-uefi-nvme", &HYBRID, machine(Firmware::Uefi, DiskBus::Nvme)).passes();
+fn x86_64_uefi_nvme_chain() {
+    let nvme = machine(Firmware::Uefi, DiskBus::Nvme);
+    let case = Case::new("x86_64-uefi-nvme-chain", &CARRYING, nvme);
+    carried::is_deployed(&CARRYING);
+    let update = upgrade::to_next(&CARRYING);
+    let report = case.passes_chain(&[
+        Step::CutBoot,
+        Step::Boot,
+        // The fixture's own look at what became of its layers.
+        Step::Do("/usr/libexec/fixture-check && ostree fsck --quiet".to_owned()),
+        Step::CutUpgrade(update.clone()),
+        Step::Boot,
+        Step::Do(carried::IS_FIRST.to_owned()),
+        Step::Upgrade(update.clone()),
+        Step::Reboot,
+        Step::Do(carried::IS_NEXT.to_owned()),
+        Step::Rollback,
+        Step::Reboot,
+        Step::Do(carried::IS_FIRST.to_owned()),
+    ]);
+    upgrade::shares_layers(&report.legs[2].boot.guest);
+    assert_eq!(report.legs[3].commit.as_ref(), Some(&update.commit));
+}
+
+/// As Fedora's again: labels of the image's own policy, in the commit that it carries and in all that is added to it.
+#[test]
+fn x86_64_selinux() {
+    labels::are_everywhere(&SELINUX);
+    let case = Case::new("x86_64-selinux", &SELINUX, machine(Firmware::Uefi, DiskBus::Virtio));
+    labels::are_right(&case.passes_with(labels::ERRAND));
 }
 
 #[test]
@@ -122,7 +162,7 @@ fn a_disk_whose_boot_loader_is_lost_says_so() {
     };
     into(&mut mcopy, "::/EFI/debian/bootuuid.cfg");
 
-    let report = case.tried(&broken, None);
+    let report = case.tried(&broken, None, Session::default());
     std::fs::remove_file(&broken).unwrap();
     assert_eq!(report.furthest(), Milestone::Bootloader, "{report:#?}");
     let told = machine::failure("lost", &report).expect("it must not pass");

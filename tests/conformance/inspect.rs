@@ -117,6 +117,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         target_transport: Transport::Registry,
         enforce_container_sigpolicy: false,
         bound_images: BoundImages::Skip,
+        bound_image_sources: Vec::new(),
         root_ssh_keys: None,
         stateroot: None,
         work_directory: directory.to_owned(),

@@ -8,6 +8,8 @@ mod composefs;
 mod deployment;
 #[path = "../support/directory.rs"]
 mod directory;
+#[path = "../support/encapsulated.rs"]
+mod encapsulated;
 mod ext4;
 #[path = "../support/extract.rs"]
 mod extract;

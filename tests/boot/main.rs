@@ -71,7 +71,8 @@ fn x86_64_uefi_nvme_chain() {
         Step::Reboot,
         Step::Do(carried::IS_FIRST.to_owned()),
     ]);
-    upgrade::shares_layers(&report.legs[2].boot.guest);
+    // The first one that tried has fetched what there is to fetch.
+    upgrade::shares_layers(&report.legs[1].boot.guest);
     assert_eq!(report.legs[3].commit.as_ref(), Some(&update.commit));
 }
 

@@ -34,5 +34,6 @@ pub mod storage;
 pub mod bound;
 pub mod disk;
 
-// A disk that is there, looked at.
+// A disk that is there, or an image, looked at.
 pub mod inspect;
+pub mod survey;

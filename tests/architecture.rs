@@ -37,6 +37,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What a machine pulls when it upgrades: the first half of the pipeline.
     ("update", &["bootc", "oci", "ostree", "selinux"]),
     ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
+    // As far as a build reads, without making anything.
+    ("survey", &["bootc", "bootloader", "oci", "ostree", "plan", "request"]),
     (
         "pipeline",
         &[
@@ -67,6 +69,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("gpt", &[]),
     ("qemu", &["cli"]),
     ("oci_client", &["oci"]),
+    ("reqwest", &["oci"]),
+    ("http_auth", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["oci"]),
     ("zstd", &["oci"]),

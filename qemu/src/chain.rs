@@ -20,9 +20,10 @@ use self::server::Server;
 pub use self::server::{Page, Site};
 pub use self::steps::Step;
 use self::steps::{Deed, Leg, legs};
-use crate::boot::{Ending, Session, Test, boot};
+use crate::boot::{Test, boot};
 use crate::guest::Guest;
 use crate::report::{BootReport, Check, Reached, Verdict};
+use crate::session::{Ending, Session};
 use crate::{BootError, Proof};
 
 const UPGRADE: &str = include_str!("chain/upgrade.sh");

@@ -22,7 +22,9 @@ mod accelerator;
 mod boot;
 pub mod chain;
 mod console;
+mod console_rules;
 mod credentials;
+mod evidence;
 mod firmware;
 mod guest;
 mod machine;
@@ -30,16 +32,22 @@ mod milestone;
 mod overlay;
 mod program;
 mod qmp;
+mod record;
 mod report;
+mod screen;
+mod session;
 mod vm;
 
 pub use accelerator::Accelerator;
-pub use boot::{Ending, Proof, Session, Test, boot};
+pub use boot::{Proof, Test, boot};
+pub use console_rules::{RuleError, Rules, Severity};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
-pub use milestone::Milestone;
-pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+pub use milestone::{Finding, Milestone};
+pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
+pub use session::{Ending, Session};
+pub use screen::Shot;
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

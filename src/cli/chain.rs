@@ -1,6 +1,8 @@
 //! `bootpress test --chain`: upgrades, rollbacks, reboots and power cuts on one disk.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -9,7 +11,7 @@ use bootpress::progress::{Event, Progress as Heard};
 use bootpress::update::Update;
 use clap::Args;
 use qemu::chain::{self, ChainReport, Page, Progress, Site, Step};
-use qemu::{BootError, Test, Verdict};
+use qemu::{Test, Verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
@@ -40,7 +42,7 @@ impl Site for Served {
 }
 
 /// Makes an update of each image that the steps name; equal names, one update.
-pub(super) fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
+fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
     let architecture = Ours::parse(test.machine.architecture.name())
         .context("the machine's architecture is one of ours")?;
     let mut made: Vec<chain::Update> = Vec::new();
@@ -69,23 +71,37 @@ pub(super) fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::
     steps.0.iter().cloned().map(|step| step.map(&mut update)).collect()
 }
 
-/// Runs the chain, telling on standard error how far it is.
+/// Runs the chain, telling on standard error how far it is, and prints the result. Exit codes as for one boot.
 pub(super) fn run(
     test: &Test<'_>,
-    steps: &[Step<chain::Update>],
+    steps: &Steps,
+    json: bool,
     stop: &dyn Fn() -> bool,
-) -> Result<ChainReport, BootError> {
+) -> Result<ExitCode> {
+    let steps = prepare(steps, test)?;
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),
         Progress::Reached(reached) => {
             eprintln!("{:>5.1} s  {}", reached.seconds, reached.milestone);
         }
     };
-    chain::run(test, steps, &mut progress, stop)
+    let report = match chain::run(test, &steps, &mut progress, stop) {
+        Ok(report) => report,
+        Err(error) => return super::test::not_tried(error),
+    };
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
+        writeln!(out).context("printing the result")?;
+    } else {
+        write!(out, "{}", text(&report)).context("printing the result")?;
+    }
+    let passed = report.verdict == Verdict::Passed;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The result for people.
-pub(super) fn text(report: &ChainReport) -> String {
+fn text(report: &ChainReport) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         // Writing to a String cannot fail.

@@ -1,6 +1,7 @@
 //! The command line.
 
-mod bound;
+pub(crate) mod bound;
+pub(crate) mod registry;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,8 @@ use bootpress::oci::Reference;
 use bootpress::output::Format;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -38,8 +41,12 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(super::test::TestFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
-    Inspect(super::inspect::InspectFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    Inspect(Box<super::inspect::InspectFlags>),
+    /// Fetch an image into the cache, so that builds need no network
+    Pull(Box<super::pull::PullFlags>),
+    /// Show or shrink the cache of fetched images
+    Cache(super::cache::CacheFlags),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +153,9 @@ pub(crate) struct BuildFlags {
     /// Print what was made as JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -181,7 +191,7 @@ pub(crate) enum ProgressFlag {
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
-fn architecture(name: &str) -> Result<String, String> {
+pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(

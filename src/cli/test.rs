@@ -17,10 +17,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Session, Test,
-    Verdict,
+    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Reached, Test, Verdict,
 };
-use serde::Serialize;
+
+use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -66,6 +66,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
 
+    #[command(flatten)]
+    report: VerdictFlags,
+
     /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -81,19 +84,18 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         sector_size: flags.sector_size,
         ..Machine::new(architecture_of(flags)?)
     };
+    let rules = flags.report.console_rules()?;
     let test = Test {
-        disk: &flags.disk,
-        machine,
-        accelerator: None,
         time_limit: flags.timeout.map(Duration::from_secs),
-        proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
-        disk_afterwards: None,
-        session: Session::default(),
+        expected: flags.report.expected(),
+        console_rules: rules.as_ref(),
+        ..Test::new(&flags.disk, machine)
     };
     let interrupted = interruption()?;
     if let Some(steps) = &flags.chain.chain {
-        return chained(flags, &test, steps, &|| interrupted.load(Ordering::Relaxed));
+        let stop = || interrupted.load(Ordering::Relaxed);
+        return super::chain::run(&test, steps, flags.json, &stop);
     }
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
@@ -104,29 +106,18 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         Ok(report) => report,
         Err(error) => return not_tried(error),
     };
-    show(flags, &report, text)?;
+    let mut out = io::stdout().lock();
+    if flags.json {
+        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
+        writeln!(out).context("printing the result")?;
+    } else {
+        write!(out, "{}", text(&report)).context("printing the result")?;
+    }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The same for a chain of boots.
-fn chained(
-    flags: &TestFlags,
-    test: &Test<'_>,
-    steps: &super::chain::Steps,
-    stop: &dyn Fn() -> bool,
-) -> Result<ExitCode> {
-    let steps = super::chain::prepare(steps, test)?;
-    let report = match super::chain::run(test, &steps, stop) {
-        Ok(report) => report,
-        Err(error) => return not_tried(error),
-    };
-    show(flags, &report, super::chain::text)?;
-    let passed = report.verdict == Verdict::Passed;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 /// What it means that a boot could not be tried.
-fn not_tried(error: BootError) -> Result<ExitCode> {
+pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
     match error {
         BootError::Stopped => {
             eprintln!("interrupted");
@@ -139,16 +130,6 @@ fn not_tried(error: BootError) -> Result<ExitCode> {
         BootError::Unsupported(what) => Err(unsupported(what, None)),
         error => Err(error.into()),
     }
-}
-
-/// Prints a result, for programs or for people.
-fn show<T: Serialize>(flags: &TestFlags, report: &T, text: fn(&T) -> String) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if flags.json {
-        serde_json::to_writer_pretty(&mut out, report).context("printing the result")?;
-        return writeln!(out).context("printing the result");
-    }
-    write!(out, "{}", text(report)).context("printing the result")
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.
@@ -265,7 +246,11 @@ fn text(report: &BootReport) -> String {
     };
     line(outcome);
     for check in &report.checks {
-        let mark = if check.passed { "ok" } else { "not ok" };
+        let mark = match (check.passed, check.tolerated) {
+            (true, _) => "ok",
+            (false, true) => "note",
+            (false, false) => "not ok",
+        };
         line(format!("  {:<6}  {:<11}  {}", mark, check.name, check.detail));
     }
     if let qemu::Accelerator::Tcg { why } = &report.machine.accelerator {
@@ -304,8 +289,16 @@ mod tests {
                 qemu: "7.2.22".to_owned(),
             },
             reached: vec![Reached { milestone: Milestone::Kernel, seconds: 9.0 }],
-            checks: vec![Check { name: "power-off", passed: true, detail: "clean".to_owned() }],
+            checks: vec![Check {
+                name: "power-off",
+                passed: true,
+                detail: "clean".to_owned(),
+                tolerated: false,
+            }],
+            findings: vec![],
+            startup: Default::default(),
             suspicions: vec![],
+            screens: vec![],
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qemu::chain::{self, ChainReport, Step, Update};
-use qemu::{Architecture, BootReport, Guest, Machine, Proof, Session, Test};
+use qemu::{Architecture, BootReport, Guest, Machine, Session, Test};
 
 use crate::disk::{Disk, directory};
 
@@ -66,8 +66,11 @@ impl Case {
     /// Runs a chain on the disk, all of whose legs must pass.
     pub(crate) fn passes_chain(&self, steps: &[Step<Update>]) -> ChainReport {
         let directory = self.directory();
-        let disk = &self.disk.pressed().file;
-        let test = self.test(disk, None, Session::default(), &directory);
+        let test = Test {
+            time_limit: Some(TIME_LIMIT),
+            evidence: Some(&directory),
+            ..Test::new(&self.disk.pressed().file, self.machine.clone())
+        };
         let report = chain::run(&test, steps, &mut |_| {}, &|| false)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         for (index, leg) in report.legs.iter().enumerate() {
@@ -87,29 +90,16 @@ impl Case {
         disk_afterwards: Option<&Path>,
         session: Session<'_>,
     ) -> BootReport {
-        let directory = self.directory();
-        let test = self.test(disk, disk_afterwards, session, &directory);
-        qemu::boot(&test, &mut |_| {}, &|| false)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
-    }
-
-    fn test<'a>(
-        &self,
-        disk: &'a Path,
-        disk_afterwards: Option<&'a Path>,
-        session: Session<'a>,
-        directory: &'a Path,
-    ) -> Test<'a> {
-        Test {
-            disk,
-            machine: self.machine.clone(),
-            accelerator: None,
+        let evidence = self.directory();
+        let test = Test {
             time_limit: Some(TIME_LIMIT),
-            proof: Proof::Report,
-            evidence: Some(directory),
+            evidence: Some(&evidence),
             disk_afterwards,
             session,
-        }
+            ..Test::new(disk, self.machine.clone())
+        };
+        qemu::boot(&test, &mut |_| {}, &|| false)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }
 

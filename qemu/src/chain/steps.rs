@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::boot::Ending;
 use crate::milestone::Milestone;
+use crate::session::Ending;
 
 /// What is done next.
 #[derive(Clone, Debug, PartialEq, Eq)]

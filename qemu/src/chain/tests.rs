@@ -42,8 +42,11 @@ fn ran(commit: Option<char>) -> BootReport {
         ),
         reached: Vec::new(),
         checks: Vec::new(),
+        findings: Vec::new(),
         suspicions: Vec::new(),
         console_tail: Vec::new(),
+        startup: std::collections::BTreeMap::new(),
+        screens: Vec::new(),
         guest,
         command: Vec::new(),
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
 use crate::report::{BootReport, Expected, MachineReport, Reached};
 use crate::screen::Screen;
+use crate::session::{Ending as Wanted, Session};
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -109,8 +110,7 @@ pub fn boot(
     let place = |name: &str| directory.path().join(name);
     let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
     let variables = test.session.variables.map_or_else(|| place("variables"), Path::to_owned);
-    let flash =
-        found.as_ref().map(|found| own_variables(found, variables)).transpose()?;
+    let flash = found.as_ref().map(|found| own_variables(found, variables)).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.

@@ -45,9 +45,12 @@ pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
 pub use milestone::{Finding, Milestone};
-pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
-pub use session::{Ending, Session};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
 pub use screen::Shot;
+pub use session::{Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

@@ -1,4 +1,18 @@
-//! What a boot came to.
+//! What a boot came to, and below it what many came to in the forms that others read.
+
+mod html;
+mod json;
+mod junit;
+mod resultsdb;
+mod suite;
+mod table;
+mod tap;
+mod text;
+mod tmt;
+mod yaml;
+
+pub use self::suite::{Case, Format, Outcome, Suite};
+pub use self::table::table;
 
 use std::collections::BTreeMap;
 

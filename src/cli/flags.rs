@@ -23,6 +23,9 @@ Examples:
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
   bootpress test fedora-bootc-43.x86_64.qcow2
   bootpress inspect fedora-bootc-43.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43
+      tells what the image is and whether a build will do, without fetching layers
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";

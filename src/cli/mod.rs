@@ -8,6 +8,7 @@ mod inspect;
 mod inspect_image;
 mod json;
 mod pull;
+mod report_flags;
 mod summary;
 mod terminal;
 mod test;

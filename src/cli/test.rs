@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
@@ -17,9 +17,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Reached, Test, Verdict,
+    Architecture, BootError, BootReport, Case, DiskBus, Firmware, Machine, Outcome, Reached, Test,
+    Verdict,
 };
 
+use super::report_flags::ReportFlags;
 use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
@@ -67,7 +69,10 @@ pub(crate) struct TestFlags {
     evidence: Option<PathBuf>,
 
     #[command(flatten)]
-    report: VerdictFlags,
+    verdict: VerdictFlags,
+
+    #[command(flatten)]
+    reports: ReportFlags,
 
     /// Print the result as JSON instead of a table
     #[arg(long)]
@@ -84,14 +89,16 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         sector_size: flags.sector_size,
         ..Machine::new(architecture_of(flags)?)
     };
-    let rules = flags.report.console_rules()?;
+    let rules = flags.verdict.console_rules()?;
     let test = Test {
         time_limit: flags.timeout.map(Duration::from_secs),
         evidence: flags.evidence.as_deref(),
-        expected: flags.report.expected(),
+        expected: flags.verdict.expected(),
         console_rules: rules.as_ref(),
         ..Test::new(&flags.disk, machine)
     };
+    flags.reports.check()?;
+    let began = SystemTime::now();
     let interrupted = interruption()?;
     if let Some(steps) = &flags.chain.chain {
         let stop = || interrupted.load(Ordering::Relaxed);
@@ -106,6 +113,16 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         Ok(report) => report,
         Err(error) => return not_tried(error),
     };
+    flags.reports.write(
+        began,
+        vec![Case {
+            disk: flags.disk.clone(),
+            machine: report.machine.essentials(),
+            began,
+            outcome: Outcome::Tried(Box::new(report.clone())),
+            evidence: flags.evidence.clone(),
+        }],
+    )?;
     let mut out = io::stdout().lock();
     if flags.json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;

@@ -373,5 +373,5 @@ fn the_script_does_its_errand_and_then_reboots() {
     assert_eq!(calls.lines().last(), Some("--no-block reboot"));
     assert!(!guest.check_errand().passed);
     let (guest, _) = run_script(&["/bin/sh"], running, true, Some("true"));
-    assert_eq!(guest.check_errand(), Check::new("errand", true, "done"));
+    assert_eq!(guest.check_errand(), crate::report::Check::new("errand", true, "done"));
 }

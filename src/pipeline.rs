@@ -11,7 +11,7 @@ use crate::identity::Identity;
 use crate::oci;
 use crate::ostree;
 use crate::output;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
@@ -19,6 +19,7 @@ use crate::selinux::Policy;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
+    plan::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open(&request.image, request.architecture, progress)?;
     let image = &source.image;
@@ -44,6 +45,6 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
         .context("deploying")?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
+    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
+    Ok(Report::of(image, &plan.root, &settings.bound_images, &boot, &sysroot, disk, files))
 }

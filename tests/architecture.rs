@@ -29,9 +29,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
     ("disk", &["bootloader", "filesystem", "ostree"]),
-    ("report", &["bootloader", "disk", "ostree", "output"]),
+    ("report", &["bootloader", "disk", "ostree", "output", "plan"]),
     ("request", &["bootc", "disk", "oci", "output"]),
-    ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
+    ("plan", &["bootc", "bootloader", "disk", "filesystem", "ostree", "output", "request"]),
     (
         "pipeline",
         &[
@@ -53,6 +53,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that one room alone names.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
     ("partitioning", &["disk", "inspect"]),
     ("der", &["inspect"]),
@@ -61,13 +63,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("qemu", &["cli"]),
     ("oci_client", &["oci"]),
     ("tokio", &["oci"]),
-    ("flate2", &["oci"]),
-    ("zstd", &["oci"]),
+    ("flate2", &["inspect", "oci", "output"]),
+    ("zstd", &["inspect", "oci", "output"]),
     ("tar", &["oci"]),
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
-    ("tempfile", &["content", "output"]),
+    ("rustix", &["filesystem"]),
+    ("tempfile", &["content", "filesystem", "output"]),
 ];
 
 /// Rooms that decide and compute, and never touch a file.
@@ -128,6 +131,7 @@ fn what_computes_touches_no_files() {
     let mut wrong = Vec::new();
     for (room, path, text) in engine() {
         if NO_FILES.contains(&room.as_str())
+            && !asks_the_kernel(&path)
             && (text.contains("std::fs") || text.contains("std::process"))
         {
             wrong.push(path.display().to_string());
@@ -143,9 +147,14 @@ fn what_computes_touches_no_files() {
 
 #[test]
 fn the_engine_starts_no_program() {
-    for (_, path, text) in engine() {
+    for (_, path, text) in engine().into_iter().filter(|(_, path, _)| !asks_the_kernel(path)) {
         assert!(!text.contains("process::Command"), "{} starts a program", path.display());
     }
+}
+
+/// xfs and btrfs are written by the kernel, into a device that programs prepare: the one exception.
+fn asks_the_kernel(path: &Path) -> bool {
+    path.starts_with("src/filesystem/kernel") || path == Path::new("src/filesystem/kernel.rs")
 }
 
 #[test]

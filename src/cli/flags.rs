@@ -6,9 +6,13 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
+use bootpress::output::FileFormat;
 use bootpress::request::{BoundImages, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::output::OutputFlags;
+
+mod output;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -38,6 +42,10 @@ pub(crate) enum Command {
     Test(super::test::TestFlags),
     /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
     Inspect(super::inspect::InspectFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
@@ -50,9 +58,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<FileFormat>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]

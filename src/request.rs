@@ -9,7 +9,7 @@ use crate::bootc::RootFilesystem;
 use crate::disk::{Preset, SectorSize};
 use crate::error::unsupported;
 use crate::image::Image;
-use crate::oci::Reference;
+use crate::oci::{Access, Reference};
 use crate::output::{ClusterCompression, FileFormat, Target};
 
 /// What to build, how, and where to put it.
@@ -17,6 +17,8 @@ use crate::output::{ClusterCompression, FileFormat, Target};
 pub struct Request {
     /// The image.
     pub image: Reference,
+    /// How registries are reached, and what is kept of what they send.
+    pub access: Access,
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.

@@ -32,6 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &["bootloader", "disk", "ostree", "output", "plan"]),
     ("request", &["bootc", "disk", "oci", "output"]),
     ("plan", &["bootc", "bootloader", "disk", "filesystem", "ostree", "output", "request"]),
+    // As far as a build reads, without making anything.
+    ("survey", &["bootc", "bootloader", "oci", "ostree", "plan", "request"]),
     (
         "pipeline",
         &[
@@ -62,6 +64,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("gpt", &[]),
     ("qemu", &["cli"]),
     ("oci_client", &["oci"]),
+    ("reqwest", &["oci"]),
+    ("http_auth", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["inspect", "oci", "output"]),
     ("zstd", &["inspect", "oci", "output"]),

@@ -219,7 +219,8 @@ fn refuse_uploads(options: &BuildOptions, types: &[ImageType]) -> Result<()> {
 
 /// What is going to be built, as JSON. It stands where that tool leaves osbuild's manifest, and is none.
 fn manifest(request: &Request, exports: &[Export]) -> Result<String> {
-    let source = oci::open(&request.image, request.architecture, &Progress::default())?;
+    let progress = Progress::default();
+    let source = oci::open_with(&request.access, &request.image, request.architecture, &progress)?;
     let image = &source.image;
     let exports: Vec<_> = exports
         .iter()

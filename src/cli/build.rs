@@ -94,6 +94,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
+        access: flags.registry.access(),
         architecture: architecture(flags.arch.as_deref())?,
         formats,
         qcow2_compression: flags.output_flags.qcow2_compression(),
@@ -121,7 +122,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     })
 }
 
-fn architecture(asked: Option<&str>) -> Result<Architecture> {
+pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {
     if let Some(refused) = asked.and_then(Architecture::refusal) {
         return Err(refused);
     }
@@ -156,7 +157,7 @@ fn parent(file: &Path) -> PathBuf {
     }
 }
 
-fn progress(flag: ProgressFlag) -> Progress {
+pub(super) fn progress(flag: ProgressFlag) -> Progress {
     match flag {
         ProgressFlag::Auto => terminal::automatic(),
         ProgressFlag::Bars => terminal::bars(),

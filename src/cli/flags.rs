@@ -1,5 +1,8 @@
 //! The command line.
 
+mod output;
+pub(crate) mod registry;
+
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
@@ -11,8 +14,7 @@ use bootpress::request::{BoundImages, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::output::OutputFlags;
-
-mod output;
+use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -22,6 +24,9 @@ Examples:
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
   bootpress test fedora-bootc-43.x86_64.qcow2
   bootpress inspect fedora-bootc-43.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43
+      tells what the image is and whether a build will do, without fetching layers
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -40,8 +45,12 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(super::test::TestFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
-    Inspect(super::inspect::InspectFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    Inspect(Box<super::inspect::InspectFlags>),
+    /// Fetch an image into the cache, so that builds need no network
+    Pull(Box<super::pull::PullFlags>),
+    /// Show or shrink the cache of fetched images
+    Cache(super::cache::CacheFlags),
     /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
     Completions(super::generate::CompletionsFlags),
     /// Print the manual page, or write one for each command into a directory
@@ -158,6 +167,9 @@ pub(crate) struct BuildFlags {
     /// Print what was made as JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -210,7 +222,7 @@ pub(crate) enum ProgressFlag {
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
-fn architecture(name: &str) -> Result<String, String> {
+pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(

@@ -3,13 +3,18 @@
 mod ami;
 mod bib;
 mod build;
+mod cache;
 mod flags;
 mod generate;
 mod inspect;
+mod inspect_image;
 mod json;
+mod pull;
+mod report_flags;
 mod summary;
 mod terminal;
 mod test;
+mod verdict_flags;
 
 use std::process::ExitCode;
 
@@ -37,6 +42,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Completions(flags) => generate::completions(&flags).map(|()| ExitCode::SUCCESS),
         Command::Man(flags) => generate::man(&flags).map(|()| ExitCode::SUCCESS),
     };

@@ -42,10 +42,7 @@ fn an_empty_disk() {
 #[test]
 fn a_last_cluster_that_is_not_whole() {
     let contents = store();
-    let (noise, zeros) = (
-        noise(&contents),
-        contents.insert_bytes(&[0; 300_000]).unwrap(),
-    );
+    let (noise, zeros) = (noise(&contents), contents.insert_bytes(&[0; 300_000]).unwrap());
     let mut map = SparseMap::new(5 * MIB + 512);
     map.put(0, b"begin".to_vec());
     map.put_content(MIB - 3, noise.id, 17, CLUSTER + 5);
@@ -56,10 +53,7 @@ fn a_last_cluster_that_is_not_whole() {
     let far = random(20_000);
     map.put(4 * MIB, [&far[..], &far, &far].concat());
     // Compresses to half: pieces of it share clusters, and cross their borders.
-    map.put(
-        4 * MIB + CLUSTER,
-        random(512 << 10).iter().map(|byte| byte & 15).collect(),
-    );
+    map.put(4 * MIB + CLUSTER, random(512 << 10).iter().map(|byte| byte & 15).collect());
     agree(&map, &contents);
 }
 
@@ -111,13 +105,8 @@ fn targets(directory: &Path, size: u64) -> Vec<Target> {
     let packed = PACKED.iter().filter(|_| size < LARGE);
     let packed = packed.map(|(name, ..)| name.parse::<FileFormat>().unwrap());
     let all = Format::ALL.into_iter().map(FileFormat::from).chain(packed);
-    all.map(|format| {
-        Target::new(
-            format,
-            directory.join(format!("disk.{}", format.extension())),
-        )
-    })
-    .collect()
+    all.map(|format| Target::new(format, directory.join(format!("disk.{}", format.extension()))))
+        .collect()
 }
 
 /// Writes a disk in every format and asks every witness.
@@ -127,31 +116,19 @@ fn agree(map: &SparseMap, contents: &ContentStore) {
     let directory = directory.path();
     let targets = targets(directory, map.size());
     let reports = output::write(map, contents, &targets, &options(), &Progress::default()).unwrap();
-    let [raw, qcow2] = &reports[..2] else {
-        panic!("{reports:?}")
-    };
+    let [raw, qcow2] = &reports[..2] else { panic!("{reports:?}") };
 
     let file = File::open(&raw.path).unwrap();
-    assert_eq!(
-        (raw.size, file.metadata().unwrap().len()),
-        (map.size(), map.size())
-    );
-    let used = compare(map, contents, |offset, buffer| {
-        file.read_exact_at(buffer, offset).unwrap()
-    });
+    assert_eq!((raw.size, file.metadata().unwrap().len()), (map.size(), map.size()));
+    let used = compare(map, contents, |offset, buffer| file.read_exact_at(buffer, offset).unwrap());
     // Each segment may begin and end inside a block.
     let rounding = 8192 * map.segments().count() as u64;
-    assert!(
-        raw.allocated <= map.allocated() + rounding + (64 << 10),
-        "{raw:?}"
-    );
+    assert!(raw.allocated <= map.allocated() + rounding + (64 << 10), "{raw:?}");
 
     let image = Qcow2::<Storage>::open_path_sync(&qcow2.path, false).unwrap();
     let image = SyncFormatAccess::new(image).unwrap();
     assert_eq!(image.size(), map.size());
-    compare(map, contents, |offset, buffer| {
-        image.read(buffer, offset).unwrap()
-    });
+    compare(map, contents, |offset, buffer| image.read(buffer, offset).unwrap());
 
     qemu_agrees(&raw.path, &reports, used);
     compressed_clusters(map, contents, &raw.path, used);
@@ -159,22 +136,12 @@ fn agree(map: &SparseMap, contents: &ContentStore) {
     if map.size() < LARGE {
         packed_files_agree(directory, &raw.path);
     }
-    for FileReport {
-        path,
-        sha256,
-        compression,
-        uncompressed,
-        ..
-    } in &reports
-    {
+    for FileReport { path, sha256, compression, uncompressed, .. } in &reports {
         // Not the larger ones: where the processor does not help it, sha256sum takes seconds for zeros.
         if path.metadata().unwrap().len() < 64 * MIB
             && let Some(mut sha256sum) = tool("sha256sum")
         {
-            assert_eq!(
-                run(sha256sum.arg(path)).split(' ').next(),
-                Some(sha256.as_str())
-            );
+            assert_eq!(run(sha256sum.arg(path)).split(' ').next(), Some(sha256.as_str()));
         }
         assert_eq!(compression.is_some(), uncompressed.is_some());
         if path.ends_with("disk.raw.xz") {
@@ -203,24 +170,15 @@ const QEMU_NAMES: [(Format, &str, bool); 5] = [
 #[track_caller]
 fn qemu_agrees(raw: &Path, reports: &[FileReport], used: u64) {
     for (format, name, checks) in QEMU_NAMES {
-        let found = reports
-            .iter()
-            .find(|file| file.format == format && file.compression.is_none());
+        let found = reports.iter().find(|file| file.format == format && file.compression.is_none());
         let path = &found.unwrap().path;
         let Some(mut qemu_img) = tool("qemu-img") else {
             return;
         };
-        identical(
-            qemu_img
-                .args(["compare", "-f", "raw", "-F", name])
-                .args([raw, path]),
-        );
+        identical(qemu_img.args(["compare", "-f", "raw", "-F", name]).args([raw, path]));
         if checks {
             let clusters = check(path, name);
-            assert!(
-                format != Format::Qcow2 || clusters == used,
-                "{clusters} of {used} clusters"
-            );
+            assert!(format != Format::Qcow2 || clusters == used, "{clusters} of {used} clusters");
         }
     }
 }
@@ -231,25 +189,15 @@ fn compressed_clusters(map: &SparseMap, contents: &ContentStore, raw: &Path, use
     for compression in [ClusterCompression::Zlib, ClusterCompression::Zstd] {
         let path = raw.with_file_name("compressed.qcow2");
         let target = [Target::new(Format::Qcow2, &path)];
-        let options = Options {
-            qcow2_compression: Some(compression),
-            ..options()
-        };
+        let options = Options { qcow2_compression: Some(compression), ..options() };
         let reports =
             output::write(map, contents, &target, &options, &Progress::default()).unwrap();
         let Some(mut qemu_img) = tool("qemu-img") else {
             return;
         };
-        identical(
-            qemu_img
-                .args(["compare", "-f", "raw", "-F", "qcow2"])
-                .args([raw, &path]),
-        );
+        identical(qemu_img.args(["compare", "-f", "raw", "-F", "qcow2"]).args([raw, &path]));
         assert_eq!(check(&path, "qcow2"), used, "clusters of data");
-        assert!(
-            used == 0 || reports[0].allocated < map.allocated() + 2 * MIB,
-            "{reports:?}"
-        );
+        assert!(used == 0 || reports[0].allocated < map.allocated() + 2 * MIB, "{reports:?}");
     }
 }
 
@@ -265,55 +213,29 @@ fn archives_agree(directory: &Path, raw: &Path) {
     let Some(mut tar) = tool("tar") else { return };
     let list = run(tar.arg("-tvzf").arg(directory.join("disk.gce.tar.gz")));
     let size = raw.metadata().unwrap().len().to_string();
-    assert!(
-        list.split_whitespace().any(|word| word == size),
-        "{size} bytes: {list}"
-    );
+    assert!(list.split_whitespace().any(|word| word == size), "{size} bytes: {list}");
     let Some(mut tar) = tool("tar") else { return };
-    run(tar
-        .arg("-xzf")
-        .arg(directory.join("disk.gce.tar.gz"))
-        .arg("-C")
-        .arg(&out));
+    run(tar.arg("-xzf").arg(directory.join("disk.gce.tar.gz")).arg("-C").arg(&out));
     same(&out.join("disk.raw"));
     let Some(mut tar) = tool("tar") else { return };
-    run(tar
-        .arg("-xf")
-        .arg(directory.join("disk.ova"))
-        .arg("-C")
-        .arg(&out));
+    run(tar.arg("-xf").arg(directory.join("disk.ova")).arg("-C").arg(&out));
     let manifest = std::fs::read_to_string(out.join("disk.mf")).unwrap();
     assert_eq!(manifest.lines().count(), 2, "{manifest}");
     for line in manifest.lines() {
-        let (name, sum) = line
-            .strip_prefix("SHA256(")
-            .unwrap()
-            .split_once(")= ")
-            .unwrap();
+        let (name, sum) = line.strip_prefix("SHA256(").unwrap().split_once(")= ").unwrap();
         let Some(mut sha256sum) = tool("sha256sum") else {
             return;
         };
-        assert_eq!(
-            run(sha256sum.arg(out.join(name))).split(' ').next(),
-            Some(sum),
-            "{name}"
-        );
+        assert_eq!(run(sha256sum.arg(out.join(name))).split(' ').next(), Some(sum), "{name}");
     }
     let size = out.join("disk.vmdk").metadata().unwrap().len();
     let description = std::fs::read_to_string(out.join("disk.ovf")).unwrap();
-    assert!(
-        description.contains(&format!("ovf:size=\"{size}\"")),
-        "{description}"
-    );
+    assert!(description.contains(&format!("ovf:size=\"{size}\"")), "{description}");
     let Some(mut qemu_img) = tool("qemu-img") else {
         return;
     };
     let vmdk = out.join("disk.vmdk");
-    identical(
-        qemu_img
-            .args(["compare", "-f", "raw", "-F", "vmdk"])
-            .args([raw, &vmdk]),
-    );
+    identical(qemu_img.args(["compare", "-f", "raw", "-F", "vmdk"]).args([raw, &vmdk]));
 }
 
 /// So do the tools that unpack whole files.
@@ -325,20 +247,13 @@ fn packed_files_agree(directory: &Path, raw: &Path) {
         let Some(mut shell) = tool("sh") else { return };
         let (packed, original) = (directory.join(name), directory.join(original));
         let line = "\"$1\" -dc \"$2\" | cmp - \"$3\"";
-        run(shell
-            .args(["-c", line, "sh", unpack])
-            .args([packed, original]));
+        run(shell.args(["-c", line, "sh", unpack]).args([packed, original]));
     }
     seekable(&directory.join("disk.raw.zst"), raw);
     // One stream of blocks, not a chain of streams: some readers stop at the first.
     let Some(mut xz) = tool("xz") else { return };
-    let list = run(xz
-        .args(["--robot", "--list"])
-        .arg(directory.join("disk.raw.xz")));
-    assert!(
-        list.lines().any(|line| line.starts_with("file\t1\t")),
-        "{list}"
-    );
+    let list = run(xz.args(["--robot", "--list"]).arg(directory.join("disk.raw.xz")));
+    assert!(list.lines().any(|line| line.starts_with("file\t1\t")), "{list}");
 }
 
 /// Every frame, unpacked on its own from where the table at the end says that it is.
@@ -369,33 +284,21 @@ fn an_appliance_describes_itself() {
     let directory = tempfile::tempdir().unwrap();
     let mut map = SparseMap::new(8 * MIB);
     map.put(0, b"boot".to_vec());
-    let target = [Target::new(
-        Format::Ova,
-        directory.path().join("fedora-43.x86_64.ova"),
-    )];
+    let target = [Target::new(Format::Ova, directory.path().join("fedora-43.x86_64.ova"))];
     output::write(&map, &store(), &target, &options(), &Progress::default()).unwrap();
     let Some(mut tar) = tool("tar") else { return };
     let list = run(tar.arg("-tvf").arg(&target[0].path));
-    let names: Vec<&str> = list
-        .lines()
-        .filter_map(|line| line.split(' ').next_back())
-        .collect();
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next_back()).collect();
     assert_eq!(
         names,
-        [
-            "fedora-43.x86_64.ovf",
-            "fedora-43.x86_64.mf",
-            "fedora-43.x86_64.vmdk"
-        ],
+        ["fedora-43.x86_64.ovf", "fedora-43.x86_64.mf", "fedora-43.x86_64.vmdk"],
         "the description is first"
     );
     let Some(mut python) = tool("python3") else {
         return;
     };
-    let said = run(python
-        .args(["-c", READ_DESCRIPTION])
-        .arg(&target[0].path)
-        .arg("fedora-43.x86_64.ovf"));
+    let said =
+        run(python.args(["-c", READ_DESCRIPTION]).arg(&target[0].path).arg("fedora-43.x86_64.ovf"));
     assert_eq!(
         said,
         "capacity 8388608\ndisk ovf:/disk/disk1 parent 3\nfirmware efi\nname fedora-43.x86_64\n"
@@ -426,12 +329,7 @@ fn many_blocks() {
     let noise = noise(&contents);
     let mut map = SparseMap::new(100 * MIB);
     for place in 0..60 {
-        map.put_content(
-            place * 1536 * 1024,
-            noise.id,
-            place * 100,
-            130_000 + place * 1000,
-        );
+        map.put_content(place * 1536 * 1024, noise.id, place * 100, 130_000 + place * 1000);
     }
     // What cannot be compressed, between what can.
     map.put(95 * MIB, random((3 << 20) + 70_000));
@@ -450,15 +348,9 @@ fn compare(map: &SparseMap, contents: &ContentStore, mut read: impl FnMut(u64, &
         found.fill(9);
         map.read_at(contents, offset, expected).unwrap();
         read(offset, found);
-        assert!(
-            expected == found,
-            "they differ in {len} bytes from {offset} on"
-        );
+        assert!(expected == found, "they differ in {len} bytes from {offset} on");
         let cluster_used = |cluster: &&[u8]| *cluster != &zeros[..cluster.len()];
-        used += expected
-            .chunks(CLUSTER as usize)
-            .filter(cluster_used)
-            .count() as u64;
+        used += expected.chunks(CLUSTER as usize).filter(cluster_used).count() as u64;
         offset += len as u64;
     }
     used
@@ -468,9 +360,7 @@ fn compare(map: &SparseMap, contents: &ContentStore, mut read: impl FnMut(u64, &
 #[track_caller]
 fn check(path: &Path, format: &str) -> u64 {
     let mut qemu_img = tool("qemu-img").expect("was here before");
-    let found = run(qemu_img
-        .args(["check", "--output=json", "-f", format])
-        .arg(path));
+    let found = run(qemu_img.args(["check", "--output=json", "-f", format]).arg(path));
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     for field in ["check-errors", "corruptions", "leaks"] {
         assert_eq!(found[field].as_u64().unwrap_or(0), 0, "{found}");

@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
-use bootpress::oci;
+use bootpress::oci::{self, Reference};
 use bootpress::progress::Progress;
 use bootpress::request::{Destination, Request};
 use clap::{CommandFactory, Parser};
@@ -39,6 +40,9 @@ const WITH_VALUE: [&str; 1] = ["--log-level"];
 
 /// Where the container has its output, if nobody says otherwise.
 const CONTAINER_OUTPUT: &str = "/output";
+
+/// Where the container has the images of the machine it runs on.
+const STORAGE: &str = "/var/lib/containers/storage";
 
 /// Whether the program was called by that tool's name.
 pub(super) fn is_called() -> bool {
@@ -158,12 +162,37 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
     }
     // Several formats want a directory here; they get their files further on.
     line.extend(["--output".into(), std::env::temp_dir().into(), "--".into()]);
-    line.push((&options.image).into());
+    line.push(reference(options, Path::new(STORAGE)).into());
     let flags = Flags::try_parse_from(line).unwrap_or_else(|error| error.exit());
     let Command::Build(flags) = flags.command else { unreachable!("build was asked for") };
     let mut request = build::request(&flags)?;
     request.preset_kargs = !options.no_default_kernel_args;
     Ok(request)
+}
+
+/// Where that tool looks for the image: in the storage of containers if that is there and has it. What is not there is pulled,
+/// though that tool would ask for `podman pull` first.
+fn reference(options: &flags::Common, storage: &Path) -> String {
+    let image = &options.image;
+    let has_images = || {
+        let names =
+            storage.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name.as_encoded_bytes().ends_with(b"-images"))
+    };
+    // A reference with a transport says itself where it is.
+    let transports =
+        ["oci:", "oci-archive:", "docker:", "docker-archive:", "dir:", "containers-storage:"];
+    let elsewhere = transports.iter().any(|transport| image.starts_with(transport));
+    let here = format!("containers-storage:{image}");
+    let Ok(in_storage) = here.parse::<Reference>() else { return image.clone() };
+    if elsewhere || !options.is_local() || !has_images() {
+        return image.clone();
+    }
+    let named = options.target_arch.as_deref().and_then(Architecture::parse);
+    let found = named
+        .or_else(Architecture::host)
+        .map(|architecture| oci::open(&in_storage, architecture, &Progress::default()));
+    if matches!(found, Some(Ok(_))) { here } else { image.clone() }
 }
 
 /// The configuration that is named or lies where the container has it.

@@ -87,7 +87,7 @@ fn the_same_disk_gives_the_same_files_for_any_number_of_threads_and_progress_add
     // More than one block of every kind of compression.
     let mut map = SparseMap::new(20 * MIB);
     map.place(3 * MIB, disk(&contents));
-    let text: Vec<u8> = (0..700_000_u32).map(|i| (i / 7 ^ i >> 9) as u8).collect();
+    let text: Vec<u8> = (0..700_000_u32).map(|i| ((i / 7) ^ (i >> 9)) as u8).collect();
     map.put(8 * MIB, text.clone());
     map.put(15 * MIB + 500_000, text);
     let digests = |threads, kinds: &[FileFormat], compression| {

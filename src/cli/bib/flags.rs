@@ -66,8 +66,18 @@ pub(super) struct Common {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
+    /// Whether the image may be one that podman has on this machine [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    local: Option<bool>,
+
     #[command(flatten)]
     _unused: Unused,
+}
+
+impl Common {
+    pub(super) fn is_local(&self) -> bool {
+        self.local.unwrap_or(true)
+    }
 }
 
 /// Accepted, and without effect: bootpress runs no tools of other images, uses no packages, and builds in the process itself.
@@ -78,8 +88,6 @@ struct Unused {
     build_container: Option<String>,
     #[arg(long, value_name = "REF", alias = "bootc-installer-payload-ref")]
     installer_payload_ref: Option<String>,
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    local: Option<bool>,
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
     #[arg(long, value_name = "DIR")]

@@ -12,7 +12,7 @@ use crate::identity::Identity;
 use crate::oci;
 use crate::ostree;
 use crate::output;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
@@ -21,6 +21,7 @@ use crate::storage;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
+    plan::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
@@ -48,6 +49,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &applications, &boot, &sysroot, disk, files))
+    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
+    let bound = (settings.bound_images.as_slice(), applications.as_slice());
+    Ok(Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files))
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod bound;
+mod output;
 pub(crate) mod registry;
 
 use std::path::PathBuf;
@@ -9,10 +10,11 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
+use bootpress::output::FileFormat;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::output::OutputFlags;
 use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
@@ -50,6 +52,10 @@ pub(crate) enum Command {
     Pull(Box<super::pull::PullFlags>),
     /// Show or shrink the cache of fetched images
     Cache(super::cache::CacheFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
@@ -62,9 +68,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<FileFormat>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]

@@ -63,6 +63,14 @@ impl BootReport {
         self.verdict == Verdict::Passed
     }
 
+    /// Adds something that was looked at; the verdict follows, unless it says something worse already.
+    pub(crate) fn expect(&mut self, check: Check) {
+        if !check.passed && self.passed() {
+            self.verdict = Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) };
+        }
+        self.checks.push(check);
+    }
+
     /// The furthest it got.
     pub fn furthest(&self) -> Milestone {
         self.reached.last().map_or(Milestone::Nothing, |reached| reached.milestone)

@@ -57,6 +57,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 2, help_heading = "Machine")]
     cpus: u32,
 
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
+
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -97,6 +100,10 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     flags.reports.check()?;
     let began = SystemTime::now();
     let interrupted = interruption()?;
+    if let Some(steps) = &flags.chain.chain {
+        let stop = || interrupted.load(Ordering::Relaxed);
+        return super::chain::run(&test, steps, flags.json, &stop);
+    }
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
         interrupted.load(Ordering::Relaxed)
@@ -104,16 +111,7 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     progress.end();
     let report = match tried {
         Ok(report) => report,
-        Err(BootError::Stopped) => {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(BootError::Missing { what, packages }) => {
-            let hint = format!("install {packages}");
-            return Err(unsupported(format!("{what} was not found"), Some(&hint)));
-        }
-        Err(BootError::Unsupported(what)) => return Err(unsupported(what, None)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return not_tried(error),
     };
     flags.reports.write(
         began,
@@ -133,6 +131,22 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         write!(out, "{}", text(&report)).context("printing the result")?;
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What it means that a boot could not be tried.
+pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
+    match error {
+        BootError::Stopped => {
+            eprintln!("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        BootError::Missing { what, packages } => {
+            let hint = format!("install {packages}");
+            Err(unsupported(format!("{what} was not found"), Some(&hint)))
+        }
+        BootError::Unsupported(what) => Err(unsupported(what, None)),
+        error => Err(error.into()),
+    }
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.

@@ -207,6 +207,7 @@ mod tests {
                 root: guid(4),
             },
             esp: 4 * MIB,
+            separate_boot: false,
             boot: 0,
             root: Root::Exactly(3 * MIB),
         })

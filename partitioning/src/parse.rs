@@ -208,6 +208,7 @@ mod tests {
             },
             separate_boot: false,
             esp: 4 * MIB,
+            separate_boot: false,
             boot: 0,
             root: Root::Exactly(3 * MIB),
         })

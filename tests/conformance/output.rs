@@ -49,7 +49,7 @@ fn a_last_cluster_that_is_not_whole() {
     map.put(2 * MIB, vec![0; 300_000]);
     map.put_content(3 * MIB, zeros.id, 0, zeros.size);
     map.put(5 * MIB, vec![9; 512]);
-    // Compresses only for who remembers more than 4 KiB, which readers of qcow2 do not.
+    // Compresses only for who looks back further than the 4 KiB that a qcow2 allows.
     let far = random(20_000);
     map.put(4 * MIB, [&far[..], &far, &far].concat());
     // Compresses to half: pieces of it share clusters, and cross their borders.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
 use crate::report::{BootReport, Expected, MachineReport, Reached};
 use crate::screen::Screen;
+use crate::session::{Ending as Wanted, Session};
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -56,6 +57,8 @@ pub struct Test<'a> {
     pub console_rules: Option<&'a Rules>,
     /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
     pub disk_afterwards: Option<&'a Path>,
+    /// What it is to do besides booting; [`Session::default`] for nothing.
+    pub session: Session<'a>,
 }
 
 impl<'a> Test<'a> {
@@ -71,6 +74,7 @@ impl<'a> Test<'a> {
             expected: Expected::default(),
             console_rules: None,
             disk_afterwards: None,
+            session: Session::default(),
         }
     }
 }
@@ -105,15 +109,18 @@ pub fn boot(
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
     let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
-    let flash =
-        found.as_ref().map(|found| own_variables(found, &place("variables"))).transpose()?;
+    let variables = test.session.variables.map_or_else(|| place("variables"), Path::to_owned);
+    let flash = found.as_ref().map(|found| own_variables(found, variables)).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
     let disk = disk.canonicalize().map_err(BootError::io(format!("finding {}", disk.display())))?;
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
-        Proof::Report => credentials::smbios_strings(),
+        Proof::Report => {
+            let reboot = test.session.ending == Wanted::Reboot;
+            credentials::smbios_strings(test.session.errand, reboot)
+        }
         Proof::Console(_) => Vec::new(),
     };
     let arguments = test.machine.arguments(&Wiring {
@@ -124,6 +131,8 @@ pub fn boot(
         qmp: &sockets.path("qmp"),
         smbios: &smbios,
         accelerator: &accelerator,
+        durable: test.session.ending.is_cut(),
+        network: test.session.network,
     });
     let command = shown(&qemu, &arguments);
     let scene = Scene {
@@ -138,7 +147,8 @@ pub fn boot(
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
     let mut screen = Screen::new(place("screen.ppm"), test.evidence);
-    let end = attend(&mut vm, limit, &mut record, &mut screen, progress, stop)?;
+    let bounds = (limit, test.session.ending);
+    let end = attend(&mut vm, bounds, &mut record, &mut screen, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
     if !matches!(end, End::PoweredOff | End::Reset) {
         last_look(&mut vm, &mut screen)?;
@@ -152,19 +162,21 @@ pub fn boot(
     Ok(report)
 }
 
-/// A copy of the variables' template, writable and of this machine alone.
-fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
-    let doing = format!("copying {}", found.variables.display());
-    // Not fs::copy, which would copy a read-only template's permissions too.
-    let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
-    fs::write(copy, template).map_err(BootError::io(doing))?;
-    Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
+/// A copy of the variables' template, writable and of this machine alone; one that is there already is taken as it is.
+fn own_variables(found: &Flash, copy: PathBuf) -> Result<Flash, BootError> {
+    if !copy.exists() {
+        let doing = format!("copying {}", found.variables.display());
+        // Not fs::copy, which would copy a read-only template's permissions too.
+        let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
+        fs::write(&copy, template).map_err(BootError::io(doing))?;
+    }
+    Ok(Flash { code: found.code.clone(), variables: copy })
 }
 
 /// Listens until there is nothing more to hear.
 fn attend(
     vm: &mut Vm,
-    limit: Duration,
+    (limit, wanted): (Duration, Wanted<'_>),
     record: &mut Record<'_>,
     screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
@@ -172,6 +184,7 @@ fn attend(
 ) -> Result<End, BootError> {
     let mut switched_off = None;
     let mut hopeless_since = None;
+    let mut cut_at = None;
     loop {
         if stop() {
             return Err(BootError::Stopped);
@@ -186,6 +199,11 @@ fn attend(
         if record.flooded() {
             return Ok(End::Flooded);
         }
+        if let Some(delay) = record.due(wanted)
+            && now >= *cut_at.get_or_insert(now + delay)
+        {
+            return Ok(End::Cut);
+        }
         look(vm, screen);
         match vm.next(TICK) {
             Next::Silence => {}
@@ -199,7 +217,11 @@ fn attend(
                 _ => {}
             },
             Next::Event(timed) => record.take(timed, progress)?,
-            Next::Ended => return Ok(ending(vm, switched_off.as_deref())),
+            // What was off before the plug was pulled was off at the time wanted.
+            Next::Ended => match ending(vm, switched_off.as_deref()) {
+                End::PoweredOff | End::Reset if cut_at.is_some() => return Ok(End::Cut),
+                end => return Ok(end),
+            },
         }
     }
 }

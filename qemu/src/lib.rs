@@ -8,8 +8,9 @@
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
-//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
-//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+//! [`boot()`] is the whole of it in one function, [`chain`] several boots of one disk. The disk is read through an overlay and
+//! never written; what looks into the guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk
+//! either.
 
 #![warn(missing_docs)]
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 mod accelerator;
 mod boot;
+pub mod chain;
 mod console;
 mod console_rules;
 mod credentials;
@@ -33,6 +35,7 @@ mod qmp;
 mod record;
 mod report;
 mod screen;
+mod session;
 mod vm;
 
 pub use accelerator::Accelerator;
@@ -42,8 +45,12 @@ pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
 pub use milestone::{Finding, Milestone};
-pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
 pub use screen::Shot;
+pub use session::{Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

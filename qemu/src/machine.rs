@@ -109,6 +109,10 @@ pub struct Wiring<'a> {
     pub smbios: &'a [String],
     /// What executes the guest's instructions.
     pub accelerator: &'a Accelerator,
+    /// Whether what the guest has flushed must outlive QEMU's sudden end.
+    pub durable: bool,
+    /// Whether there is a network card, behind which is this machine's loopback.
+    pub network: bool,
 }
 
 impl Machine {
@@ -195,12 +199,14 @@ impl Machine {
                 &flash.variables,
             );
         }
-        // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing.
-        line.file(
-            "-drive",
-            "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=",
-            wiring.disk,
-        );
+        // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing, unless QEMU is killed: it
+        // keeps some of the overlay's tables to itself until the guest flushes.
+        let cache = if wiring.durable { "writeback" } else { "unsafe" };
+        let drive = format!("if=none,id=disk,format=qcow2,cache={cache},discard=unmap,file=");
+        line.file("-drive", &drive, wiring.disk);
+        if wiring.network {
+            line.add("-netdev user,id=network -device virtio-net-pci,netdev=network");
+        }
         for device in self.disk_devices() {
             line.add("-device").add(&device);
         }

@@ -15,6 +15,8 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
         qmp: Path::new("/t/qmp"),
         smbios: &["one,two".to_owned()],
         accelerator,
+        durable: false,
+        network: false,
     };
     let line: Vec<String> =
         machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();

@@ -49,18 +49,34 @@ static BIOS_ONLY: Disk =
 static SECTORS_OF_4096: Disk =
     Disk::new("4096", Architecture::X86_64, Variant::UefiOnly, "raw", &["--sector-size", "4096"]);
 static VERITY: Disk = Disk::new("verity", Architecture::X86_64, Variant::Verity, "vhdx", &[]);
-static XFS: Disk =
-    Disk::new("xfs", Architecture::X86_64, Variant::Default, "qcow2", &["--filesystem", "xfs"]);
+static XFS: Disk = Disk::new(
+    "xfs",
+    Architecture::X86_64,
+    Variant::Default,
+    "qcow2",
+    &["--filesystem", "xfs", "--karg", PATIENT],
+);
 static BTRFS: Disk = Disk::new(
     "btrfs",
     Architecture::X86_64,
     Variant::Default,
     "qcow2",
-    &["--filesystem", "btrfs", "--btrfs-subvolume", "root", "--btrfs-compress", "zstd"],
+    &[
+        "--filesystem",
+        "btrfs",
+        "--btrfs-subvolume",
+        "root",
+        "--btrfs-compress",
+        "zstd",
+        "--karg",
+        PATIENT,
+    ],
 );
 /// Made of an image that carries a commit, as Fedora's do.
 static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, carried::remake);
 static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, carried::remake);
+/// `/boot` is found by udev, for which 90 seconds have been seen not to be enough where QEMU gets a quarter of a processor.
+const PATIENT: &str = "systemd.default_device_timeout_sec=900";
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "vdi", &[]);
 
 #[test]

@@ -4,15 +4,19 @@ use anyhow::Result;
 
 use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
 use crate::bootloader::{Boot, BootOptions};
-use crate::disk::{self, Preset, SectorSize, Wishes};
+use crate::config::{self, FilesystemKind, Grow, Layout, Mounting};
+use crate::content::ContentStore;
+use crate::disk::{self, Arrangement, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::ostree::{
-    ComposefsWriter, DeployOptions, FsVerity, KernelSource, RootSshKeys, SignaturePolicy,
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, KernelSource, RootSshKeys,
+    SignaturePolicy, System,
 };
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
+use crate::tree::Tree;
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -33,6 +37,11 @@ pub struct Plan<'a> {
     pub mounts: Mounts,
     /// Kernel arguments without `ostree=`.
     pub kernel_arguments: Vec<String>,
+    /// What is mounted besides the root and `/boot`.
+    pub mounting: Mounting,
+    sector_size: SectorSize,
+    /// Partitions that the user chose.
+    arrangement: Option<Arrangement>,
     repository_config: Vec<(&'static str, &'static str, &'a str)>,
 }
 
@@ -43,16 +52,27 @@ impl<'a> Plan<'a> {
         image: &Image,
         settings: &'a Settings,
         identity: &'a Identity,
+        layout: Option<&Layout>,
+        root: &Tree,
         progress: &Progress,
     ) -> Result<Self> {
-        refuse_what_we_cannot(request, settings)?;
+        let arranged =
+            |layout| Arrangement::of(layout, request.layout, image.architecture, identity, root);
+        let arrangement = layout.map(arranged).transpose()?;
+        let separate_boot = arrangement
+            .as_ref()
+            .map_or(request.layout == Preset::Osbuild, Arrangement::separate_boot);
+        refuse_what_we_cannot(request, settings, layout.and_then(root_kind).transpose()?)?;
+        for warning in &request.config.warnings {
+            progress.warn(warning.clone());
+        }
         for bound in &settings.bound_images {
             progress.warn(format!(
                 "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
             ));
         }
         let boot_uuid = identity.boot_filesystem.to_string();
-        let boot_uuid = (request.layout == Preset::Osbuild).then_some(boot_uuid.as_str());
+        let boot_uuid = separate_boot.then_some(boot_uuid.as_str());
         let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
         // What is asked for goes before what the image configures; empty means none, as there.
         let named = |spec: &String| (!spec.is_empty()).then(|| spec.clone());
@@ -66,6 +86,7 @@ impl<'a> Plan<'a> {
             Preset::Bootc => Vec::new(),
             Preset::Osbuild => OSBUILD_ARGUMENTS.map(str::to_owned).to_vec(),
         };
+        added.extend(config::kernel_arguments(&request.config.blueprint));
         added.extend_from_slice(&request.kargs);
         let kernel_arguments =
             bootc::command_line(settings, &mounts, &added, &request.karg_deletes);
@@ -85,6 +106,9 @@ impl<'a> Plan<'a> {
             stateroot: request.stateroot.clone().or(configured).unwrap_or_else(|| "default".into()),
             mounts,
             kernel_arguments,
+            mounting: mounting(request, identity, arrangement.as_ref()),
+            sector_size: layout.and_then(disk::sector_size).unwrap_or(request.sector_size),
+            arrangement,
             repository_config: repository_config(settings),
         })
     }
@@ -104,10 +128,14 @@ impl<'a> Plan<'a> {
                 self.identity.root_filesystem
             },
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
-            boot_partition: disk::boot_partition(self.request.layout, image.architecture),
+            boot_partition: match &self.arrangement {
+                Some(arrangement) => arrangement.boot_partition(),
+                None => disk::boot_partition(self.request.layout, image.architecture),
+            },
+            dos: self.arrangement.as_ref().is_some_and(Arrangement::is_dos),
             separate_boot,
             // No BIOS starts from other sectors.
-            bios: self.request.sector_size == SectorSize::S512,
+            bios: self.sector_size == SectorSize::S512,
             time: 0,
         })
     }
@@ -118,6 +146,7 @@ impl<'a> Plan<'a> {
         boot: &'b Boot,
         composefs: &'b ComposefsWriter<'b>,
         fs_verity: &'b FsVerity<'b>,
+        customize: &'b Customize<'b>,
     ) -> DeployOptions<'b> {
         DeployOptions {
             stateroot: &self.stateroot,
@@ -137,6 +166,7 @@ impl<'a> Plan<'a> {
                 .root_ssh_keys
                 .as_deref()
                 .map(|keys| RootSshKeys { home: &self.settings.root_home, keys }),
+            customize: Some(customize),
             installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
             repository_config: &self.repository_config,
             composefs,
@@ -144,24 +174,81 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Writes what the configuration asks for into the system on the disk.
+    pub fn customize(
+        &self,
+        tree: &mut Tree,
+        system: System,
+        contents: &ContentStore,
+        progress: &Progress,
+    ) -> Result<Changed> {
+        let System { deployment, etc, var } = system;
+        let places = config::Places { deployment, etc, var };
+        let blueprint = &self.request.config.blueprint;
+        let seed = self.identity.disk.to_string();
+        let changes = config::customize(tree, places, blueprint, &self.mounting, &seed, contents)?;
+        changes.warnings.into_iter().for_each(|warning| progress.warn(warning));
+        Ok(Changed { written: changes.written, volumes: changes.volumes })
+    }
+
     /// For the disk.
-    pub fn disk(&self, image: &Image) -> Wishes<'a> {
+    pub fn disk(&self, image: &Image) -> Wishes<'_> {
         Wishes {
             preset: self.request.layout,
             architecture: image.architecture,
             identity: self.identity,
-            sector_size: self.request.sector_size,
+            sector_size: self.sector_size,
             size: self.request.size,
+            arrangement: self.arrangement.as_ref(),
         }
     }
 
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
-        self.request.layout == Preset::Osbuild
+        match &self.arrangement {
+            Some(arrangement) => arrangement.separate_boot(),
+            None => self.request.layout == Preset::Osbuild,
+        }
     }
 }
 
-fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
+/// The layout that counts: the user's, else the image's, else none and the preset's.
+pub fn layout(
+    request: &Request,
+    root: &Tree,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Option<Layout>> {
+    if let Some(layout) = &request.config.blueprint.layout {
+        return Ok(Some(layout.clone()));
+    }
+    if !request.image_layout {
+        return Ok(None);
+    }
+    let (layout, warnings) = config::layout_in_image(root, contents)?;
+    warnings.into_iter().for_each(|warning| progress.warn(warning));
+    Ok(layout)
+}
+
+/// What is mounted, and whether the root grows.
+fn mounting(request: &Request, identity: &Identity, arrangement: Option<&Arrangement>) -> Mounting {
+    let mut mounting = arrangement.map(Arrangement::mounting).unwrap_or_default();
+    mounting.grow = request.grow.then(|| Grow {
+        uuid: identity.root_filesystem.to_string(),
+        partition_type: match request.layout {
+            Preset::Bootc => "root",
+            Preset::Osbuild => "linux-generic",
+        },
+        is_last: arrangement.is_none_or(Arrangement::root_is_last),
+    });
+    mounting
+}
+
+fn refuse_what_we_cannot(
+    request: &Request,
+    settings: &Settings,
+    arranged: Option<RootFilesystem>,
+) -> Result<()> {
     // What prepare-root checks is a signature of the deployed commit, and that commit is made here, where no key is.
     if settings.prepare_root.composefs == Composefs::Signed {
         return Err(unsupported(
@@ -177,7 +264,7 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             Some("with --bound-images skip the machine pulls it when it is first used"),
         ));
     }
-    let asked = request.root_filesystem;
+    let asked = request.root_filesystem.or(arranged);
     match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
         RootFilesystem::Ext4 => {}
         other => {
@@ -200,6 +287,18 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The root file system that a layout asks for.
+fn root_kind(layout: &Layout) -> Option<Result<RootFilesystem>> {
+    Some(match layout.root_kind()? {
+        FilesystemKind::Ext4 => Ok(RootFilesystem::Ext4),
+        FilesystemKind::Xfs => Ok(RootFilesystem::Xfs),
+        FilesystemKind::Btrfs => Ok(RootFilesystem::Btrfs),
+        FilesystemKind::Vfat => {
+            Err(unsupported("the root cannot be on FAT, which knows no owners", None))
+        }
+    })
 }
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.

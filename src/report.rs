@@ -39,6 +39,9 @@ pub struct Report {
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
+    /// What the configuration wrote into the system, by path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<String>,
     /// How long each stage took, in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
@@ -104,6 +107,9 @@ impl Report {
         let mut report =
             Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
         report.bound_images = bound_images.to_vec();
+        report.configured.clone_from(&sysroot.written);
+        report.configured.sort();
+        report.configured.dedup();
         report.warnings.clone_from(&boot.warnings);
         report
     }
@@ -126,6 +132,7 @@ impl Report {
             partitions,
             files,
             bound_images: Vec::new(),
+            configured: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
         }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
-use crate::disk::{Preset, SectorSize};
+use crate::config::Config;
+use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::image::Image;
 use crate::oci::Reference;
 use crate::output::Format;
@@ -26,8 +27,8 @@ pub struct Request {
     pub layout: Preset,
     /// Bytes of a sector of the disk.
     pub sector_size: SectorSize,
-    /// Size of the whole disk in bytes; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
+    pub size: Option<DiskSize>,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
@@ -54,6 +55,14 @@ pub struct Request {
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
     pub stateroot: Option<String>,
+    /// What a configuration file asks for.
+    pub config: Config,
+    /// Whether a layout inside the image counts, where the configuration has none.
+    pub image_layout: bool,
+    /// Whether the root shall fill its disk at the first boot.
+    pub grow: bool,
+    /// Whether everything is done but for writing the disk.
+    pub dry_run: bool,
     /// Where the spool goes.
     pub work_directory: PathBuf,
 }
@@ -136,6 +145,9 @@ impl Request {
             Destination::File(file) => file.clone(),
             Destination::Directory(directory) => directory.join(self.file_name(image, *format)),
         };
+        if self.dry_run {
+            return Ok(Vec::new());
+        }
         let targets: Vec<_> = self.formats.iter().map(|format| (*format, path(format))).collect();
         for (_, file) in &targets {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());

@@ -21,6 +21,7 @@ const VOCABULARY: &[&str] = &[
 const MAY_USE: &[(&str, &[&str])] = &[
     ("bootc", &[]),
     ("bootloader", &[]),
+    ("config", &[]),
     ("filesystem", &[]),
     ("oci", &[]),
     ("ostree", &[]),
@@ -28,15 +29,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("selinux", &[]),
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
-    ("disk", &["bootloader", "filesystem", "ostree"]),
+    // Users choose partitions in files.
+    ("disk", &["bootloader", "config", "filesystem", "ostree"]),
     ("report", &["bootloader", "disk", "ostree", "output"]),
-    ("request", &["bootc", "disk", "oci", "output"]),
-    ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
+    ("request", &["bootc", "config", "disk", "oci", "output"]),
+    ("plan", &["bootc", "bootloader", "config", "disk", "ostree", "request"]),
     (
         "pipeline",
         &[
             "bootc",
             "bootloader",
+            "config",
             "disk",
             "filesystem",
             "oci",
@@ -67,6 +70,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
+    ("saphyr", &["config"]),
     ("tempfile", &["content", "output"]),
 ];
 
@@ -74,6 +78,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const NO_FILES: &[&str] = &[
     "bootc",
     "bootloader",
+    "config",
     "disk",
     "filesystem",
     "ostree",

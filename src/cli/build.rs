@@ -101,6 +101,10 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         bound_images: flags.bound_images.into(),
         root_ssh_keys,
         stateroot: flags.stateroot.clone(),
+        config: flags.config.read()?,
+        image_layout: !flags.config.ignore_image_layout,
+        grow: flags.config.grow,
+        dry_run: flags.config.dry_run,
         work_directory,
     })
 }

@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use super::{BiosBytes, Disk, Options, Parts, Plan, Preset, Role, SectorSize, Size, Volume};
+use super::{
+    Arrangement, BiosBytes, Disk, DiskSize, Options, Parts, Plan, Preset, Role, SectorSize, Size,
+    Volume,
+};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
@@ -33,7 +36,9 @@ pub struct Wishes<'a> {
     /// Bytes of a sector.
     pub sector_size: SectorSize,
     /// Bytes of the whole disk; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    pub size: Option<DiskSize>,
+    /// Partitions that the user chose; `None`: those of the preset.
+    pub arrangement: Option<&'a Arrangement>,
 }
 
 /// Number of the partition that holds `/boot`.
@@ -55,20 +60,29 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Disk> {
     let _stage = progress.stage(Stage::LayOut, None);
+    if let Some(arrangement) = wishes.arrangement {
+        return arrangement.lay_out(sysroot, boot, wishes, contents);
+    }
     let identity = wishes.identity;
     let needs = fit(&sysroot.root, wishes)?;
-    let plan = Plan::new(&Options {
+    let options = Options {
         preset: wishes.preset,
         architecture: wishes.architecture,
         identity,
         sector_size: wishes.sector_size,
         esp: wishes.preset.default_esp(),
         boot: wishes.preset.default_boot(),
-        size: match wishes.size {
-            None => Size::Root(needs.comfortable),
-            Some(total) => Size::Disk { total, root_needs: needs.least },
-        },
-    })?;
+        size: Size::Root(needs.comfortable),
+    };
+    let size = match wishes.size {
+        None => options.size,
+        Some(asked) => {
+            let least = Plan::new(&Options { size: Size::Root(needs.least), ..options })?.size();
+            let total = asked.bytes(least, image_size(&sysroot.root));
+            Size::Disk { total, root_needs: needs.least }
+        }
+    };
+    let plan = Plan::new(&Options { size, ..options })?;
     let root = ext4_volume(
         &sysroot.root,
         plan.root_size(),
@@ -85,7 +99,8 @@ pub fn lay_out(
     };
     let esp = match &boot.esp {
         Some(tree) => Some(
-            esp_volume(tree, plan.esp_size(), wishes, contents).context("formatting the ESP")?,
+            esp_volume(tree, plan.esp_size(), "EFI-SYSTEM", identity.esp_volume, wishes, contents)
+                .context("formatting the ESP")?,
         ),
         None => None,
     };
@@ -99,14 +114,14 @@ pub fn lay_out(
 }
 
 /// Two sizes of a root, in bytes.
-struct Needs {
+pub(super) struct Needs {
     /// What is there fits, and nothing more.
-    least: u64,
+    pub(super) least: u64,
     /// There is room for one upgrade to an image of the same size, and for running.
-    comfortable: u64,
+    pub(super) comfortable: u64,
 }
 
-fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
+pub(super) fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let wanted = |free_bytes, free_inodes| ext4::Wanted {
         free_bytes,
         free_inodes,
@@ -120,6 +135,22 @@ fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let comfortable =
         ext4::fit(root, &wanted(free, inodes)).context("sizing the root file system")?.size;
     Ok(Needs { least, comfortable })
+}
+
+/// Bytes of an ext4 that holds a tree and has so much free.
+pub(super) fn fit_data(tree: &Tree, free: u64, wishes: &Wishes<'_>) -> Result<u64> {
+    let wanted = ext4::Wanted {
+        free_bytes: free,
+        free_inodes: 64,
+        bytes_per_inode: BYTES_PER_INODE,
+        hash_seed: wishes.identity.root_hash_seed,
+    };
+    Ok(ext4::fit(tree, &wanted)?.size)
+}
+
+/// Bytes of the files of the image, each in whole blocks.
+pub(super) fn image_size(root: &Tree) -> u64 {
+    upgrade(root).0
 }
 
 /// Bytes and inodes that another image of this size would take beside this one.
@@ -143,10 +174,10 @@ fn upgrade(root: &Tree) -> (u64, u32) {
     (bytes, inodes)
 }
 
-fn ext4_volume(
+pub(super) fn ext4_volume(
     tree: &Tree,
     size: u64,
-    label: &'static str,
+    label: &str,
     (uuid, hash_seed): (uuid::Uuid, uuid::Uuid),
 ) -> Result<Volume> {
     let options = ext4::Options {
@@ -178,18 +209,19 @@ fn inode_count(tree: &Tree, size: u64) -> u32 {
     u32::try_from(by_size.max(2 * u64::from(upgrade) + 64)).unwrap_or(u32::MAX)
 }
 
-fn esp_volume(
+pub(super) fn esp_volume(
     tree: &Tree,
     size: u64,
+    label: &str,
+    volume_id: u32,
     wishes: &Wishes<'_>,
     contents: &ContentStore,
 ) -> Result<Volume> {
-    let volume_id = wishes.identity.esp_volume;
     let options = fat::Options {
         size,
         sector_size: u32::try_from(wishes.sector_size.bytes())?,
         volume_id,
-        label: "EFI-SYSTEM",
+        label,
     };
     let map = fat::format(tree, contents, &options)?;
     Ok(Volume {

@@ -26,6 +26,7 @@ mod testing;
 mod union;
 mod var;
 mod verity;
+mod volumes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,7 +37,9 @@ use anyhow::Result;
 use crate::tree::{InodeId, Tree};
 
 pub use boot_entry::KernelSource;
-pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
+pub use deployment::{
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, SignaturePolicy, System, deploy,
+};
 pub use etc::RootSshKeys;
 pub use refname::{signed_reference, unverified_reference};
 pub use repo::Repository;

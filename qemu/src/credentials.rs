@@ -20,7 +20,7 @@ Description=Report how the boot went
 
 [Service]
 Type=simple
-ImportCredential=boot-report.sh
+ImportCredential=boot-report.*
 ExecStart=/bin/sh ${CREDENTIALS_DIRECTORY}/boot-report.sh
 StandardOutput=journal
 StandardError=journal
@@ -31,17 +31,19 @@ const DROP_IN: &str = "\
 Wants=boot-report.service
 ";
 
-/// The SMBIOS type 11 strings that make a guest report.
-pub(crate) fn smbios_strings() -> Vec<String> {
-    [
+/// The SMBIOS type 11 strings that make a guest report, after an errand if there is one, and then switch itself off or reboot.
+pub(crate) fn smbios_strings(errand: Option<&str>, reboot: bool) -> Vec<String> {
+    let mut credentials = vec![
         ("systemd.extra-unit.boot-report.service", UNIT),
         ("systemd.unit-dropin.multi-user.target~boot-report", DROP_IN),
         ("boot-report.sh", SCRIPT),
-    ]
-    .map(|(name, contents)| {
+    ];
+    credentials.extend(errand.map(|script| ("boot-report.errand", script)));
+    credentials.extend(reboot.then_some(("boot-report.ending", "reboot")));
+    let string = |(name, contents)| {
         format!("io.systemd.credential.binary:{name}={}", STANDARD.encode(contents))
-    })
-    .to_vec()
+    };
+    credentials.into_iter().map(string).collect()
 }
 
 #[cfg(test)]
@@ -51,7 +53,8 @@ mod tests {
     /// SMBIOS 2 tables are at most 64 KiB, together with what QEMU says there itself.
     #[test]
     fn the_strings_fit_their_table_and_the_command_line() {
-        let strings = smbios_strings();
+        let strings = smbios_strings(Some("true"), true);
+        assert_eq!(strings.len(), smbios_strings(None, false).len() + 2);
         assert!(strings.iter().map(String::len).sum::<usize>() < 32 << 10);
         assert!(strings.iter().all(|string| string.is_ascii() && !string.contains([',', '\0'])));
     }

@@ -8,8 +8,9 @@
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
-//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
-//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+//! [`boot()`] is the whole of it in one function, [`chain`] several boots of one disk. The disk is read through an overlay and
+//! never written; what looks into the guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk
+//! either.
 
 #![warn(missing_docs)]
 
@@ -19,8 +20,11 @@ use thiserror::Error;
 
 mod accelerator;
 mod boot;
+pub mod chain;
 mod console;
+mod console_rules;
 mod credentials;
+mod evidence;
 mod firmware;
 mod guest;
 mod machine;
@@ -28,16 +32,25 @@ mod milestone;
 mod overlay;
 mod program;
 mod qmp;
+mod record;
 mod report;
+mod screen;
+mod session;
 mod vm;
 
 pub use accelerator::Accelerator;
 pub use boot::{Proof, Test, boot};
+pub use console_rules::{RuleError, Rules, Severity};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
-pub use milestone::Milestone;
-pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+pub use milestone::{Finding, Milestone};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
+pub use screen::Shot;
+pub use session::{Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

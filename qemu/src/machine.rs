@@ -109,6 +109,10 @@ pub struct Wiring<'a> {
     pub smbios: &'a [String],
     /// What executes the guest's instructions.
     pub accelerator: &'a Accelerator,
+    /// Whether what the guest has flushed must outlive QEMU's sudden end.
+    pub durable: bool,
+    /// Whether there is a network card, behind which is this machine's loopback.
+    pub network: bool,
 }
 
 impl Machine {
@@ -195,15 +199,18 @@ impl Machine {
                 &flash.variables,
             );
         }
-        // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing.
-        line.file(
-            "-drive",
-            "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=",
-            wiring.disk,
-        );
+        // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing, unless QEMU is killed: it
+        // keeps some of the overlay's tables to itself until the guest flushes.
+        let cache = if wiring.durable { "writeback" } else { "unsafe" };
+        let drive = format!("if=none,id=disk,format=qcow2,cache={cache},discard=unmap,file=");
+        line.file("-drive", &drive, wiring.disk);
+        if wiring.network {
+            line.add("-netdev user,id=network -device virtio-net-pci,netdev=network");
+        }
         for device in self.disk_devices() {
             line.add("-device").add(&device);
         }
+        line.add("-device").add(self.screen_device());
         line.add("-object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy");
         line.file("-chardev", "socket,id=console,path=", wiring.console)
             .add("-serial chardev:console");
@@ -230,6 +237,14 @@ impl Machine {
             (Architecture::X86_64, Firmware::Bios, _) => "q35,graphics=off",
             (Architecture::Aarch64, _, Accelerator::Kvm) => "virt,gic-version=host",
             (Architecture::Aarch64, _, Accelerator::Tcg { .. }) => "virt",
+        }
+    }
+
+    /// A screen to take pictures of. Both are plain memory that firmware and kernels draw into without drivers of their own.
+    const fn screen_device(&self) -> &'static str {
+        match self.architecture {
+            Architecture::X86_64 => "VGA",
+            Architecture::Aarch64 => "ramfb",
         }
     }
 

@@ -1,6 +1,9 @@
 //! The command line.
 
+pub(crate) mod bound;
 pub(crate) mod config;
+mod output;
+pub(crate) mod registry;
 
 use std::path::PathBuf;
 
@@ -8,11 +11,13 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
-use bootpress::request::{BoundImages, Transport};
+use bootpress::output::FileFormat;
+use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use config::ConfigFlags;
+use self::config::ConfigFlags;
+use self::output::OutputFlags;
+use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -22,6 +27,9 @@ Examples:
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
   bootpress test fedora-bootc-43.x86_64.qcow2
   bootpress inspect fedora-bootc-43.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43
+      tells what the image is and whether a build will do, without fetching layers
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -40,8 +48,16 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(super::test::TestFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
-    Inspect(super::inspect::InspectFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    Inspect(Box<super::inspect::InspectFlags>),
+    /// Fetch an image into the cache, so that builds need no network
+    Pull(Box<super::pull::PullFlags>),
+    /// Show or shrink the cache of fetched images
+    Cache(super::cache::CacheFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
@@ -54,9 +70,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<FileFormat>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]
@@ -127,10 +147,8 @@ pub(crate) struct BuildFlags {
     #[arg(long, help_heading = "Installed system")]
     pub(crate) enforce_container_sigpolicy: bool,
 
-    /// Application images that the image is bound to: `skip` leaves them to the machine, which pulls them when it first uses
-    /// them; `stored` and `pull` are for images that are bound to none
-    #[arg(long, value_enum, default_value_t = BoundImagesFlag::Skip, help_heading = "Installed system")]
-    pub(crate) bound_images: BoundImagesFlag,
+    #[command(flatten)]
+    pub(crate) bound: bound::BoundFlags,
 
     /// Lets root log in with these ssh public keys
     #[arg(long, value_name = "FILE", help_heading = "Installed system")]
@@ -154,6 +172,9 @@ pub(crate) struct BuildFlags {
     /// Print what was made as JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -167,23 +188,6 @@ impl From<LayoutFlag> for Preset {
         match flag {
             LayoutFlag::Bootc => Self::Bootc,
             LayoutFlag::Osbuild => Self::Osbuild,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BoundImagesFlag {
-    Skip,
-    Stored,
-    Pull,
-}
-
-impl From<BoundImagesFlag> for BoundImages {
-    fn from(flag: BoundImagesFlag) -> Self {
-        match flag {
-            BoundImagesFlag::Skip => Self::Skip,
-            BoundImagesFlag::Stored => Self::Stored,
-            BoundImagesFlag::Pull => Self::Pull,
         }
     }
 }
@@ -206,7 +210,7 @@ pub(crate) enum ProgressFlag {
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
-fn architecture(name: &str) -> Result<String, String> {
+pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(

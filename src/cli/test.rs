@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
@@ -17,8 +17,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Test, Verdict,
+    Architecture, BootError, BootReport, Case, DiskBus, Firmware, Machine, Outcome, Reached, Test,
+    Verdict,
 };
+
+use super::report_flags::ReportFlags;
+use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -53,6 +57,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 2, help_heading = "Machine")]
     cpus: u32,
 
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
+
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -60,6 +67,12 @@ pub(crate) struct TestFlags {
     /// Directory for the console, the guest's report, the QEMU command line and result.json
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
+
+    #[command(flatten)]
+    verdict: VerdictFlags,
+
+    #[command(flatten)]
+    reports: ReportFlags,
 
     /// Print the result as JSON instead of a table
     #[arg(long)]
@@ -76,16 +89,21 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         sector_size: flags.sector_size,
         ..Machine::new(architecture_of(flags)?)
     };
+    let rules = flags.verdict.console_rules()?;
     let test = Test {
-        disk: &flags.disk,
-        machine,
-        accelerator: None,
         time_limit: flags.timeout.map(Duration::from_secs),
-        proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
-        disk_afterwards: None,
+        expected: flags.verdict.expected(),
+        console_rules: rules.as_ref(),
+        ..Test::new(&flags.disk, machine)
     };
+    flags.reports.check()?;
+    let began = SystemTime::now();
     let interrupted = interruption()?;
+    if let Some(steps) = &flags.chain.chain {
+        let stop = || interrupted.load(Ordering::Relaxed);
+        return super::chain::run(&test, steps, flags.json, &stop);
+    }
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
         interrupted.load(Ordering::Relaxed)
@@ -93,17 +111,18 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     progress.end();
     let report = match tried {
         Ok(report) => report,
-        Err(BootError::Stopped) => {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(BootError::Missing { what, packages }) => {
-            let hint = format!("install {packages}");
-            return Err(unsupported(format!("{what} was not found"), Some(&hint)));
-        }
-        Err(BootError::Unsupported(what)) => return Err(unsupported(what, None)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return not_tried(error),
     };
+    flags.reports.write(
+        began,
+        vec![Case {
+            disk: flags.disk.clone(),
+            machine: report.machine.essentials(),
+            began,
+            outcome: Outcome::Tried(Box::new(report.clone())),
+            evidence: flags.evidence.clone(),
+        }],
+    )?;
     let mut out = io::stdout().lock();
     if flags.json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
@@ -112,6 +131,22 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         write!(out, "{}", text(&report)).context("printing the result")?;
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What it means that a boot could not be tried.
+pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
+    match error {
+        BootError::Stopped => {
+            eprintln!("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        BootError::Missing { what, packages } => {
+            let hint = format!("install {packages}");
+            Err(unsupported(format!("{what} was not found"), Some(&hint)))
+        }
+        BootError::Unsupported(what) => Err(unsupported(what, None)),
+        error => Err(error.into()),
+    }
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.
@@ -228,7 +263,11 @@ fn text(report: &BootReport) -> String {
     };
     line(outcome);
     for check in &report.checks {
-        let mark = if check.passed { "ok" } else { "not ok" };
+        let mark = match (check.passed, check.tolerated) {
+            (true, _) => "ok",
+            (false, true) => "note",
+            (false, false) => "not ok",
+        };
         line(format!("  {:<6}  {:<11}  {}", mark, check.name, check.detail));
     }
     if let qemu::Accelerator::Tcg { why } = &report.machine.accelerator {
@@ -267,8 +306,16 @@ mod tests {
                 qemu: "7.2.22".to_owned(),
             },
             reached: vec![Reached { milestone: Milestone::Kernel, seconds: 9.0 }],
-            checks: vec![Check { name: "power-off", passed: true, detail: "clean".to_owned() }],
+            checks: vec![Check {
+                name: "power-off",
+                passed: true,
+                detail: "clean".to_owned(),
+                tolerated: false,
+            }],
+            findings: vec![],
+            startup: Default::default(),
             suspicions: vec![],
+            screens: vec![],
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],

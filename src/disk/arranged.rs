@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use partitioning::{MIB, Preset, Role, Scheme, SectorSize, Slot, Table};
 use uuid::Uuid;
 
-use super::volumes::{Needs, Wishes, esp_volume, ext4_volume, fit, fit_data, image_size};
+use super::volumes::{
+    Needs, Wishes, esp_volume, ext4_volume, fit, fit_data, image_size, kernel_volume,
+};
 use super::{BiosBytes, Disk, FilesystemReport, Filled, Plan};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
@@ -138,26 +140,30 @@ fn volume_id_of(text: &str, origin: &str) -> Result<u32> {
 }
 
 impl Arrangement {
-    /// Decides which partitions there are. `root` is the image's tree, for partitions that it fills.
+    /// Decides which partitions there are; among them a `/boot` if it is wanted in any case. `root` is the image's tree, for partitions that it fills.
     ///
     /// `Unsupported` for what bootpress cannot make.
     pub fn of(
         layout: &Layout,
-        preset: Preset,
-        architecture: Architecture,
+        (preset, architecture): (Preset, Architecture),
+        boot_wanted: bool,
         identity: &Identity,
         root: &Tree,
     ) -> Result<Self> {
         let architecture = super::partitioning_architecture(architecture);
         let dos = layout.table == TableKind::Dos;
+        let usual = preset.roles(architecture, boot_wanted);
         let mut wishes = Vec::new();
         let given = |role| layout.partitions.iter().any(|partition| role_of(partition) == role);
-        for role in preset.roles(architecture) {
+        for role in Role::ALL {
             let wanted = match role {
                 // Boot code has its place before the first partition there.
-                Role::BiosBoot => !dos && !given(role),
+                Role::BiosBoot => usual.contains(&role) && !dos && !given(role),
                 Role::Esp => !given(role),
-                Role::Boot => !layout.complete && !given(role),
+                Role::Boot => {
+                    let preset_has = !layout.complete && usual.contains(&role);
+                    (preset_has || boot_wanted) && !given(role)
+                }
                 _ => false,
             };
             if wanted {
@@ -321,6 +327,12 @@ impl Arrangement {
         let least = Table::arrange(&arrangement).map_err(too_small)?.size();
         let asked = wishes.size.map(|size| size.bytes(least, image_size(&sysroot.root)));
         arrangement.disk = asked.or_else(|| self.layout.minsize.map(|size| size.max(least)));
+        let table = Table::arrange(&arrangement).map_err(too_small)?;
+        if table.size().is_multiple_of(wishes.size_unit) {
+            return Ok(table);
+        }
+        // The table's backup is at the very end, so the format's padding has to be part of the disk.
+        arrangement.disk = Some(table.size().next_multiple_of(wishes.size_unit));
         Table::arrange(&arrangement).map_err(too_small)
     }
 
@@ -370,12 +382,13 @@ impl Arrangement {
         let seed = identity.further(&format!("hash seed of {}", slot.guid));
         let volume = match slot.role {
             Role::BiosBoot => return Ok(None),
-            Role::Root => ext4_volume(
-                &sysroot.root,
-                size,
-                &label,
-                (identity.root_filesystem, identity.root_hash_seed),
-            )?,
+            Role::Root => match wishes.kernel {
+                Some(kernel) => kernel_volume(&sysroot.root, size, wishes, kernel, contents)?,
+                None => {
+                    let uuids = (identity.root_filesystem, identity.root_hash_seed);
+                    ext4_volume(&sysroot.root, size, &label, uuids)?
+                }
+            },
             Role::Boot => {
                 let tree = sysroot.boot.as_ref().context("no content for /boot")?;
                 ext4_volume(

@@ -73,7 +73,7 @@ impl FromStr for DiskSize {
         let (base, rest) = match (text.strip_prefix("min"), text.strip_prefix("image")) {
             (Some(rest), _) => (Base::Minimum, rest.trim()),
             (_, Some(rest)) => (Base::Image, rest.trim()),
-            _ => return Ok(Self::exactly(bytes(text)?)),
+            _ => return Ok(Self::exactly(parse_size(text)?)),
         };
         let wrong = || format!("`{text}` is no size such as 10G, min+2GiB, min+20% or image*1.5");
         let (factor, plus) = match rest.split_at_checked(1) {
@@ -90,7 +90,7 @@ impl FromStr for DiskSize {
                         0,
                     )
                 }
-                None => (ONE, bytes(more.trim())?),
+                None => (ONE, parse_size(more.trim())?),
             },
             Some(_) => return Err(wrong()),
         };
@@ -110,7 +110,7 @@ fn thousandths(text: &str) -> Option<u64> {
 }
 
 /// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 =

@@ -5,9 +5,12 @@ mod bootc_image;
 mod bootloader;
 mod build;
 mod composefs;
+mod config;
 mod deployment;
 #[path = "../support/directory.rs"]
 mod directory;
+#[path = "../support/encapsulated.rs"]
+mod encapsulated;
 mod ext4;
 #[path = "../support/extract.rs"]
 mod extract;
@@ -15,10 +18,14 @@ mod fat;
 mod gpt;
 mod importer;
 mod inspect;
+mod kernel;
 mod oci;
 mod ostree_repo;
 mod output;
+mod registry;
 mod selinux;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -79,6 +79,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("oci_client", &["oci"]),
     ("reqwest", &["oci"]),
     ("http_auth", &["oci"]),
+    ("rustls", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["inspect", "oci", "output"]),
     ("zstd", &["inspect", "oci", "output"]),

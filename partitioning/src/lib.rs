@@ -12,6 +12,7 @@
 //!     sector_size: SectorSize::S512,
 //!     guids: Guids { disk: Uuid::from_u128(1), bios_boot: Uuid::from_u128(2), esp: Uuid::from_u128(3), boot: Uuid::from_u128(4), root: Uuid::from_u128(5) },
 //!     esp: 512 * MIB,
+//!     separate_boot: false,
 //!     boot: 0,
 //!     root: Root::Exactly(2048 * MIB),
 //! })?;

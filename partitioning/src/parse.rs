@@ -207,8 +207,8 @@ mod tests {
                 boot: guid(3),
                 root: guid(4),
             },
-            separate_boot: false,
             esp: 4 * MIB,
+            separate_boot: false,
             boot: 0,
             root: Root::Exactly(3 * MIB),
         })

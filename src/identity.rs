@@ -61,6 +61,16 @@ impl Identity {
             files: uuid("files"),
         }
     }
+
+    /// The UUID of something that not every disk has.
+    pub fn further(&self, role: &str) -> Uuid {
+        let hash = Sha256::new()
+            .chain_update("bootpress identity v1, further")
+            .chain_update(self.disk.as_bytes())
+            .chain_update(role)
+            .finalize();
+        uuid::Builder::from_random_bytes(std::array::from_fn(|i| hash[i])).into_uuid()
+    }
 }
 
 #[cfg(test)]

@@ -4,17 +4,21 @@ use anyhow::Result;
 
 use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
 use crate::bootloader::{Boot, BootOptions};
-use crate::disk::{self, Preset, SectorSize, Wishes};
+use crate::config::{self, FilesystemKind, Grow, Layout, Mounting};
+use crate::content::ContentStore;
+use crate::disk::{self, Arrangement, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
 use crate::filesystem::kernel;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::ostree::{
-    ComposefsWriter, DeployOptions, FsVerity, KernelSource, RootSshKeys, SignaturePolicy,
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, KernelSource, RootSshKeys,
+    SignaturePolicy, System,
 };
 use crate::output;
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
+use crate::tree::Tree;
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -38,7 +42,21 @@ pub struct Plan<'a> {
     /// What the root is, and why.
     pub root: RootChoice,
     kernel: Option<kernel::Wanted>,
+    /// What is mounted besides the root and `/boot`.
+    pub mounting: Mounting,
+    sector_size: SectorSize,
+    /// Partitions that the user chose.
+    arrangement: Option<Arrangement>,
     repository_config: Vec<(&'static str, &'static str, &'a str)>,
+}
+
+/// Partitions that somebody asks for, and the image's tree, which may have to fill them.
+#[derive(Clone, Copy, Debug)]
+pub struct Layouts<'a> {
+    /// `None`: those of the preset.
+    pub layout: Option<&'a Layout>,
+    /// The merged tree of the image.
+    pub root: &'a Tree,
 }
 
 /// A root file system, and who wanted it.
@@ -51,8 +69,12 @@ pub struct RootChoice {
 }
 
 impl RootChoice {
-    fn of(request: &Request, settings: &Settings) -> Self {
-        match (request.root_filesystem, settings.install.root_filesystem) {
+    fn of(request: &Request, settings: &Settings, layout: Option<&Layout>) -> Result<Self> {
+        let arranged = layout.map(root_kind).transpose()?.flatten();
+        if let (None, Some(filesystem)) = (request.root_filesystem, arranged) {
+            return Ok(Self { filesystem, because: "as the layout says" });
+        }
+        Ok(match (request.root_filesystem, settings.install.root_filesystem) {
             (Some(filesystem), _) => Self { filesystem, because: "as asked for" },
             (None, Some(filesystem)) => {
                 Self { filesystem, because: "as the image's install configuration says" }
@@ -61,7 +83,7 @@ impl RootChoice {
                 filesystem: RootFilesystem::Ext4,
                 because: "by default: neither you nor the image names another",
             },
-        }
+        })
     }
 }
 
@@ -87,9 +109,13 @@ impl<'a> Plan<'a> {
         image: &Image,
         settings: &'a Settings,
         identity: &'a Identity,
+        layouts: Layouts<'_>,
         progress: &Progress,
     ) -> Result<Self> {
         refuse_what_we_cannot(request, settings)?;
+        for warning in &request.config.warnings {
+            progress.warn(warning.clone());
+        }
         if request.bound_images == BoundImages::Skip {
             for bound in &settings.bound_images {
                 progress.warn(format!(
@@ -98,9 +124,18 @@ impl<'a> Plan<'a> {
             }
         }
         let boot_uuid = identity.boot_filesystem.to_string();
-        let root = RootChoice::of(request, settings);
+        let Layouts { layout, root: image_root } = layouts;
+        let root = RootChoice::of(request, settings, layout)?;
         let kernel = kernel_wanted(request, settings, &root)?;
-        let separate_boot = request.layout == Preset::Osbuild || kernel.is_some();
+        let arranged = |layout| {
+            let whose = (request.layout, image.architecture);
+            Arrangement::of(layout, whose, kernel.is_some(), identity, image_root)
+        };
+        let arrangement = layout.map(arranged).transpose()?;
+        let separate_boot = match &arrangement {
+            Some(arrangement) => arrangement.separate_boot(),
+            None => request.layout == Preset::Osbuild || kernel.is_some(),
+        };
         let boot_uuid = separate_boot.then_some(boot_uuid.as_str());
         let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
         mounts.root_flags = kernel.as_ref().and_then(root_flags);
@@ -117,6 +152,7 @@ impl<'a> Plan<'a> {
             Preset::Osbuild if !request.preset_kargs => Vec::new(),
             Preset::Osbuild => OSBUILD_ARGUMENTS.map(str::to_owned).to_vec(),
         };
+        added.extend(config::kernel_arguments(&request.config.blueprint));
         added.extend_from_slice(&request.kargs);
         let kernel_arguments =
             bootc::command_line(settings, &mounts, &added, &request.karg_deletes);
@@ -138,6 +174,9 @@ impl<'a> Plan<'a> {
             kernel_arguments,
             root,
             kernel,
+            mounting: mounting(request, identity, arrangement.as_ref()),
+            sector_size: layout.and_then(disk::sector_size).unwrap_or(request.sector_size),
+            arrangement,
             repository_config: repository_config(settings),
         })
     }
@@ -157,14 +196,16 @@ impl<'a> Plan<'a> {
                 self.identity.root_filesystem
             },
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
-            boot_partition: disk::boot_partition(
-                self.request.layout,
-                image.architecture,
-                separate_boot,
-            ),
+            boot_partition: match &self.arrangement {
+                Some(arrangement) => arrangement.boot_partition(),
+                None => {
+                    disk::boot_partition(self.request.layout, image.architecture, separate_boot)
+                }
+            },
+            dos: self.arrangement.as_ref().is_some_and(Arrangement::is_dos),
             separate_boot,
             // No BIOS starts from other sectors.
-            bios: self.request.sector_size == SectorSize::S512,
+            bios: self.sector_size == SectorSize::S512,
             time: 0,
         })
     }
@@ -175,6 +216,7 @@ impl<'a> Plan<'a> {
         boot: &'b Boot,
         composefs: &'b ComposefsWriter<'b>,
         fs_verity: &'b FsVerity<'b>,
+        customize: &'b Customize<'b>,
     ) -> DeployOptions<'b> {
         DeployOptions {
             stateroot: &self.stateroot,
@@ -194,11 +236,29 @@ impl<'a> Plan<'a> {
                 .root_ssh_keys
                 .as_deref()
                 .map(|keys| RootSshKeys { home: &self.settings.root_home, keys }),
+            customize: Some(customize),
             installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
             repository_config: &self.repository_config,
             composefs,
             fs_verity: wants_verity(self.settings).then_some(fs_verity),
         }
+    }
+
+    /// Writes what the configuration asks for into the system on the disk.
+    pub fn customize(
+        &self,
+        tree: &mut Tree,
+        system: System,
+        contents: &ContentStore,
+        progress: &Progress,
+    ) -> Result<Changed> {
+        let System { deployment, etc, var } = system;
+        let places = config::Places { deployment, etc, var };
+        let blueprint = &self.request.config.blueprint;
+        let seed = self.identity.disk.to_string();
+        let changes = config::customize(tree, places, blueprint, &self.mounting, &seed, contents)?;
+        changes.warnings.into_iter().for_each(|warning| progress.warn(warning));
+        Ok(Changed { written: changes.written, volumes: changes.volumes })
     }
 
     /// For the disk.
@@ -207,8 +267,9 @@ impl<'a> Plan<'a> {
             preset: self.request.layout,
             architecture: image.architecture,
             identity: self.identity,
-            sector_size: self.request.sector_size,
+            sector_size: self.sector_size,
             size: self.request.size,
+            arrangement: self.arrangement.as_ref(),
             separate_boot: self.separate_boot(),
             kernel: self.kernel.as_ref(),
             size_unit: self.request.size_unit(),
@@ -218,7 +279,7 @@ impl<'a> Plan<'a> {
     /// For the disk files.
     pub fn files(&self, image: &Image) -> output::Options {
         output::Options {
-            sector_size: self.request.sector_size.bytes(),
+            sector_size: self.sector_size.bytes(),
             qcow2_compression: self.request.qcow2_compression,
             ..output::Options::new(self.identity.files, image.architecture)
         }
@@ -226,9 +287,44 @@ impl<'a> Plan<'a> {
 
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
-        // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
-        self.request.layout == Preset::Osbuild || self.kernel.is_some()
+        match &self.arrangement {
+            Some(arrangement) => arrangement.separate_boot(),
+            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
+            None => self.request.layout == Preset::Osbuild || self.kernel.is_some(),
+        }
     }
+}
+
+/// The layout that counts: the user's, else the image's, else none and the preset's.
+pub fn layout(
+    request: &Request,
+    root: &Tree,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Option<Layout>> {
+    if let Some(layout) = &request.config.blueprint.layout {
+        return Ok(Some(layout.clone()));
+    }
+    if !request.image_layout {
+        return Ok(None);
+    }
+    let (layout, warnings) = config::layout_in_image(root, contents)?;
+    warnings.into_iter().for_each(|warning| progress.warn(warning));
+    Ok(layout)
+}
+
+/// What is mounted, and whether the root grows.
+fn mounting(request: &Request, identity: &Identity, arrangement: Option<&Arrangement>) -> Mounting {
+    let mut mounting = arrangement.map(Arrangement::mounting).unwrap_or_default();
+    mounting.grow = request.grow.then(|| Grow {
+        uuid: identity.root_filesystem.to_string(),
+        partition_type: match request.layout {
+            Preset::Bootc => "root",
+            Preset::Osbuild => "linux-generic",
+        },
+        is_last: arrangement.is_none_or(Arrangement::root_is_last),
+    });
+    mounting
 }
 
 fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
@@ -250,6 +346,19 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The root file system that a layout asks for.
+fn root_kind(layout: &Layout) -> Result<Option<RootFilesystem>> {
+    Ok(Some(match layout.root_kind() {
+        None => return Ok(None),
+        Some(FilesystemKind::Ext4) => RootFilesystem::Ext4,
+        Some(FilesystemKind::Xfs) => RootFilesystem::Xfs,
+        Some(FilesystemKind::Btrfs) => RootFilesystem::Btrfs,
+        Some(FilesystemKind::Vfat) => {
+            return Err(unsupported("the root cannot be on FAT, which knows no owners", None));
+        }
+    }))
 }
 
 /// What the kernel shall write, if it is to write the root. `Unsupported` if it cannot.

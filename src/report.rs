@@ -44,6 +44,9 @@ pub struct Report {
     /// Those that are on it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stored_images: Vec<String>,
+    /// What the configuration wrote into the system, by path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<String>,
     /// How long each stage took, in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
@@ -118,6 +121,9 @@ impl Report {
         report.stored_images = applications.iter().map(|stored| stored.name.clone()).collect();
         let absent = bound_images.iter().filter(|name| !report.stored_images.contains(*name));
         report.bound_images = absent.cloned().collect();
+        report.configured.clone_from(&sysroot.written);
+        report.configured.sort();
+        report.configured.dedup();
         report.warnings.clone_from(&boot.warnings);
         report
     }
@@ -141,6 +147,7 @@ impl Report {
             files,
             bound_images: Vec::new(),
             stored_images: Vec::new(),
+            configured: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
         }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
-use crate::disk::{Preset, SectorSize};
+use crate::config::Config;
+use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::error::unsupported;
 use crate::image::Image;
 use crate::oci::{Access, Reference};
@@ -31,8 +32,8 @@ pub struct Request {
     pub layout: Preset,
     /// Bytes of a sector of the disk.
     pub sector_size: SectorSize,
-    /// Size of the whole disk in bytes; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
+    pub size: Option<DiskSize>,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
     /// How a root on btrfs compresses: what `compress=` means to `mount`.
@@ -67,6 +68,14 @@ pub struct Request {
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
     pub stateroot: Option<String>,
+    /// What a configuration file asks for.
+    pub config: Config,
+    /// Whether a layout inside the image counts, where the configuration has none.
+    pub image_layout: bool,
+    /// Whether the root shall fill its disk at the first boot.
+    pub grow: bool,
+    /// Whether everything is done but for writing the disk.
+    pub dry_run: bool,
     /// Where the spool goes.
     pub work_directory: PathBuf,
 }
@@ -152,6 +161,9 @@ impl Request {
             Destination::Files(files) => files[index].clone(),
             Destination::Directory(directory) => directory.join(self.file_name(image, format)),
         };
+        if self.dry_run {
+            return Ok(Vec::new());
+        }
         let formats = self.formats.iter().enumerate();
         let targets: Vec<_> =
             formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();

@@ -21,6 +21,7 @@ const VOCABULARY: &[&str] = &[
 const MAY_USE: &[(&str, &[&str])] = &[
     ("bootc", &[]),
     ("bootloader", &[]),
+    ("config", &[]),
     ("filesystem", &[]),
     ("oci", &[]),
     ("ostree", &[]),
@@ -29,22 +30,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("storage", &[]),
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
-    ("disk", &["bootloader", "filesystem", "ostree"]),
+    // Users choose partitions in files.
+    ("disk", &["bootloader", "config", "filesystem", "ostree"]),
     // Second images, from where the request says they are.
     ("bound", &["oci", "request", "storage"]),
     ("report", &["bootloader", "disk", "ostree", "output", "plan", "storage"]),
-    ("request", &["bootc", "disk", "oci", "output"]),
+    ("request", &["bootc", "config", "disk", "oci", "output"]),
     // What a machine pulls when it upgrades: the first half of the pipeline.
     ("update", &["bootc", "oci", "ostree", "selinux"]),
-    ("plan", &["bootc", "bootloader", "disk", "filesystem", "ostree", "output", "request"]),
+    (
+        "plan",
+        &["bootc", "bootloader", "config", "disk", "filesystem", "ostree", "output", "request"],
+    ),
     // As far as a build reads, without making anything.
-    ("survey", &["bootc", "bootloader", "oci", "ostree", "plan", "request"]),
+    ("survey", &["bootc", "bootloader", "disk", "oci", "ostree", "plan", "request"]),
     (
         "pipeline",
         &[
             "bootc",
             "bootloader",
             "bound",
+            "config",
             "disk",
             "filesystem",
             "oci",
@@ -83,12 +89,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("regex_automata", &["selinux"]),
     ("rustix", &["filesystem"]),
     ("tempfile", &["content", "filesystem", "output"]),
+    ("saphyr", &["config"]),
 ];
 
 /// Rooms that decide and compute, and never touch a file.
 const NO_FILES: &[&str] = &[
     "bootc",
     "bootloader",
+    "config",
     "disk",
     "filesystem",
     "ostree",

@@ -15,7 +15,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::lba::{Lba, MIB, SectorSize};
-use crate::table::{Partition, Table};
+use crate::table::{Partition, Scheme, Table};
 use crate::types::{Architecture, Role};
 
 /// Room for GRUB's core: 1 MiB, as everyone gives it.
@@ -65,6 +65,8 @@ impl Preset {
             Role::BiosBoot => architecture == Architecture::X86_64,
             Role::Boot => separate_boot || self == Self::Osbuild,
             Role::Esp | Role::Root => true,
+            // These are chosen one by one.
+            Role::Data | Role::Swap => false,
         };
         Role::ALL.into_iter().filter(wanted).collect()
     }
@@ -77,6 +79,7 @@ impl Preset {
             (Self::Bootc, Role::Esp) => "EFI-SYSTEM",
             (Self::Bootc, Role::Boot) => "boot",
             (Self::Bootc, Role::Root) => "root",
+            (Self::Bootc, Role::Data | Role::Swap) => "",
         }
     }
 }
@@ -171,6 +174,14 @@ pub enum PlanError {
         /// Which.
         role: Role,
     },
+    /// More than a master boot record can say.
+    #[error("a dos table has at most 4 partitions on at most 2 TiB, not {partitions} on {} MiB", disk / MIB)]
+    NoDos {
+        /// How many partitions there would be.
+        partitions: usize,
+        /// Bytes of the disk.
+        disk: u64,
+    },
     /// More bytes than 64 bits can count.
     #[error("the disk is larger than any disk can be")]
     TooLarge,
@@ -194,6 +205,7 @@ impl Table {
                 number,
                 role: Some(role),
                 type_guid: role.type_guid(preset, architecture),
+                type_byte: None,
                 guid: guid_of(&layout.guids, role),
                 name: preset.partition_name(role).to_owned(),
                 first: sector(next),
@@ -205,7 +217,7 @@ impl Table {
         // The backup table needs 33 sectors of 512 bytes or 5 of 4096: less than the MiB that it gets.
         let size = next.checked_add(MIB).ok_or(PlanError::TooLarge)?;
         let sectors = size / sector_size.bytes();
-        Ok(Self { guid: layout.guids.disk, sector_size, sectors, partitions })
+        Ok(Self { guid: layout.guids.disk, scheme: Scheme::Gpt, sector_size, sectors, partitions })
     }
 }
 
@@ -217,6 +229,7 @@ fn size_of(layout: &Layout, role: Role, start: u64) -> Result<u64, PlanError> {
         (Role::Esp, _) => whole(layout.esp),
         (Role::Boot, _) => whole(layout.boot),
         (Role::Root, Root::Exactly(size)) => whole(size),
+        (Role::Data | Role::Swap, _) => Ok(0),
         (Role::Root, Root::RestOf { disk, needs }) => {
             let disk = whole(disk)?;
             let around = start.checked_add(MIB).ok_or(PlanError::TooLarge)?;
@@ -235,7 +248,7 @@ const fn guid_of(guids: &Guids, role: Role) -> Uuid {
         Role::BiosBoot => guids.bios_boot,
         Role::Esp => guids.esp,
         Role::Boot => guids.boot,
-        Role::Root => guids.root,
+        Role::Root | Role::Data | Role::Swap => guids.root,
     }
 }
 

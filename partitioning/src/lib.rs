@@ -21,14 +21,16 @@
 //! ```
 #![warn(missing_docs)]
 
+mod arrangement;
 mod layout;
 mod lba;
 mod parse;
 mod table;
 mod types;
 
+pub use arrangement::{Arrangement, Slot};
 pub use layout::{Guids, Layout, PlanError, Preset, Root};
 pub use lba::{Lba, MIB, SectorSize};
 pub use parse::ParseError;
-pub use table::{Partition, Table, TableBytes};
+pub use table::{Partition, Scheme, Table, TableBytes};
 pub use types::{Architecture, Role, type_name};

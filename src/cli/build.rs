@@ -119,6 +119,10 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         bound_image_sources: flags.bound.bound_image.clone(),
         root_ssh_keys,
         stateroot: flags.stateroot.clone(),
+        config: flags.config.read()?,
+        image_layout: !flags.config.ignore_image_layout,
+        grow: flags.config.grow,
+        dry_run: flags.config.dry_run,
         work_directory,
     })
 }

@@ -42,6 +42,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     for bound in &report.bound_images {
         row("bound image", &format!("{bound} (not on the disk)"))?;
     }
+    for path in &report.configured {
+        row("configured", path)?;
+    }
     let stages: Vec<String> = report
         .stages
         .iter()
@@ -51,6 +54,13 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         row("time", &stages.join(", "))?;
     }
     writeln!(out)?;
+    if report.files.is_empty() {
+        writeln!(
+            out,
+            "nothing was written: this is what a disk of {} would be",
+            human(report.size)
+        )?;
+    }
     for file in &report.files {
         writeln!(
             out,

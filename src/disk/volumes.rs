@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use super::{BiosBytes, Disk, Options, Parts, Plan, Preset, Role, SectorSize, Size, Volume};
+use super::{
+    Arrangement, BiosBytes, Disk, DiskSize, Options, Parts, Plan, Preset, Role, SectorSize, Size,
+    Volume,
+};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
@@ -33,7 +36,9 @@ pub struct Wishes<'a> {
     /// Bytes of a sector.
     pub sector_size: SectorSize,
     /// Bytes of the whole disk; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    pub size: Option<DiskSize>,
+    /// Partitions that the user chose; `None`: those of the preset.
+    pub arrangement: Option<&'a Arrangement>,
     /// Whether `/boot` is separate even where the preset has it in the root.
     pub separate_boot: bool,
     /// What the kernel shall write as the root; `None`: the root is ext4, and written by us.
@@ -61,6 +66,9 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Disk> {
     let _stage = progress.stage(Stage::LayOut, None);
+    if let Some(arrangement) = wishes.arrangement {
+        return arrangement.lay_out(sysroot, boot, wishes, contents);
+    }
     let identity = wishes.identity;
     let needs = fit(&sysroot.root, wishes)?;
     let options = Options {
@@ -71,11 +79,17 @@ pub fn lay_out(
         esp: wishes.preset.default_esp(),
         separate_boot: wishes.separate_boot,
         boot: wishes.preset.default_boot(),
-        size: match wishes.size {
-            None => Size::Root(needs.comfortable),
-            Some(total) => Size::Disk { total, root_needs: needs.least },
-        },
+        size: Size::Root(needs.comfortable),
     };
+    let size = match wishes.size {
+        None => options.size,
+        Some(asked) => {
+            let least = Plan::new(&Options { size: Size::Root(needs.least), ..options })?.size();
+            let total = asked.bytes(least, image_size(&sysroot.root));
+            Size::Disk { total, root_needs: needs.least }
+        }
+    };
+    let options = Options { size, ..options };
     let mut plan = Plan::new(&options)?;
     let total = plan.size().next_multiple_of(wishes.size_unit);
     if total > plan.size() {
@@ -106,7 +120,8 @@ pub fn lay_out(
     };
     let esp = match &boot.esp {
         Some(tree) => Some(
-            esp_volume(tree, plan.esp_size(), wishes, contents).context("formatting the ESP")?,
+            esp_volume(tree, plan.esp_size(), "EFI-SYSTEM", identity.esp_volume, wishes, contents)
+                .context("formatting the ESP")?,
         ),
         None => None,
     };
@@ -120,14 +135,14 @@ pub fn lay_out(
 }
 
 /// Two sizes of a root, in bytes.
-struct Needs {
+pub(super) struct Needs {
     /// What is there fits, and nothing more.
-    least: u64,
+    pub(super) least: u64,
     /// There is room for one upgrade to an image of the same size, and for running.
-    comfortable: u64,
+    pub(super) comfortable: u64,
 }
 
-fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
+pub(super) fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let wanted = |free_bytes, free_inodes| ext4::Wanted {
         free_bytes,
         free_inodes,
@@ -146,6 +161,22 @@ fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     // Only the kernel knows how much it takes: what ext4 would need, an eighth, and what the file system has for itself.
     let enough = |size: u64| (size + size / 8 + kind.overhead()).max(kernel::Kind::MINIMUM_SIZE);
     Ok(Needs { least: enough(least), comfortable: enough(comfortable) })
+}
+
+/// Bytes of an ext4 that holds a tree and has so much free.
+pub(super) fn fit_data(tree: &Tree, free: u64, wishes: &Wishes<'_>) -> Result<u64> {
+    let wanted = ext4::Wanted {
+        free_bytes: free,
+        free_inodes: 64,
+        bytes_per_inode: BYTES_PER_INODE,
+        hash_seed: wishes.identity.root_hash_seed,
+    };
+    Ok(ext4::fit(tree, &wanted)?.size)
+}
+
+/// Bytes of the files of the image, each in whole blocks.
+pub(super) fn image_size(root: &Tree) -> u64 {
+    upgrade(root).0
 }
 
 /// Bytes and inodes that another image of this size would take beside this one.
@@ -169,10 +200,10 @@ fn upgrade(root: &Tree) -> (u64, u32) {
     (bytes, inodes)
 }
 
-fn ext4_volume(
+pub(super) fn ext4_volume(
     tree: &Tree,
     size: u64,
-    label: &'static str,
+    label: &str,
     (uuid, hash_seed): (uuid::Uuid, uuid::Uuid),
 ) -> Result<Volume> {
     let options = ext4::Options {
@@ -197,7 +228,7 @@ fn ext4_volume(
     })
 }
 
-fn kernel_volume(
+pub(super) fn kernel_volume(
     tree: &Tree,
     size: u64,
     wishes: &Wishes<'_>,
@@ -218,18 +249,19 @@ fn inode_count(tree: &Tree, size: u64) -> u32 {
     u32::try_from(by_size.max(2 * u64::from(upgrade) + 64)).unwrap_or(u32::MAX)
 }
 
-fn esp_volume(
+pub(super) fn esp_volume(
     tree: &Tree,
     size: u64,
+    label: &str,
+    volume_id: u32,
     wishes: &Wishes<'_>,
     contents: &ContentStore,
 ) -> Result<Volume> {
-    let volume_id = wishes.identity.esp_volume;
     let options = fat::Options {
         size,
         sector_size: u32::try_from(wishes.sector_size.bytes())?,
         volume_id,
-        label: "EFI-SYSTEM",
+        label,
     };
     let map = fat::format(tree, contents, &options)?;
     Ok(Volume {

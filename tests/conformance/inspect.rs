@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bootpress::architecture::Architecture;
+use bootpress::config::Config;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::error::Unsupported;
 use bootpress::inspect::{Facts, inspect};
@@ -125,6 +126,10 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         bound_image_sources: Vec::new(),
         root_ssh_keys: None,
         stateroot: None,
+        config: Config::default(),
+        image_layout: true,
+        grow: false,
+        dry_run: false,
         work_directory: directory.to_owned(),
     }
 }

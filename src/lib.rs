@@ -16,6 +16,7 @@ pub mod identity;
 pub mod image;
 pub mod layer;
 pub mod progress;
+pub mod signature;
 pub mod sparse;
 pub mod tree;
 
@@ -27,6 +28,7 @@ pub mod oci;
 pub mod ostree;
 pub mod output;
 pub mod selinux;
+pub mod trust;
 
 // Joining.
 pub mod disk;

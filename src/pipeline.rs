@@ -16,12 +16,15 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
 use crate::selinux::Policy;
+use crate::trust;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let contents = ContentStore::create_in(&request.work_directory)?;
-    let source = oci::open(&request.image, request.architecture, progress)?;
+    let source =
+        oci::open_in(&request.work_directory, &request.image, request.architecture, progress)?;
     let image = &source.image;
+    let verdict = trust::check(&request.trust, &source.subject(), &|wanted| source.claims(wanted))?;
     let targets = request.targets(image)?;
     let identity = Identity::derive(&image.manifest_digest, &request.seed);
 
@@ -45,5 +48,5 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
     let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
+    Ok(Report::of(image, verdict, &settings.bound_images, &boot, &sysroot, disk, files))
 }

@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::ostree::Sysroot;
 use crate::output::FileReport;
 use crate::progress::Stage;
+use crate::trust::Verdict;
 
 pub use picture::{Row, human, picture};
 
@@ -26,6 +27,9 @@ pub struct Report {
     pub version: u32,
     /// What it was built from.
     pub image: ImageReport,
+    /// Who vouches for it; `None`: nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Verdict>,
     /// The machine's architecture.
     pub architecture: Architecture,
     /// What boots.
@@ -84,6 +88,7 @@ impl Report {
     /// What the pipeline has made.
     pub fn of(
         image: &Image,
+        verdict: Verdict,
         bound_images: &[String],
         boot: &Boot,
         sysroot: &Sysroot,
@@ -103,6 +108,7 @@ impl Report {
         };
         let mut report =
             Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
+        report.trust = Some(verdict);
         report.bound_images = bound_images.to_vec();
         report.warnings.clone_from(&boot.warnings);
         report
@@ -120,6 +126,7 @@ impl Report {
         Self {
             version: VERSION,
             image,
+            trust: None,
             architecture,
             system,
             size,

@@ -10,12 +10,15 @@ use crate::disk::{Preset, SectorSize};
 use crate::image::Image;
 use crate::oci::Reference;
 use crate::output::Format;
+use crate::trust::Demand;
 
 /// What to build, how, and where to put it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The image.
     pub image: Reference,
+    /// Who has to vouch for it.
+    pub trust: Demand,
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.

@@ -13,6 +13,7 @@ const VOCABULARY: &[&str] = &[
     "image",
     "layer",
     "progress",
+    "signature",
     "sparse",
     "tree",
 ];
@@ -26,11 +27,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ostree", &[]),
     ("output", &[]),
     ("selinux", &[]),
+    ("trust", &[]),
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
     ("disk", &["bootloader", "filesystem", "ostree"]),
-    ("report", &["bootloader", "disk", "ostree", "output"]),
-    ("request", &["bootc", "disk", "oci", "output"]),
+    ("report", &["bootloader", "disk", "ostree", "output", "trust"]),
+    ("request", &["bootc", "disk", "oci", "output", "trust"]),
     ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
     (
         "pipeline",
@@ -46,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "report",
             "request",
             "selinux",
+            "trust",
         ],
     ),
 ];
@@ -63,11 +66,16 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio", &["oci"]),
     ("flate2", &["oci"]),
     ("zstd", &["oci"]),
+    ("aws_lc_rs", &["trust"]),
+    ("pgp", &["trust"]),
+    ("webpki", &["trust"]),
+    ("x509_cert", &["trust"]),
     ("tar", &["oci"]),
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
-    ("tempfile", &["content", "output"]),
+    // In `oci` for archives that cannot be read in place.
+    ("tempfile", &["content", "oci", "output"]),
 ];
 
 /// Rooms that decide and compute, and never touch a file.

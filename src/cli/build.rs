@@ -82,6 +82,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
+        trust: flags.trust.demand(),
         architecture: architecture(flags.arch.as_deref())?,
         formats,
         destination,

@@ -42,7 +42,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildFlags {
-    /// The bootc image: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker://NAME or just NAME
+    /// The bootc image: docker://NAME or just NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
+    /// dir:DIR, containers-storage:NAME; `-` for FILE is standard input
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Reference,
 
@@ -134,6 +135,9 @@ pub(crate) struct BuildFlags {
     /// Name of the stateroot [default: what the image configures, else `default`]
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
     pub(crate) stateroot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) trust: super::trust_flags::TrustFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]

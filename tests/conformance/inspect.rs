@@ -14,6 +14,7 @@ use bootpress::pipeline;
 use bootpress::progress::Progress;
 use bootpress::report::Report;
 use bootpress::request::{BoundImages, Destination, Request, Transport};
+use bootpress::trust::Demand;
 use proptest::prelude::*;
 
 use crate::tiny_image::{TinyImage, tiny_image};
@@ -100,6 +101,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
     image.write_oci_layout(&directory.join("image"));
     Request {
         image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
+        trust: Demand::Nothing,
         architecture,
         formats: Format::ALL.to_vec(),
         destination: Destination::Directory(directory.to_owned()),

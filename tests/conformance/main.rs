@@ -23,5 +23,7 @@ mod selinux;
 mod tiny_image;
 #[path = "../support/tool.rs"]
 mod tool;
+mod transports;
+mod trust;
 #[path = "../support/unwritten.rs"]
 mod unwritten;

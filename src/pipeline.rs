@@ -21,8 +21,7 @@ use crate::trust;
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let contents = ContentStore::create_in(&request.work_directory)?;
-    let source =
-        oci::open_in(&request.work_directory, &request.image, request.architecture, progress)?;
+    let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
     let verdict = trust::check(&request.trust, &source.subject(), &|wanted| source.claims(wanted))?;
     let targets = request.targets(image)?;

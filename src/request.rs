@@ -8,7 +8,7 @@ use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
 use crate::disk::{Preset, SectorSize};
 use crate::image::Image;
-use crate::oci::Reference;
+use crate::oci::{Access, Reference};
 use crate::output::Format;
 use crate::trust::Demand;
 
@@ -19,6 +19,8 @@ pub struct Request {
     pub image: Reference,
     /// Who has to vouch for it.
     pub trust: Demand,
+    /// How registries are reached, and what is kept of what they send.
+    pub access: Access,
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.

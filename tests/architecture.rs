@@ -34,6 +34,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &["bootloader", "disk", "ostree", "output", "trust"]),
     ("request", &["bootc", "disk", "oci", "output", "trust"]),
     ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
+    // As far as a build reads, without making anything.
+    ("survey", &["bootc", "bootloader", "oci", "ostree", "plan", "request"]),
     (
         "pipeline",
         &[
@@ -63,6 +65,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("gpt", &[]),
     ("qemu", &["cli"]),
     ("oci_client", &["oci"]),
+    ("reqwest", &["oci"]),
+    ("http_auth", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["oci"]),
     ("zstd", &["oci"]),

@@ -20,7 +20,9 @@ use thiserror::Error;
 mod accelerator;
 mod boot;
 mod console;
+mod console_rules;
 mod credentials;
+mod evidence;
 mod firmware;
 mod guest;
 mod machine;
@@ -28,16 +30,23 @@ mod milestone;
 mod overlay;
 mod program;
 mod qmp;
+mod record;
 mod report;
+mod screen;
 mod vm;
 
 pub use accelerator::Accelerator;
 pub use boot::{Proof, Test, boot};
+pub use console_rules::{RuleError, Rules, Severity};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, DiskBus, Machine, Wiring};
-pub use milestone::Milestone;
-pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+pub use milestone::{Finding, Milestone};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
+pub use screen::Shot;
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

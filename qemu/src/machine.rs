@@ -204,6 +204,7 @@ impl Machine {
         for device in self.disk_devices() {
             line.add("-device").add(&device);
         }
+        line.add("-device").add(self.screen_device());
         line.add("-object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy");
         line.file("-chardev", "socket,id=console,path=", wiring.console)
             .add("-serial chardev:console");
@@ -230,6 +231,14 @@ impl Machine {
             (Architecture::X86_64, Firmware::Bios, _) => "q35,graphics=off",
             (Architecture::Aarch64, _, Accelerator::Kvm) => "virt,gic-version=host",
             (Architecture::Aarch64, _, Accelerator::Tcg { .. }) => "virt",
+        }
+    }
+
+    /// A screen to take pictures of. Both are plain memory that firmware and kernels draw into without drivers of their own.
+    const fn screen_device(&self) -> &'static str {
+        match self.architecture {
+            Architecture::X86_64 => "VGA",
+            Architecture::Aarch64 => "ramfb",
         }
     }
 

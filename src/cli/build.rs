@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
+use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::{Event, Progress};
@@ -64,7 +65,7 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
     })
 }
 
-fn request(flags: &BuildFlags) -> Result<Request> {
+pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     let mut formats = flags.formats.clone();
     if formats.is_empty() {
         formats.push(Format::Qcow2);
@@ -83,6 +84,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
     Ok(Request {
         image: flags.image.clone(),
         trust: flags.trust.demand(),
+        access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
         formats,
         destination,
@@ -106,7 +108,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
     })
 }
 
-fn architecture(asked: Option<&str>) -> Result<Architecture> {
+pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {
     if let Some(refused) = asked.and_then(Architecture::refusal) {
         return Err(refused);
     }
@@ -141,7 +143,7 @@ fn parent(file: &Path) -> PathBuf {
     }
 }
 
-fn progress(flag: ProgressFlag) -> Progress {
+pub(super) fn progress(flag: ProgressFlag) -> Progress {
     match flag {
         ProgressFlag::Auto => terminal::automatic(),
         ProgressFlag::Bars => terminal::bars(),

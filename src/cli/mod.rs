@@ -1,13 +1,18 @@
 //! The command: flags in, engine called, results shown, failures told and turned into exit codes.
 
 mod build;
+mod cache;
 mod flags;
 mod inspect;
+mod inspect_image;
 mod json;
+mod pull;
+mod report_flags;
 mod summary;
 mod terminal;
 mod test;
 mod trust_flags;
+mod verdict_flags;
 
 use std::process::ExitCode;
 
@@ -32,6 +37,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| fail(&error))
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
@@ -17,8 +17,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Test, Verdict,
+    Architecture, BootError, BootReport, Case, DiskBus, Firmware, Machine, Outcome, Reached, Test,
+    Verdict,
 };
+
+use super::report_flags::ReportFlags;
+use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -61,6 +65,12 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
 
+    #[command(flatten)]
+    verdict: VerdictFlags,
+
+    #[command(flatten)]
+    reports: ReportFlags,
+
     /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -76,15 +86,16 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         sector_size: flags.sector_size,
         ..Machine::new(architecture_of(flags)?)
     };
+    let rules = flags.verdict.console_rules()?;
     let test = Test {
-        disk: &flags.disk,
-        machine,
-        accelerator: None,
         time_limit: flags.timeout.map(Duration::from_secs),
-        proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
-        disk_afterwards: None,
+        expected: flags.verdict.expected(),
+        console_rules: rules.as_ref(),
+        ..Test::new(&flags.disk, machine)
     };
+    flags.reports.check()?;
+    let began = SystemTime::now();
     let interrupted = interruption()?;
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
@@ -104,6 +115,16 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         Err(BootError::Unsupported(what)) => return Err(unsupported(what, None)),
         Err(error) => return Err(error.into()),
     };
+    flags.reports.write(
+        began,
+        vec![Case {
+            disk: flags.disk.clone(),
+            machine: report.machine.essentials(),
+            began,
+            outcome: Outcome::Tried(Box::new(report.clone())),
+            evidence: flags.evidence.clone(),
+        }],
+    )?;
     let mut out = io::stdout().lock();
     if flags.json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
@@ -228,7 +249,11 @@ fn text(report: &BootReport) -> String {
     };
     line(outcome);
     for check in &report.checks {
-        let mark = if check.passed { "ok" } else { "not ok" };
+        let mark = match (check.passed, check.tolerated) {
+            (true, _) => "ok",
+            (false, true) => "note",
+            (false, false) => "not ok",
+        };
         line(format!("  {:<6}  {:<11}  {}", mark, check.name, check.detail));
     }
     if let qemu::Accelerator::Tcg { why } = &report.machine.accelerator {
@@ -267,8 +292,16 @@ mod tests {
                 qemu: "7.2.22".to_owned(),
             },
             reached: vec![Reached { milestone: Milestone::Kernel, seconds: 9.0 }],
-            checks: vec![Check { name: "power-off", passed: true, detail: "clean".to_owned() }],
+            checks: vec![Check {
+                name: "power-off",
+                passed: true,
+                detail: "clean".to_owned(),
+                tolerated: false,
+            }],
+            findings: vec![],
+            startup: Default::default(),
             suspicions: vec![],
+            screens: vec![],
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],

@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use super::Blobs;
 use super::digest::{Digest, Verified};
-use super::manifest::Descriptor;
+use super::manifest::{self, Descriptor, Index, MANIFESTS};
+use super::registry::Registry;
 use crate::error::{corrupt, unsupported};
 use crate::signature::{Claim, Signature};
 
@@ -68,6 +69,33 @@ pub(super) fn of_manifest(
             place: place.to_owned(),
             signature: Signature::attached(&layer.media_type, payload, annotation),
         });
+    }
+    Ok(claims)
+}
+
+/// What a registry has beside an image. `blobs` are those of the image's repository.
+pub(super) fn in_registry(
+    blobs: &dyn Blobs,
+    registry: &Registry,
+    about: &Digest,
+) -> Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    let tag = tag(about);
+    if let Some(document) = registry.tagged(&tag)? {
+        claims.extend(of_manifest(blobs, &document.bytes, about, &tag)?);
+    }
+    let Some(referrers) = registry.referrers(about)? else { return Ok(claims) };
+    let index: Index = serde_json::from_slice(&referrers)
+        .map_err(|error| corrupt(format!("the referrers of {about}"), error.to_string()))?;
+    // What the index says that they are is not always true: some registries take the type of an empty config.
+    let manifests =
+        index.manifests.iter().filter(|entry| MANIFESTS.contains(&entry.media_type.as_str()));
+    for entry in manifests.take(MAXIMUM) {
+        let document = manifest::read(blobs, entry)?;
+        if is_about(&document.bytes, about) {
+            let place = format!("referrer {}", entry.digest);
+            claims.extend(of_manifest(blobs, &document.bytes, about, &place)?);
+        }
     }
     Ok(claims)
 }

@@ -39,7 +39,7 @@ impl Reference {
 }
 
 /// Scopes of a name in a registry.
-fn of_name(whole: &str) -> Vec<String> {
+pub(super) fn of_name(whole: &str) -> Vec<String> {
     let mut scopes = vec![whole.to_owned()];
     let (rest, _) = whole.split_once('@').unwrap_or((whole, ""));
     if rest != whole {

@@ -108,7 +108,8 @@ pub(super) enum Identity {
     /// Any name of this repository.
     ExactRepository { docker_repository: String },
     /// As `MatchRepoDigestOrExact`, for images below one prefix with another one in its place.
-    RemapIdentity { prefix: String, signed_prefix: String },
+    #[serde(rename = "remapIdentity")]
+    Remap { prefix: String, signed_prefix: String },
     /// Any name at all; no policy can say that.
     #[serde(skip)]
     Any,
@@ -126,7 +127,7 @@ impl Identity {
                 let name = Name::parse(docker_repository)?;
                 ensure!(name.is_bare(), "{docker_repository:?} has a tag or a digest");
             }
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remap { prefix, signed_prefix } => {
                 for prefix in [prefix, signed_prefix] {
                     let good = !prefix.contains('@')
                         && !prefix.ends_with('/')
@@ -168,7 +169,7 @@ impl Identity {
             Self::ExactRepository { docker_repository } => {
                 signed.repository == Name::parse(docker_repository)?.repository
             }
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remap { prefix, signed_prefix } => {
                 or_digest(&signed, &remap(own()?, prefix, signed_prefix)?)
             }
             Self::Any => true,
@@ -187,7 +188,7 @@ impl Identity {
             Self::MatchRepository {} => format!("the repository of {image}"),
             Self::ExactReference { docker_reference } => docker_reference.clone(),
             Self::ExactRepository { docker_repository } => docker_repository.clone(),
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remap { prefix, signed_prefix } => {
                 format!("{image} with {signed_prefix} instead of {prefix}")
             }
             Self::Any => "anything".to_owned(),

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod image;
 pub mod layer;
 pub mod progress;
+pub mod signature;
 pub mod sparse;
 pub mod tree;
 
@@ -30,6 +31,7 @@ pub mod ostree;
 pub mod output;
 pub mod selinux;
 pub mod storage;
+pub mod trust;
 
 // Joining.
 pub mod bound;

@@ -19,6 +19,7 @@ use crate::report::Report;
 use crate::request::Request;
 use crate::selinux::Policy;
 use crate::storage;
+use crate::trust;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
@@ -26,6 +27,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
+    let verdict = trust::check(&request.trust, &source.subject(), &|wanted| source.claims(wanted))?;
     let targets = request.targets(image)?;
     let identity = Identity::derive(&image.manifest_digest, &request.seed);
 
@@ -57,5 +59,5 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
     let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
     let bound = (settings.bound_images.as_slice(), applications.as_slice());
-    Ok(Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files))
+    Ok(Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files).judged(verdict))
 }

@@ -15,6 +15,7 @@ use crate::output::FileReport;
 use crate::plan::RootChoice;
 use crate::progress::Stage;
 use crate::storage::Application;
+use crate::trust::Verdict;
 
 pub use picture::{Row, human, picture};
 
@@ -28,6 +29,9 @@ pub struct Report {
     pub version: u32,
     /// What it was built from.
     pub image: ImageReport,
+    /// Who vouches for it; `None`: nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Verdict>,
     /// The machine's architecture.
     pub architecture: Architecture,
     /// What boots.
@@ -128,6 +132,13 @@ impl Report {
         report
     }
 
+    /// The same, with what is known about who signed the image.
+    #[must_use]
+    pub fn judged(mut self, verdict: Verdict) -> Self {
+        self.trust = Some(verdict);
+        self
+    }
+
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
     pub fn new(
         image: ImageReport,
@@ -140,6 +151,7 @@ impl Report {
         Self {
             version: VERSION,
             image,
+            trust: None,
             architecture,
             system,
             size,

@@ -12,12 +12,15 @@ use crate::error::unsupported;
 use crate::image::Image;
 use crate::oci::{Access, Reference};
 use crate::output::{ClusterCompression, FileFormat, Target};
+use crate::trust::Demand;
 
 /// What to build, how, and where to put it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The image.
     pub image: Reference,
+    /// Who has to vouch for it.
+    pub trust: Demand,
     /// How registries are reached, and what is kept of what they send.
     pub access: Access,
     /// The architecture to take from it.

@@ -13,6 +13,7 @@ const VOCABULARY: &[&str] = &[
     "image",
     "layer",
     "progress",
+    "signature",
     "sparse",
     "tree",
 ];
@@ -28,14 +29,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("output", &[]),
     ("selinux", &[]),
     ("storage", &[]),
+    ("trust", &[]),
     // Looks at a file that is there: it must not share code with what wrote it.
     ("inspect", &[]),
     // Users choose partitions in files.
     ("disk", &["bootloader", "config", "filesystem", "ostree"]),
     // Second images, from where the request says they are.
     ("bound", &["oci", "request", "storage"]),
-    ("report", &["bootloader", "disk", "ostree", "output", "plan", "storage"]),
-    ("request", &["bootc", "config", "disk", "oci", "output"]),
+    ("report", &["bootloader", "disk", "ostree", "output", "plan", "storage", "trust"]),
+    ("request", &["bootc", "config", "disk", "oci", "output", "trust"]),
     // What a machine pulls when it upgrades: the first half of the pipeline.
     ("update", &["bootc", "oci", "ostree", "selinux"]),
     (
@@ -61,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request",
             "selinux",
             "storage",
+            "trust",
         ],
     ),
 ];
@@ -83,12 +86,16 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio", &["oci"]),
     ("flate2", &["inspect", "oci", "output"]),
     ("zstd", &["inspect", "oci", "output"]),
+    ("aws_lc_rs", &["trust"]),
+    ("pgp", &["trust"]),
+    ("webpki", &["trust"]),
+    ("x509_cert", &["trust"]),
     ("tar", &["oci"]),
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
     ("rustix", &["filesystem"]),
-    ("tempfile", &["content", "filesystem", "output"]),
+    ("tempfile", &["content", "filesystem", "oci", "output"]),
     ("saphyr", &["config"]),
 ];
 

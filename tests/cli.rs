@@ -202,7 +202,7 @@ fn usage_is_explained() {
         exit code 1
     "#]]
     .assert_eq(&said(&["oci:nowhere"]));
-    assert!(said(&["docker-archive:x"]).ends_with("exit code 2\n"));
+    assert!(said(&["docker-daemon:x"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--size", "ten"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--format", "floppy"]).contains("raw"));
     let output = place.bootpress(&["build", "oci:x", "--arch", "s390x"]);

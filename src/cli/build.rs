@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
+use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::{Event, Progress};
@@ -94,7 +95,8 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
-        access: flags.registry.access(),
+        trust: flags.trust.demand(),
+        access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
         formats,
         qcow2_compression: flags.output_flags.qcow2_compression(),

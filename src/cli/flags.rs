@@ -62,7 +62,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildFlags {
-    /// The bootc image: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker://NAME or just NAME
+    /// The bootc image: docker://NAME or just NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
+    /// dir:DIR, containers-storage:NAME; `-` for FILE is standard input
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Reference,
 
@@ -160,6 +161,8 @@ pub(crate) struct BuildFlags {
 
     #[command(flatten)]
     pub(crate) config: ConfigFlags,
+    #[command(flatten)]
+    pub(crate) trust: super::trust_flags::TrustFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]

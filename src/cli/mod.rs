@@ -15,6 +15,7 @@ mod report_flags;
 mod summary;
 mod terminal;
 mod test;
+mod trust_flags;
 mod verdict_flags;
 
 use std::process::ExitCode;

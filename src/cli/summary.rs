@@ -27,6 +27,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
     row("image", &format!("{}{version}", image.reference))?;
     row("digest", &image.digest)?;
+    if let Some(verdict) = &report.trust {
+        row("signature", &verdict.to_string())?;
+    }
     row("architecture", report.architecture.name())?;
     for line in &report.system.bootloader {
         row("boot loader", line)?;

@@ -26,6 +26,8 @@ pub struct Access {
     pub certificate_directory: Option<PathBuf>,
     /// Whether registries have to prove who they are; `None`: as configured, else yes.
     pub verify_tls: Option<bool>,
+    /// Where an archive is kept that cannot be read in place; `None`: with the system's temporary files.
+    pub spool: Option<PathBuf>,
     /// The directory of the cache; `None`: nothing is kept.
     pub cache: Option<PathBuf>,
     /// Whether the cache has to do, without any network.

@@ -41,10 +41,10 @@ impl Compression {
 /// (zstd:chunked has those). Corrupt, with `subject` as its name, if the bytes begin like another compression than
 /// `expected`. No bytes at all are an empty archive in every compression.
 pub(super) fn decompressed<'a>(
-    mut blob: impl Read + 'a,
+    mut blob: impl Read + Send + 'a,
     expected: Compression,
     subject: &str,
-) -> Result<Box<dyn Read + 'a>> {
+) -> Result<Box<dyn Read + Send + 'a>> {
     let mut head = Vec::new();
     blob.by_ref().take(4).read_to_end(&mut head)?;
     let found = Compression::sniff(&head);

@@ -101,7 +101,7 @@ pub(super) struct Document {
 }
 
 impl Descriptor {
-    fn annotation(&self, key: &str) -> Option<&str> {
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
@@ -186,16 +186,19 @@ fn read_once(blobs: &dyn Blobs, descriptor: &Descriptor, digest: Digest) -> Resu
     Ok(Document { digest, bytes })
 }
 
-/// From the first document, whose media type is not always known, to the manifest for `architecture`.
+/// From the first document, whose media type is not always known, to the manifest for `architecture`. The digests of the
+/// documents on the way are added to `way`.
 pub(super) fn resolve(
     blobs: &dyn Blobs,
     mut document: Document,
     media_type: &str,
     architecture: Architecture,
     name: &str,
+    way: &mut Vec<Digest>,
 ) -> Result<(Document, Value, String)> {
     let mut media_type = media_type.to_owned();
     for _ in 0..MAXIMUM_DEPTH {
+        way.push(document.digest);
         let value: Value = parse(&document)?;
         media_type = kind(&document, &value, &media_type)?;
         if MANIFESTS.contains(&media_type.as_str()) {

@@ -377,8 +377,17 @@ fn archives_are_read_in_place() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     corrupt(open_it(), "unexpected end of stream");
-    std::fs::write(&file, Compression::Gzip.pack(&whole)).unwrap();
-    unsupported(open_it(), "is compressed");
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let packed = compression.pack(&whole);
+        std::fs::write(&file, &packed).unwrap();
+        let source = open_it().unwrap();
+        assert_eq!(source.image.manifest_digest, digest);
+        assert_eq!(source.unpack(&store(), &Progress::default()).unwrap().len(), 2);
+        std::fs::write(&file, &packed[..packed.len() - 9]).unwrap();
+        assert!(open_it().is_err());
+    }
+    std::fs::write(&file, b"\xfd7zXZ\0").unwrap();
+    unsupported(open_it(), "compressed with xz");
     std::fs::write(&file, TinyLayer::default().file("manifest.json", b"[]").archive()).unwrap();
     unsupported(open_it(), "docker");
     std::fs::write(&file, b"").unwrap();

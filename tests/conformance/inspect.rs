@@ -15,6 +15,7 @@ use bootpress::pipeline;
 use bootpress::progress::Progress;
 use bootpress::report::Report;
 use bootpress::request::{BoundImages, Destination, Request, Transport};
+use bootpress::trust::Demand;
 use proptest::prelude::*;
 
 use crate::tiny_image::{TinyImage, tiny_image};
@@ -102,6 +103,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
     Request {
         access: Default::default(),
         image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
+        trust: Demand::Nothing,
         architecture,
         formats: [Format::Raw, Format::Qcow2].map(Into::into).into(),
         qcow2_compression: None,

@@ -29,5 +29,7 @@ mod server;
 mod tiny_image;
 #[path = "../support/tool.rs"]
 mod tool;
+mod transports;
+mod trust;
 #[path = "../support/unwritten.rs"]
 mod unwritten;

@@ -42,6 +42,8 @@ impl RegistryFlags {
     pub(crate) fn access(&self) -> Access {
         let places = Places::of_this_process();
         Access {
+            // Known when it is known where the disk goes.
+            spool: None,
             credentials: self.creds.clone(),
             auth_file: self.authfile.clone(),
             certificate_directory: self.cert_dir.clone(),

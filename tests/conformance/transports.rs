@@ -183,7 +183,9 @@ fn stores_give_the_same_disk() {
                 pull.arg("--root").arg(&root).arg("--runroot").arg(&run_root);
                 pull.args(["--storage-driver", driver, "pull", "-q"]);
                 pull.args(["--signature-policy"]).arg(workshop.at("policy.json"));
-                format!("@{}", run(pull.arg(workshop.layout())).lines().last().unwrap().trim())
+                let output = pull.arg(workshop.layout()).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                format!("@{}", String::from_utf8_lossy(&output.stdout).trim())
             };
             let reference = format!("containers-storage:{store}{name}");
             assert_eq!(workshop.press(&reference), expected, "{reference}");

@@ -217,10 +217,10 @@ fn a_built_image(workshop: &Workshop) {
     let buildah = |arguments: &[&str]| {
         let mut buildah = tool("buildah").unwrap();
         buildah.arg("--root").arg(&root).arg("--runroot").arg(&run_root);
-        run(buildah
-            .args(["--storage-driver", "overlay"])
-            .args(arguments)
-            .env("BUILDAH_ISOLATION", "chroot"))
+        buildah.args(["--storage-driver", "overlay"]).args(arguments);
+        let output = buildah.env("BUILDAH_ISOLATION", "chroot").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     };
     let layout = workshop.layout();
     let policy = format!("--signature-policy={}", workshop.at("policy.json").display());

@@ -183,7 +183,9 @@ fn stores_give_the_same_disk() {
                 pull.arg("--root").arg(&root).arg("--runroot").arg(&run_root);
                 pull.args(["--storage-driver", driver, "pull", "-q"]);
                 pull.args(["--signature-policy"]).arg(workshop.at("policy.json"));
-                format!("@{}", run(pull.arg(workshop.layout())).lines().last().unwrap().trim())
+                let output = pull.arg(workshop.layout()).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                format!("@{}", String::from_utf8_lossy(&output.stdout).trim())
             };
             let reference = format!("containers-storage:{store}{name}");
             assert_eq!(workshop.press(&reference), expected, "{reference}");
@@ -215,10 +217,10 @@ fn a_built_image(workshop: &Workshop) {
     let buildah = |arguments: &[&str]| {
         let mut buildah = tool("buildah").unwrap();
         buildah.arg("--root").arg(&root).arg("--runroot").arg(&run_root);
-        run(buildah
-            .args(["--storage-driver", "overlay"])
-            .args(arguments)
-            .env("BUILDAH_ISOLATION", "chroot"))
+        buildah.args(["--storage-driver", "overlay"]).args(arguments);
+        let output = buildah.env("BUILDAH_ISOLATION", "chroot").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     };
     let layout = workshop.layout();
     let policy = format!("--signature-policy={}", workshop.at("policy.json").display());

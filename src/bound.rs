@@ -71,7 +71,8 @@ fn unpack(
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Application> {
-    let source = oci::open_with(&request.access, reference, request.architecture, progress)?;
+    let access = request.access.beside(&request.image, reference);
+    let source = oci::open_with(&access, reference, request.architecture, progress)?;
     let layers = source.unpack(contents, progress)?;
     let oci::Documents { manifest, config, config_digest } = source.documents()?;
     let image = source.image;

@@ -23,6 +23,7 @@ pub mod tree;
 // Stages: each uses the vocabulary, none uses another.
 pub mod bootc;
 pub mod bootloader;
+pub mod config;
 pub mod filesystem;
 pub mod oci;
 pub mod ostree;

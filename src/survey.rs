@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use crate::bootc::{self, Settings};
 use crate::bootloader;
 use crate::content::ContentStore;
+use crate::disk;
 use crate::error::{Corrupt, Unsupported};
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::oci::{self, SignatureFacts, Source, TopFacts};
 use crate::ostree;
-use crate::plan::Plan;
+use crate::plan::{self, Layouts, Plan};
 use crate::progress::Progress;
 use crate::request::Request;
 
@@ -148,7 +149,10 @@ fn look_inside(request: &Request, source: &Source, progress: &Progress) -> Resul
     let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
     bootc::check(image, &union.root)?;
     let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
-    let plan = Plan::of(request, image, &settings, &identity, progress)?;
+    let layout = plan::layout(request, &union.root, &contents, progress)?;
+    let identity = disk::identify(identity, layout.as_ref())?;
+    let layouts = Layouts { layout: layout.as_ref(), root: &union.root };
+    let plan = Plan::of(request, image, &settings, &identity, layouts, progress)?;
     let bootloader = match plan.bootloader(image) {
         Some(options) => {
             let boot = bootloader::prepare(&union.root, &contents, &options)?;

@@ -20,8 +20,8 @@ const LONGEST_PROMPT: usize = 500;
 /// How many of the console's last lines a report has.
 const TAIL: usize = 20;
 
-/// A console that says more is flooded. A boot with systemd's debug messages says a third of it.
-const FLOOD: u64 = 32 << 20;
+/// A console that says more is flooded. A boot with systemd's debug messages says half of it.
+const FLOOD: u64 = 8 << 20;
 
 /// How a boot ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,7 +240,19 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// How it ended. Where that tells no cause, the first error on the console may.
     fn described(&self, end: &End, limit: Duration) -> String {
+        let how = self.ended(end, limit);
+        let cause = self.watch.findings().iter().find(|found| found.severity == Severity::Error);
+        match (end, cause) {
+            (End::TimedOut | End::Flooded | End::Reset, Some(found)) => {
+                format!("{how}; on the console: {}: {}", found.meaning, found.line)
+            }
+            _ => how,
+        }
+    }
+
+    fn ended(&self, end: &End, limit: Duration) -> String {
         let limit = limit.as_secs_f64();
         match (end, self.watch.hopeless()) {
             (End::PoweredOff, _) => "clean".to_owned(),
@@ -288,5 +300,57 @@ const fn ended_well(test: &Test<'_>) -> (&'static str, End) {
         Wanted::PowerOff => ("power-off", End::PoweredOff),
         Wanted::Reboot => ("reboot", End::Reset),
         Wanted::CutAt(_) | Wanted::CutAfter(..) => ("power cut", End::Cut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::machine::{Architecture, Machine};
+
+    /// What is said of a guest whose console said this, and which ended so.
+    fn told(said: &[&str], end: &End) -> (bool, Vec<String>) {
+        let test = Test::new(Path::new("disk"), Machine::new(Architecture::X86_64));
+        let scene = Scene {
+            command: &[],
+            disk: test.disk,
+            overlay: Path::new("overlay"),
+            machine: Path::new("machine"),
+            variables: None,
+        };
+        let mut record = Record::begin(&test, &scene).unwrap();
+        for text in said {
+            let event = Event::Console(text.as_bytes().to_vec());
+            record.take(Timed { at: Duration::from_secs(1), event }, &mut |_| {}).unwrap();
+        }
+        let checks = record.checks(&test, end, Duration::from_secs(60));
+        let failed = checks.into_iter().filter(|check| !check.passed);
+        (record.flooded(), failed.map(|check| check.detail).collect())
+    }
+
+    #[test]
+    fn a_flood_is_told() {
+        let line = "flood of water\n".repeat(1 << 16);
+        let count = usize::try_from(FLOOD).unwrap() / line.len();
+        let (flooded, _) = told(&vec![line.as_str(); count], &End::TimedOut);
+        assert!(!flooded);
+        let (flooded, failed) = told(&vec![line.as_str(); count + 1], &End::Flooded);
+        assert!(flooded);
+        assert_eq!(failed[1], "the console is flooded: 8 MiB; it got as far as: nothing");
+    }
+
+    #[test]
+    fn an_error_on_the_console_fails_a_boot_that_ends_well() {
+        let lines = ["SeaBIOS (version 1)\n", "Linux version 7\n", "[ 3.0] Oops: int3\n"];
+        let (_, failed) = told(&lines, &End::PoweredOff);
+        assert_eq!(failed[0], "kernel oops: [ 3.0] Oops: int3");
+        assert_eq!(failed[1], "the guest did not report; it got as far as: kernel");
+        let (_, failed) = told(&lines, &End::TimedOut);
+        let late = "not up in 60 s; it got as far as: kernel; on the console: kernel oops: [ 3.0] Oops: int3";
+        assert_eq!(failed[2], late);
+        let (_, failed) = told(&lines[..2], &End::PoweredOff);
+        assert_eq!(failed.len(), 1, "warnings and less are no failures");
     }
 }

@@ -27,6 +27,9 @@ pub(super) const DIRECTORY: &str = "usr/lib/grub/i386-pc";
 /// ext4), the BIOS' disks.
 const MODULES: [&str; 4] = ["mdraid1x", "part_gpt", "ext2", "biosdisk"];
 
+/// The same for a disk whose table is a master boot record.
+const MODULES_DOS: [&str; 4] = ["mdraid1x", "part_msdos", "ext2", "biosdisk"];
+
 const SECTOR: usize = 512;
 /// Where the kernel is linked to run (`GRUB_KERNEL_I386_PC_LINK_ADDR`).
 const LINK_ADDRESS: u64 = 0x9000;
@@ -106,14 +109,18 @@ pub(super) fn install(
     boot: &mut Tree,
 ) -> Result<BiosCode> {
     let directory_of_boot = if options.separate_boot { "/grub2" } else { "/boot/grub2" };
-    let prefix = format!("(,gpt{}){directory_of_boot}", options.boot_partition);
+    let (map, modules) = match options.dos {
+        true => ("msdos", MODULES_DOS),
+        false => ("gpt", MODULES),
+    };
+    let prefix = format!("(,{map}{}){directory_of_boot}", options.boot_partition);
     let image = |name: &str| -> Result<Vec<u8>> {
         let path = format!("{DIRECTORY}/{name}");
         read(root, contents, &path)?.ok_or_else(|| {
             unsupported(format!("the image lacks {path}, which GRUB needs on a BIOS"), None)
         })
     };
-    let payload = payload(&image, &prefix).context("making GRUB's core.img")?;
+    let payload = payload(&image, modules, &prefix).context("making GRUB's core.img")?;
     let core = core(&image, &payload).context("making GRUB's core.img")?;
     let code = BiosCode { boot: sector(&image, "boot.img")?, core };
 
@@ -201,11 +208,11 @@ fn compress(payload: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The kernel, and behind it the modules and the prefix that it finds there.
-fn payload(image: &Image<'_>, prefix: &str) -> Result<Vec<u8>> {
+fn payload(image: &Image<'_>, modules: [&'static str; 4], prefix: &str) -> Result<Vec<u8>> {
     const ELF_MODULE: u32 = 0;
     const PREFIX: u32 = 3;
     let mut objects = Vec::new();
-    for name in closure(&image("moddep.lst")?) {
+    for name in closure(&image("moddep.lst")?, modules) {
         append_object(&mut objects, ELF_MODULE, &image(&format!("{name}.mod"))?)?;
     }
     append_object(&mut objects, PREFIX, &[prefix.as_bytes(), b"\0"].concat())?;
@@ -231,8 +238,8 @@ fn append_object(objects: &mut Vec<u8>, kind: u32, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// [`MODULES`] and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
-fn closure(moddep: &[u8]) -> Vec<String> {
+/// Modules and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
+fn closure(moddep: &[u8], modules: [&'static str; 4]) -> Vec<String> {
     let text = String::from_utf8_lossy(moddep);
     let needs = |module: &str| -> Vec<&str> {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -242,7 +249,7 @@ fn closure(moddep: &[u8]) -> Vec<String> {
     let mut order = Vec::new();
     let mut begun = BTreeSet::new();
     let mut done = BTreeSet::new();
-    let mut stack: Vec<&str> = MODULES.into_iter().rev().collect();
+    let mut stack: Vec<&str> = modules.into_iter().rev().collect();
     while let Some(&module) = stack.last() {
         if begun.insert(module) {
             stack.extend(needs(module).into_iter().filter(|needed| !begun.contains(needed)));
@@ -303,7 +310,7 @@ mod tests {
     #[test]
     fn needed_modules_come_first_and_once() {
         let moddep = b"ext2: fshelp\nfshelp:\nmdraid1x: diskfilter\npart_gpt:\ndiskfilter: gcry fshelp\ngcry: diskfilter\n";
-        let order = closure(moddep);
+        let order = closure(moddep, MODULES);
         assert_eq!(
             order,
             ["gcry", "fshelp", "diskfilter", "mdraid1x", "part_gpt", "ext2", "biosdisk"]

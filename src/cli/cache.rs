@@ -9,7 +9,7 @@ use bootpress::report::human;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::flags::parse_size;
+use bootpress::disk::parse_size;
 
 #[derive(Debug, Args)]
 pub(crate) struct CacheFlags {

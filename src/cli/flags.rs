@@ -1,18 +1,22 @@
 //! The command line.
 
 pub(crate) mod bound;
+pub(crate) mod config;
+mod output;
 pub(crate) mod registry;
 
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
-use bootpress::disk::{Preset, SectorSize};
+use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
+use bootpress::output::FileFormat;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::config::ConfigFlags;
+use self::output::OutputFlags;
 use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
@@ -43,13 +47,17 @@ pub(crate) enum Command {
     /// Make disks from a bootc image
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
-    Test(super::test::TestFlags),
+    Test(Box<super::test::TestFlags>),
     /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
     Inspect(Box<super::inspect::InspectFlags>),
     /// Fetch an image into the cache, so that builds need no network
     Pull(Box<super::pull::PullFlags>),
     /// Show or shrink the cache of fetched images
     Cache(super::cache::CacheFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
@@ -62,9 +70,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<FileFormat>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]
@@ -74,9 +86,10 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_enum, default_value_t = LayoutFlag::Bootc, help_heading = "Disk")]
     pub(crate) layout: LayoutFlag,
 
-    /// Size of the whole disk, such as 10G (binary units) [default: content, and room for one upgrade]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Disk")]
-    pub(crate) size: Option<u64>,
+    /// Size of the whole disk: 10G (binary units), min+2GiB, min+20%, image*1.5; `min` is the smallest that everything fits
+    /// on, `image` the size of the image's files [default: content, and room for one upgrade]
+    #[arg(long, value_name = "SIZE", help_heading = "Disk")]
+    pub(crate) size: Option<DiskSize>,
 
     /// Bytes of a sector: 512, or 4096 for disks that have no others ("4K native"; UEFI only)
     #[arg(long, value_name = "BYTES", value_parser = sector_size, default_value = "512", help_heading = "Disk")]
@@ -144,6 +157,9 @@ pub(crate) struct BuildFlags {
     /// Name of the stateroot [default: what the image configures, else `default`]
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
     pub(crate) stateroot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]
@@ -223,27 +239,6 @@ fn transport(name: &str) -> Result<Transport, String> {
     })
 }
 
-/// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
-    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => {
-            return Err(format!(
-                "`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024"
-            ));
-        }
-    };
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -253,15 +248,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Flags::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_binary() {
-        assert_eq!(parse_size("10G"), Ok(10 << 30));
-        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert!(parse_size("10 apples").is_err());
-        assert!(parse_size("").is_err());
-        assert!(parse_size("99999999999T").is_err());
     }
 }

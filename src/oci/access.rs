@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::Reference;
+
 /// Asks a program for credentials: `docker-credential-NAME get`, with the server on its standard input. Returns what it printed,
 /// or `None` when it knows nothing of that server. The engine starts no program, so somebody else does.
 pub type CredentialHelper = dyn Fn(&str, &str) -> Result<Option<String>> + Send + Sync;
@@ -62,6 +64,14 @@ pub struct Places {
     pub registries_conf: Option<PathBuf>,
     /// `$REGISTRY_AUTH_FILE`: as if the user had named it.
     pub auth_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// The same for another image that an image needs: what the user gave for one registry is for no other.
+    pub fn beside(&self, image: &Reference, other: &Reference) -> Self {
+        let credentials = self.credentials.clone().filter(|_| image.shares_registry(other));
+        Self { credentials, ..self.clone() }
+    }
 }
 
 impl Places {
@@ -133,6 +143,17 @@ mod tests {
         assert_eq!(told.auth_file, Some("/REGISTRY_AUTH_FILE".into()));
         let nothing = Places::of(|_| Some(OsString::new()), 0);
         assert_eq!((nothing.home, nothing.cache, nothing.auth_file), (None, None, None));
+    }
+
+    #[test]
+    fn passwords_stay_with_their_registry() {
+        let password = Password { user: "me".into(), password: "s3cret".into() };
+        let access = Access { credentials: Some(password), ..Access::default() };
+        let kept = |other: &str| {
+            let image = "quay.io/a/b:1".parse().unwrap();
+            access.beside(&image, &other.parse().unwrap()).credentials.is_some()
+        };
+        assert!(kept("quay.io/c/d") && !kept("ghcr.io/a/b:1") && !kept("oci:quay.io/a"));
     }
 
     #[test]

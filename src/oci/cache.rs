@@ -93,12 +93,7 @@ impl Cache {
                 .with_context(context)?;
         }
         let cache = Self { directory: directory.to_owned() };
-        if !directory.join("oci-layout").exists() {
-            cache
-                .replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
-                .with_context(context)?;
-        }
-        if !directory.join("index.json").exists() {
+        if !directory.join("oci-layout").exists() || !directory.join("index.json").exists() {
             cache.change_index(|_| ()).with_context(context)?;
         }
         Ok(cache)
@@ -334,19 +329,24 @@ impl Cache {
         }
     }
 
+    /// One at a time changes what describes the cache.
     fn change_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
         let lock = self.lock_file("index.lock")?;
         lock.lock().context("locking the cache's index")?;
         let mut entries = self.entries()?;
         change(&mut entries);
-        let index = json!({ "schemaVersion": 2, "manifests": entries });
-        self.replace("index.json", index.to_string().as_bytes())
-            .context("writing the cache's index")
+        let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+        let marker = r#"{"imageLayoutVersion":"1.0.0"}"#;
+        for (name, text) in [("index.json", index.as_str()), ("oci-layout", marker)] {
+            self.replace(name, text.as_bytes())
+                .with_context(|| format!("writing the cache's {name}"))?;
+        }
+        Ok(())
     }
 
-    /// Writes a file that others see before or after, never in between.
+    /// Writes a file that others see before or after, never in between. Must be called while `index.lock` is held.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let draft = self.directory.join(format!("{name}.{}", std::process::id()));
+        let draft = self.directory.join(format!("{name}.new"));
         fs::write(&draft, bytes)?;
         fs::rename(draft, self.directory.join(name))
     }

@@ -58,6 +58,14 @@ impl PartialEq for Name {
 impl Eq for Name {}
 
 impl Reference {
+    /// Whether both are in one registry, as they are spelled.
+    pub(super) fn shares_registry(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Place::Registry(one), Place::Registry(other)) => one.registry() == other.registry(),
+            _ => false,
+        }
+    }
+
     /// A name for files made from this image: `fedora-bootc` for `quay.io/fedora/fedora-bootc:43`, the name of the directory
     /// or archive for local ones; `disk` when there is none.
     pub fn file_stem(&self) -> String {

@@ -12,6 +12,7 @@ mod certs;
 pub(super) mod conf;
 mod endpoint;
 mod failure;
+mod tls;
 
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;

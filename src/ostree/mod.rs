@@ -27,6 +27,7 @@ mod testing;
 mod union;
 mod var;
 mod verity;
+mod volumes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,7 +39,9 @@ use crate::tree::{InodeId, Tree};
 
 pub use archive::Archived;
 pub use boot_entry::KernelSource;
-pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
+pub use deployment::{
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, SignaturePolicy, System, deploy,
+};
 pub use etc::RootSshKeys;
 pub use refname::{signed_reference, unverified_reference};
 pub use repo::Repository;

@@ -17,6 +17,7 @@ mod fat;
 mod gpt;
 mod importer;
 mod inspect;
+mod kernel;
 mod oci;
 mod ostree_repo;
 mod output;

@@ -266,6 +266,54 @@ fn certificates_are_checked_unless_somebody_says_not_to() {
     assert!(well, "{said}");
 }
 
+#[test]
+fn certificates_that_are_their_own_authority_are_taken_from_who_is_known() {
+    for (name, right) in [("IP:127.0.0.1", true), ("DNS:elsewhere.example.org", false)] {
+        let Some(itself) = Authority::of_itself(name) else { return };
+        let (Some(registry), Some(_)) =
+            (Server::registry(Some(&itself), false, None), tool("skopeo"))
+        else {
+            return;
+        };
+        let machine = Machine::new();
+        push(&small(), &format!("{}/x:1", registry.address), &[]);
+        let image = format!("{}/x:1", registry.address);
+        let refused = machine.refuses(&image, &[]);
+        assert!(refused.contains("is its own authority"), "{refused}");
+        itself.copy("ca.crt", &machine.path("certs/ca.crt"));
+        let directory = machine.path("certs").display().to_string();
+        if right {
+            machine.inspects(&image, &["--cert-dir", &directory]);
+        } else {
+            let refused = machine.refuses(&image, &["--cert-dir", &directory]);
+            assert!(refused.contains("certificate is not accepted"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_authorities_speaks_to_itself_and_to_whom_it_is_told() {
+    let Some(authority) = Authority::new() else { return };
+    let (Some(plain), Some(safe), Some(_)) = (
+        Server::registry(None, false, None),
+        Server::registry(Some(&authority), false, None),
+        tool("skopeo"),
+    ) else {
+        return;
+    };
+    let machine = Machine::new();
+    authority.copy("ca.crt", &machine.path("certs/ca.crt"));
+    let directory = machine.path("certs").display().to_string();
+    for (server, more) in [(&plain, &[][..]), (&safe, &["--cert-dir", &directory])] {
+        let image = format!("{}/x:1", server.address);
+        push(&small(), &image, &[]);
+        let mut command = machine.command(&[&["inspect", &image, "--no-cache"], more].concat());
+        command.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+        let (well, said) = told(&command.output().unwrap());
+        assert!(well, "{said}");
+    }
+}
+
 /// What goes wrong, nginx's words for it outside and inside of its server, and what a build should come to.
 type Fault = (&'static str, (String, String), Result<(), &'static str>);
 
@@ -286,7 +334,7 @@ fn faults_of_the_network_end_in_the_same_disk_or_an_error() {
     let busy = |status: u16| {
         let zone = "limit_req_zone $server_addr zone=z:1m rate=3r/s;".to_owned();
         let limits = format!(
-            "limit_req zone=z; limit_req_status {status}; add_header Retry-After 1 always;"
+            "limit_req zone=z burst=1 nodelay; limit_req_status {status}; add_header Retry-After 1 always;"
         );
         (zone, format!("location / {{ {limits} {pass} }}"))
     };

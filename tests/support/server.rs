@@ -161,6 +161,31 @@ impl Authority {
         Some(made)
     }
 
+    /// A server whose certificate is its own authority, as `openssl req -x509` makes it; for a name that is, or is not, this machine's.
+    pub(crate) fn of_itself(name: &str) -> Option<Self> {
+        let made = Self(TempDir::new().unwrap());
+        let name = format!("subjectAltName={name}");
+        made.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=itself",
+            "-addext",
+            &name,
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.crt",
+        ])?;
+        made.copy("server.crt", &made.0.path().join("ca.crt"));
+        Some(made)
+    }
+
     fn openssl(&self, arguments: &[&str]) -> Option<()> {
         run(tool("openssl")?.args(arguments).current_dir(self.0.path()));
         Some(())

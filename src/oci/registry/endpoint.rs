@@ -18,13 +18,14 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
     WWW_AUTHENTICATE,
 };
-use reqwest::{Certificate, Client, Identity, Response, Url};
+use reqwest::{Client, Identity, Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::auth::Credentials;
 use super::certs::Certificates;
 use super::failure::Failure;
+use super::tls;
 use crate::oci::manifest::MAXIMUM_DOCUMENT;
 
 /// How long a registry may take to answer a connection.
@@ -301,14 +302,9 @@ fn client(certificates: &Certificates, security: Security, is_local: bool) -> Re
         // As with other tools: a proxy's own loopback is not ours.
         builder = builder.no_proxy();
     }
-    let mut authorities = Vec::new();
-    for (path, text) in &certificates.authorities {
-        let found = Certificate::from_pem_bundle(text);
-        authorities
-            .extend(found.with_context(|| format!("reading certificates in {}", path.display()))?);
-    }
-    builder = builder.tls_certs_merge(authorities);
-    if let Some((path, text)) = &certificates.identity {
+    if security.verify {
+        builder = builder.tls_backend_preconfigured(tls::configuration(certificates)?);
+    } else if let Some((path, text)) = &certificates.identity {
         let identity = Identity::from_pem(text);
         let context = || format!("reading {} and its key", path.display());
         builder = builder.identity(identity.with_context(context)?);

@@ -134,8 +134,8 @@ impl Failure {
                 let reason = chain(&error);
                 if reason.contains("CaUsedAsEndEntity") {
                     return anyhow!(
-                        "fetching {name}: the registry shows an authority's certificate as its own, which TLS does not allow; \
-                         let that authority sign another one for it (CA:FALSE), or trust anybody with --tls-verify=false"
+                        "fetching {name}: the registry's certificate is its own authority; \
+                         give it with --cert-dir, or trust anybody with --tls-verify=false"
                     );
                 }
                 anyhow!(

@@ -1,6 +1,6 @@
 //! A registry of a few lines that misbehaves on request.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,10 @@ pub(in crate::oci) struct Manners {
     pub(in crate::oci) overloaded: usize,
     /// Answers without this token are 401.
     pub(in crate::oci) token: Option<&'static str>,
+    /// Says that it wants a token only when it is asked for something.
+    pub(in crate::oci) quiet: bool,
+    /// The token is given only for this other token.
+    pub(in crate::oci) identity: Option<&'static str>,
     /// Sends blobs with a byte changed.
     pub(in crate::oci) lies: bool,
     /// The same, with large ones only.
@@ -114,9 +118,14 @@ fn answer(
     address: &str,
     (requests, stalled): &(AtomicUsize, AtomicUsize),
 ) -> Option<()> {
-    let mut lines = BufReader::new(stream).split(b'\n');
-    let mut line = move || String::from_utf8(lines.next()?.ok()?).ok();
-    let mut request = line().filter(|line| line.starts_with("GET "))?;
+    let mut lines = BufReader::new(stream);
+    let mut line = || {
+        let mut line = String::new();
+        lines.read_line(&mut line).ok()?;
+        Some(line)
+    };
+    let mut request =
+        line().filter(|line| line.starts_with("GET ") || line.starts_with("POST "))?;
     loop {
         let header = line()?.to_ascii_lowercase();
         if header.trim().is_empty() {
@@ -140,11 +149,28 @@ fn answer(
         let asks = manners.asks.map_or(String::new(), |asks| format!("Retry-After: {asks}\r\n"));
         return respond("503 Service Unavailable", &asks, b"later", everything);
     }
+    if let (Some(identity), true) = (manners.identity, path.starts_with("/token")) {
+        let right = format!("refresh_token={identity}");
+        let length =
+            request.split("content-length: ").nth(1)?.lines().next()?.trim().parse().ok()?;
+        let mut form = vec![0; length];
+        lines.read_exact(&mut form).ok()?;
+        let form = String::from_utf8(form).ok()?;
+        let wanted =
+            ["grant_type=refresh_token", "service=s", "scope=repository%3Ax%3Apull", &right];
+        if !request.starts_with("POST")
+            || !wanted.iter().all(|wanted| form.split('&').any(|pair| pair == *wanted))
+        {
+            return respond("401 Unauthorized", "", b"{}", everything);
+        }
+    }
     if path.starts_with("/token") {
         let token = format!(r#"{{"token":"{}"}}"#, manners.token?);
         return respond("200 OK", "", token.as_bytes(), everything);
     }
-    if manners.token.is_some_and(|token| !request.contains(&format!("bearer {token}"))) {
+    let may_ask = manners.quiet && path == "/v2/";
+    if !may_ask && manners.token.is_some_and(|token| !request.contains(&format!("bearer {token}")))
+    {
         let challenge =
             format!(r#"WWW-Authenticate: Bearer realm="http://{address}/token",service="s""#);
         return respond("401 Unauthorized", &format!("{challenge}\r\n"), b"{}", everything);

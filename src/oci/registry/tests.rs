@@ -75,6 +75,41 @@ fn a_silent_server_is_left_and_without_progress_it_ends() {
 }
 
 #[test]
+fn a_token_buys_a_token() {
+    let manners = Manners { token: Some("t0k3n"), identity: Some("r3fresh"), ..Manners::default() };
+    let server = Server::start(image().blobs(), manners);
+    let open = |token: &'static str| {
+        let answer = format!(r#"{{"Username": "<token>", "Secret": "{token}"}}"#);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("auth.json");
+        let registry = &server.address;
+        std::fs::write(&file, format!(r#"{{"credHelpers": {{"{registry}": "x"}}}}"#)).unwrap();
+        let access = Access {
+            auth_file: Some(file),
+            helper: Some(Arc::new(move |_: &str, _: &str| Ok(Some(answer.clone())))),
+            ..Access::default()
+        };
+        let progress = Progress::default();
+        super::super::open_with(&access, &server.reference(), Architecture::X86_64, &progress)
+    };
+    open("r3fresh").unwrap();
+    let error = format!("{:#}", open("another").unwrap_err());
+    assert!(error.contains("by a token (from docker-credential-x)"), "{error}");
+}
+
+#[test]
+fn the_longer_wait_counts() {
+    let seconds = Duration::from_secs;
+    let asked = |text: &str| {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("retry-after", text.parse().unwrap());
+        longer(seconds(2), &Failure::refused(429, &headers, b""))
+    };
+    assert_eq!([asked("7"), asked("1"), asked("soon")], [seconds(7), seconds(2), seconds(2)]);
+    assert_eq!(asked("100000"), LONGEST_WAIT);
+}
+
+#[test]
 fn the_server_is_left_alone_as_long_as_it_asks() {
     let manners = Manners { overloaded: 1, asks: Some("1"), ..Manners::default() };
     let server = Server::start(image().blobs(), manners);
@@ -122,6 +157,10 @@ fn the_next_source_is_asked_when_a_mirror_fails() {
 fn tokens_are_asked_for_and_overload_passes() {
     let manners = Manners { token: Some("t0k3n"), overloaded: 2, ..Manners::default() };
     let server = Server::start(image().blobs(), manners);
+    assert_eq!(server.unpack().unwrap().len(), 2);
+    assert_eq!(server.requests("GET /token"), 1);
+
+    let server = Server::start(image().blobs(), Manners { quiet: true, ..manners });
     assert_eq!(server.unpack().unwrap().len(), 2);
     assert_eq!(server.requests("GET /token"), 1);
 }

@@ -104,6 +104,7 @@ impl Fixture {
             boot_mount: self.boot_mount,
             boot_files: &self.boot_files,
             root_ssh_keys: self.keys,
+            customize: None,
             installer: "tests",
             repository_config: &[],
             composefs,

@@ -47,23 +47,25 @@ pub(super) fn layers(records: &[LayerRecord]) -> Vec<u8> {
             ("compressed-size", record.size.into()),
             ("diff-digest", record.diff_id.clone().into()),
             ("diff-size", record.found.size.into()),
-            ("compression", compression(&record.media_type).into()),
+            ("compression", compression(&record.media_type)),
             ("uidset", record.found.uids.iter().copied().collect()),
             ("gidset", record.found.gids.iter().copied().collect()),
         ] {
-            layer.insert(key.to_owned(), value);
+            if !value.is_null() {
+                layer.insert(key.to_owned(), value);
+            }
         }
         Value::from(layer)
     };
     Value::from(records.iter().map(layer).collect::<Vec<_>>()).to_string().into_bytes()
 }
 
-/// The number that stands for a compression.
-fn compression(media_type: &str) -> u8 {
+/// The number that stands for a compression; none for none.
+fn compression(media_type: &str) -> Value {
     match media_type.rsplit(['+', '.']).next() {
-        Some("gzip") => 2,
-        Some("zstd") => 4,
-        _ => 0,
+        Some("gzip") => 2.into(),
+        Some("zstd") => 4.into(),
+        _ => Value::Null,
     }
 }
 

@@ -388,6 +388,10 @@ fn ostree_pulls_what_is_served() {
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         fs::write(place, bytes).unwrap();
     }
+    // What no HTTP client asks for, but ostree here.
+    for empty in ["refs/remotes", "refs/mirrors", "state", "extensions", "tmp/cache"] {
+        fs::create_dir_all(served.join(empty)).unwrap();
+    }
     let Some(mut fsck) = ostree(&served) else { return };
     run(fsck.arg("fsck"));
     if !is_root() {

@@ -25,6 +25,7 @@ mod registry;
 mod selinux;
 #[path = "../support/server.rs"]
 mod server;
+mod storage;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Make disks from a bootc image
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
-    Test(super::test::TestFlags),
+    Test(Box<super::test::TestFlags>),
     /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
     Inspect(Box<super::inspect::InspectFlags>),
     /// Fetch an image into the cache, so that builds need no network

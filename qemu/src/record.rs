@@ -240,10 +240,12 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// How it ended. Where that tells no cause, the first error on the console may.
+    /// How it ended. Where that tells no cause, the first error on the console may, or the first warning.
     fn described(&self, end: &End, limit: Duration) -> String {
         let how = self.ended(end, limit);
-        let cause = self.watch.findings().iter().find(|found| found.severity == Severity::Error);
+        let first =
+            |severity| self.watch.findings().iter().find(|found| found.severity == severity);
+        let cause = first(Severity::Error).or_else(|| first(Severity::Warning));
         match (end, cause) {
             (End::TimedOut | End::Flooded | End::Reset, Some(found)) => {
                 format!("{how}; on the console: {}: {}", found.meaning, found.line)
@@ -350,7 +352,13 @@ mod tests {
         let (_, failed) = told(&lines, &End::TimedOut);
         let late = "not up in 60 s; it got as far as: kernel; on the console: kernel oops: [ 3.0] Oops: int3";
         assert_eq!(failed[2], late);
-        let (_, failed) = told(&lines[..2], &End::PoweredOff);
+        let warned = ["Linux version 7\n", "x: No space left on device\n"];
+        let (_, failed) = told(&warned, &End::TimedOut);
+        assert!(
+            failed[1]
+                .ends_with("; on the console: a file system is full: x: No space left on device")
+        );
+        let (_, failed) = told(&warned, &End::PoweredOff);
         assert_eq!(failed.len(), 1, "warnings and less are no failures");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
@@ -11,7 +12,9 @@ use bootpress::progress::{Event, Progress as Heard};
 use bootpress::update::Update;
 use clap::Args;
 use qemu::chain::{self, ChainReport, Page, Progress, Site, Step};
-use qemu::{Test, Verdict};
+use qemu::{Case, Outcome, Test, Verdict};
+
+use super::report_flags::ReportFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
@@ -76,9 +79,11 @@ pub(super) fn run(
     test: &Test<'_>,
     steps: &Steps,
     json: bool,
+    reports: &ReportFlags,
     stop: &dyn Fn() -> bool,
 ) -> Result<ExitCode> {
     let steps = prepare(steps, test)?;
+    let began = SystemTime::now();
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),
         Progress::Reached(reached) => {
@@ -89,6 +94,7 @@ pub(super) fn run(
         Ok(report) => report,
         Err(error) => return super::test::not_tried(error),
     };
+    reports.write(began, cases(test, &report, began))?;
     let mut out = io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
@@ -98,6 +104,24 @@ pub(super) fn run(
     }
     let passed = report.verdict == Verdict::Passed;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For reports a leg is a case, in a machine that its number and name tell from the others.
+fn cases(test: &Test<'_>, report: &ChainReport, began: SystemTime) -> Vec<Case> {
+    let mut now = began;
+    let mut cases = Vec::new();
+    for (number, leg) in (1..).zip(&report.legs) {
+        let essentials = leg.boot.machine.essentials();
+        cases.push(Case {
+            disk: test.disk.to_owned(),
+            machine: format!("{essentials}, leg {number}: {}", leg.name),
+            began: now,
+            outcome: Outcome::Tried(Box::new(leg.boot.clone())),
+            evidence: test.evidence.map(|evidence| evidence.join(number.to_string())),
+        });
+        now += Duration::try_from_secs_f64(leg.boot.seconds).unwrap_or_default();
+    }
+    cases
 }
 
 /// The result for people.

@@ -102,7 +102,7 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     let interrupted = interruption()?;
     if let Some(steps) = &flags.chain.chain {
         let stop = || interrupted.load(Ordering::Relaxed);
-        return super::chain::run(&test, steps, flags.json, &stop);
+        return super::chain::run(&test, steps, flags.json, &flags.reports, &stop);
     }
     let progress = Progress::new(&flags.disk);
     let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {

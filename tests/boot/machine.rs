@@ -98,7 +98,21 @@ impl Case {
             session,
             ..Test::new(disk, self.machine.clone())
         };
-        qemu::boot(&test, &mut |_| {}, &|| false)
+        self.booted(&test)
+    }
+
+    /// Boots a disk that must fail; time is up when the caller says so.
+    pub(crate) fn tried_within(&self, disk: &Path, limit: Option<Duration>) -> BootReport {
+        let evidence = self.directory();
+        self.booted(&Test {
+            time_limit: Some(limit.unwrap_or(TIME_LIMIT)),
+            evidence: Some(&evidence),
+            ..Test::new(disk, self.machine.clone())
+        })
+    }
+
+    fn booted(&self, test: &Test<'_>) -> BootReport {
+        qemu::boot(test, &mut |_| {}, &|| false)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }

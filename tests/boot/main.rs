@@ -14,6 +14,7 @@ mod disk;
 mod encapsulated;
 mod labels;
 mod machine;
+mod must_fail;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

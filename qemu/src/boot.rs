@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::accelerator::Accelerator;
 use crate::console::{Console, Line};
 use crate::credentials;
+use crate::device::Tpm;
 use crate::firmware::{self, Flash};
 use crate::guest::Guest;
 use crate::machine::{Machine, Wiring};
 use crate::milestone::{Milestone, Watch};
 use crate::qmp::Message;
 use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
+use crate::tpm::Swtpm;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -90,8 +92,12 @@ pub fn boot(
     let disk = disk.canonicalize().map_err(BootError::io(format!("finding {}", disk.display())))?;
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
-        Proof::Report => credentials::smbios_strings(),
+        Proof::Report => credentials::smbios_strings(test.machine.channel().device()),
         Proof::Console(_) => Vec::new(),
+    };
+    let tpm = match test.machine.tpm {
+        Tpm::None => None,
+        Tpm::Swtpm => Some(Swtpm::start(directory.path())?),
     };
     let arguments = test.machine.arguments(&Wiring {
         disk: &disk,
@@ -101,6 +107,7 @@ pub fn boot(
         qmp: &sockets.path("qmp"),
         smbios: &smbios,
         accelerator: &accelerator,
+        tpm: tpm.as_ref().map(Swtpm::socket),
     });
     let command = shown(&qemu, &arguments);
     let mut record = Record::begin(test, &command)?;

@@ -13,7 +13,8 @@ pub(crate) const PORT: &str = "boot-report";
 /// What runs in the guest.
 pub(crate) const SCRIPT: &str = include_str!("guest.sh");
 
-/// `Type=simple`: the script waits for the boot to end, which waits for every job, so it must not be one.
+/// `Type=simple`: the script waits for the boot to end, which waits for every job, so it must not be one. `@PORT@` is where it
+/// reports.
 const UNIT: &str = "\
 [Unit]
 Description=Report how the boot went
@@ -21,6 +22,7 @@ Description=Report how the boot went
 [Service]
 Type=simple
 ImportCredential=boot-report.sh
+Environment=BOOT_REPORT_PORT=@PORT@
 ExecStart=/bin/sh ${CREDENTIALS_DIRECTORY}/boot-report.sh
 StandardOutput=journal
 StandardError=journal
@@ -31,10 +33,11 @@ const DROP_IN: &str = "\
 Wants=boot-report.service
 ";
 
-/// The SMBIOS type 11 strings that make a guest report.
-pub(crate) fn smbios_strings() -> Vec<String> {
+/// The SMBIOS type 11 strings that make a guest report to a device, `/dev/ttyS1`.
+pub(crate) fn smbios_strings(port: &str) -> Vec<String> {
+    let unit = UNIT.replace("@PORT@", port);
     [
-        ("systemd.extra-unit.boot-report.service", UNIT),
+        ("systemd.extra-unit.boot-report.service", unit.as_str()),
         ("systemd.unit-dropin.multi-user.target~boot-report", DROP_IN),
         ("boot-report.sh", SCRIPT),
     ]
@@ -51,7 +54,7 @@ mod tests {
     /// SMBIOS 2 tables are at most 64 KiB, together with what QEMU says there itself.
     #[test]
     fn the_strings_fit_their_table_and_the_command_line() {
-        let strings = smbios_strings();
+        let strings = smbios_strings("/dev/ttyS1");
         assert!(strings.iter().map(String::len).sum::<usize>() < 32 << 10);
         assert!(strings.iter().all(|string| string.is_ascii() && !string.contains([',', '\0'])));
     }

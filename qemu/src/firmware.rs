@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::BootError;
 use crate::machine::Architecture;
 
 /// What runs first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
     /// UEFI: OVMF on x86, AAVMF on Arm.
     Uefi,
     /// The same with Microsoft's keys enrolled and Secure Boot on.
+    #[serde(alias = "uefi-secure")]
     UefiSecureBoot,
     /// SeaBIOS, x86 only.
     Bios,

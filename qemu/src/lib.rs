@@ -21,21 +21,27 @@ mod accelerator;
 mod boot;
 mod console;
 mod credentials;
+mod device;
 mod firmware;
 mod guest;
 mod machine;
+mod matrix;
 mod milestone;
 mod overlay;
+mod pairwise;
 mod program;
 mod qmp;
 mod report;
+mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
 pub use boot::{Proof, Test, boot};
+pub use device::{DiskBus, Network, Tpm};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
-pub use machine::{Architecture, DiskBus, Machine, Wiring};
+pub use machine::{Architecture, Machine, Wiring};
+pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use milestone::Milestone;
 pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
 

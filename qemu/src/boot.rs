@@ -1,21 +1,23 @@
 //! One boot, from power-on to a verdict.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::accelerator::Accelerator;
-use crate::console::{Console, Line};
+use crate::console_rules::Rules;
 use crate::credentials;
 use crate::device::Tpm;
+use crate::evidence::Scene;
 use crate::firmware::{self, Flash};
-use crate::guest::Guest;
 use crate::machine::{Machine, Wiring};
-use crate::milestone::{Milestone, Watch};
 use crate::qmp::Message;
-use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
+use crate::record::{End, Ending, Record};
+use crate::report::{BootReport, Expected, MachineReport, Reached};
+use crate::screen::Screen;
 use crate::tpm::Swtpm;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
@@ -29,11 +31,11 @@ const EXIT_LIMIT: Duration = Duration::from_secs(20);
 /// How often the caller's wish to stop is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Prompts are short; a long unfinished line is not looked at before it ends.
-const LONGEST_PROMPT: usize = 500;
+/// How long the last picture of the screen may take.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// How many of the console's last lines a report has.
-const TAIL: usize = 20;
+/// The QMP commands that ask for the screen bear this id.
+const SCREEN: &str = "screen";
 
 /// A boot to try.
 #[derive(Clone, Debug)]
@@ -50,8 +52,29 @@ pub struct Test<'a> {
     pub proof: Proof,
     /// Directory for the console, the guest's words, the command line and the result; made if need be.
     pub evidence: Option<&'a Path>,
+    /// What the guest must be besides up.
+    pub expected: Expected,
+    /// What lines on the console mean; `None` for [`Rules::built_in`].
+    pub console_rules: Option<&'a Rules>,
     /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
     pub disk_afterwards: Option<&'a Path>,
+}
+
+impl<'a> Test<'a> {
+    /// A boot whose proof is the guest's report, with everything else as it usually is.
+    pub fn new(disk: &'a Path, machine: Machine) -> Self {
+        Self {
+            disk,
+            machine,
+            accelerator: None,
+            time_limit: None,
+            proof: Proof::Report,
+            evidence: None,
+            expected: Expected::default(),
+            console_rules: None,
+            disk_afterwards: None,
+        }
+    }
 }
 
 /// What counts as success, beside a clean power-off.
@@ -83,9 +106,9 @@ pub fn boot(
         .tempdir()
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
-    let flash = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?
-        .map(|found| own_variables(&found, &place("variables")))
-        .transpose()?;
+    let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
+    let flash =
+        found.as_ref().map(|found| own_variables(found, &place("variables"))).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
@@ -110,17 +133,29 @@ pub fn boot(
         tpm: tpm.as_ref().map(Swtpm::socket),
     });
     let command = shown(&qemu, &arguments);
-    let mut record = Record::begin(test, &command)?;
+    let scene = Scene {
+        command: &command,
+        disk: test.disk,
+        overlay: &disk,
+        machine: directory.path(),
+        variables: found.as_ref().map(|found| found.variables.as_path()),
+    };
+    let mut record = Record::begin(test, &scene)?;
 
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
-    let end = attend(&mut vm, limit, &mut record, progress, stop)?;
+    let mut screen = Screen::new(place("screen.ppm"), test.evidence);
+    let end = attend(&mut vm, limit, &mut record, &mut screen, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
+    if !matches!(end, End::PoweredOff | End::Reset) {
+        last_look(&mut vm, &mut screen)?;
+    }
     record.finish(vm.elapsed())?;
 
     let machine = MachineReport::of(&test.machine, &accelerator, vm.version());
-    let report = record.report(test, &end, limit, seconds, machine, command);
-    record.keep(&report, &vm.messages())?;
+    let screens = screen.finish().map_err(BootError::io("keeping pictures of the screen"))?;
+    let report = record.report(test, Ending { end, limit, seconds, machine, command, screens });
+    record.keep(&report, &vm.transcript(), &vm.messages())?;
     Ok(report)
 }
 
@@ -133,28 +168,12 @@ fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
     Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
 }
 
-/// How a boot ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
-    /// The guest switched itself off and QEMU ended well.
-    PoweredOff,
-    /// The guest reset the machine.
-    Reset,
-    /// It would get no further.
-    Hopeless,
-    /// Time was up.
-    TimedOut,
-    /// The overlay could not be written: our fault, not the disk's.
-    DiskFailed(String),
-    /// QEMU ended in a way that no guest asks for.
-    Crashed(String),
-}
-
 /// Listens until there is nothing more to hear.
 fn attend(
     vm: &mut Vm,
     limit: Duration,
-    record: &mut Record,
+    record: &mut Record<'_>,
+    screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
@@ -171,18 +190,68 @@ fn attend(
         if now > limit {
             return Ok(End::TimedOut);
         }
+        if record.flooded() {
+            return Ok(End::Flooded);
+        }
+        look(vm, screen);
         match vm.next(TICK) {
             Next::Silence => {}
-            Next::Event(Timed { event: Event::Qmp(message), .. }) => match message {
+            Next::Event(Timed { event: Event::Qmp(message), at }) => match message {
                 Message::Shutdown { guest: true, reason } => switched_off = Some(reason),
                 Message::DiskFailed { reason } => return Ok(End::DiskFailed(reason)),
-                Message::Error { description } => return Ok(End::Crashed(description)),
+                Message::Error { ref id, .. } | Message::Return { ref id } if id == SCREEN => {
+                    seen(screen, at, &message)?;
+                }
+                Message::Error { description, .. } => return Ok(End::Crashed(description)),
                 _ => {}
             },
             Next::Event(timed) => record.take(timed, progress)?,
             Next::Ended => return Ok(ending(vm, switched_off.as_deref())),
         }
     }
+}
+
+/// Asks for a picture of the screen, if it is time. One that cannot be asked for any more is not missed.
+fn look(vm: &mut Vm, screen: &mut Screen) {
+    if let Some(file) = screen.due(vm.elapsed()) {
+        let file = file.to_string_lossy();
+        let command =
+            json!({ "execute": "screendump", "arguments": { "filename": file }, "id": SCREEN });
+        let _ = vm.ask(&command);
+    }
+}
+
+/// Takes the answer to [`look`].
+fn seen(screen: &mut Screen, at: Duration, answer: &Message) -> Result<(), BootError> {
+    match answer {
+        Message::Return { .. } => {
+            screen.answered(at).map_err(BootError::io("keeping a picture of the screen"))
+        }
+        _ => {
+            screen.refused();
+            Ok(())
+        }
+    }
+}
+
+/// Before a machine is ended that did not end itself: what its screen shows now.
+fn last_look(vm: &mut Vm, screen: &mut Screen) -> Result<(), BootError> {
+    let deadline = vm.elapsed() + LAST_LOOK;
+    screen.hurry();
+    look(vm, screen);
+    while screen.waiting() && vm.elapsed() < deadline {
+        match vm.next(TICK) {
+            Next::Event(Timed { event: Event::Qmp(message), at }) => match &message {
+                Message::Error { id, .. } | Message::Return { id } if id == SCREEN => {
+                    seen(screen, at, &message)?;
+                }
+                _ => {}
+            },
+            Next::Ended => break,
+            Next::Silence | Next::Event(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What QEMU's end means. The guest's word and QEMU's exit code must agree.
@@ -199,212 +268,8 @@ fn ending(vm: &mut Vm, switched_off: Option<&str>) -> End {
     }
 }
 
-/// What was heard, and the evidence directory it goes to.
-#[derive(Debug)]
-struct Record {
-    console: Console,
-    watch: Watch,
-    guest: Guest,
-    /// What the console must show, and whether it has.
-    message: Option<(String, bool)>,
-    evidence: Option<(PathBuf, File)>,
-}
-
-impl Record {
-    fn begin(test: &Test<'_>, command: &[String]) -> Result<Self, BootError> {
-        let message = match &test.proof {
-            Proof::Report => None,
-            Proof::Console(text) => Some((text.clone(), false)),
-        };
-        let evidence = match test.evidence {
-            None => None,
-            Some(directory) => {
-                let doing =
-                    || BootError::io(format!("writing evidence into {}", directory.display()));
-                fs::create_dir_all(directory).map_err(doing())?;
-                fs::write(directory.join("command.txt"), quoted(command)).map_err(doing())?;
-                Some((
-                    directory.to_owned(),
-                    File::create(directory.join("console.log")).map_err(doing())?,
-                ))
-            }
-        };
-        Ok(Self {
-            console: Console::default(),
-            watch: Watch::new(),
-            guest: Guest::default(),
-            message,
-            evidence,
-        })
-    }
-
-    fn take(&mut self, timed: Timed, progress: &mut dyn FnMut(Reached)) -> Result<(), BootError> {
-        let Timed { at, event } = timed;
-        let before = self.watch.reached().len();
-        match event {
-            Event::Console(bytes) => {
-                for line in self.console.feed(at, &bytes) {
-                    self.line(&line)?;
-                }
-                let partial = self.console.partial();
-                if partial.len() < LONGEST_PROMPT {
-                    self.watch.line(at, &partial);
-                }
-            }
-            Event::Report(bytes) => self.guest.feed(&bytes),
-            Event::Qmp(_) | Event::Closed => {}
-        }
-        if self.guest.spoke() {
-            self.watch.reach(at, Milestone::Userspace);
-        }
-        if self.guest.fact("state") == Some("running") {
-            self.watch.reach(at, Milestone::Running);
-        }
-        self.watch.reached()[before..].iter().copied().for_each(progress);
-        Ok(())
-    }
-
-    fn line(&mut self, line: &Line) -> Result<(), BootError> {
-        self.watch.line(line.at, &line.text);
-        self.guest.line(&line.text);
-        if let Some((text, seen)) = &mut self.message {
-            *seen |= line.text.contains(text.as_str());
-        }
-        if let Some((directory, log)) = &mut self.evidence {
-            writeln!(log, "[{:9.3}] {}", line.at.as_secs_f64(), line.text)
-                .map_err(BootError::io(format!("writing evidence into {}", directory.display())))?;
-        }
-        Ok(())
-    }
-
-    /// The machine is off: the unfinished line is as finished as it gets.
-    fn finish(&mut self, at: Duration) -> Result<(), BootError> {
-        match self.console.finish(at) {
-            Some(line) => self.line(&line),
-            None => Ok(()),
-        }
-    }
-
-    fn report(
-        &self,
-        test: &Test<'_>,
-        end: &End,
-        limit: Duration,
-        seconds: f64,
-        machine: MachineReport,
-        command: Vec<String>,
-    ) -> BootReport {
-        let mut checks = match &self.message {
-            Some((text, true)) => vec![Check::new("message", true, text)],
-            Some((text, false)) => {
-                vec![Check::new("message", false, format!("the console never showed `{text}`"))]
-            }
-            None if self.guest.spoke() => self.guest.checks(test.machine.firmware),
-            None => vec![Check::new("report", false, "the guest did not report")],
-        };
-        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
-        let verdict = match checks.iter().find(|check| !check.passed) {
-            None => Verdict::Passed,
-            // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if *end == End::PoweredOff => {
-                Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
-            }
-            Some(_) => Verdict::Failed { reason: self.described(end, limit) },
-        };
-        let mut suspicions = self.watch.suspicions().to_vec();
-        if let (Some((reason, line)), false) = (self.watch.hopeless(), *end == End::Hopeless) {
-            suspicions.push(format!("{reason}: {line}"));
-        }
-        BootReport {
-            verdict,
-            seconds,
-            machine,
-            reached: self.watch.reached().to_vec(),
-            checks,
-            suspicions,
-            console_tail: self.console.tail(TAIL),
-            guest: self.guest.clone(),
-            command,
-        }
-    }
-
-    /// An ending in words.
-    fn described(&self, end: &End, limit: Duration) -> String {
-        let limit = limit.as_secs_f64();
-        match (end, self.watch.hopeless()) {
-            (End::PoweredOff, _) => "clean".to_owned(),
-            (End::Reset, _) => "the guest reset the machine".to_owned(),
-            (End::Hopeless, Some((reason, line))) => format!("{reason}: {line}"),
-            (End::Hopeless, None) => unreachable!("hopeless for a reason"),
-            (End::TimedOut, _) if self.guest.finished() => {
-                format!("reported, but still not off after {limit} s")
-            }
-            (End::TimedOut, _) => match (self.watch.furthest(), self.guest.fact("jobs")) {
-                (Milestone::Nothing, _) => format!("not a word in {limit} s"),
-                (_, Some(jobs)) => {
-                    format!("not up in {limit} s; waiting for {}", jobs.replace('\n', "; "))
-                }
-                (furthest, None) => format!("not up in {limit} s; it got as far as: {furthest}"),
-            },
-            (End::DiskFailed(reason), _) => format!("QEMU could not write the overlay: {reason}"),
-            (End::Crashed(how), _) => format!("QEMU ended: {how}"),
-        }
-    }
-
-    /// Leaves the rest of the evidence.
-    fn keep(&self, report: &BootReport, messages: &str) -> Result<(), BootError> {
-        let Some((directory, _)) = &self.evidence else { return Ok(()) };
-        let json = |value: serde_json::Result<String>| {
-            value.map(|text| text + "\n").map_err(std::io::Error::other)
-        };
-        let write = || {
-            fs::write(directory.join("result.json"), json(serde_json::to_string_pretty(report))?)?;
-            fs::write(
-                directory.join("guest.json"),
-                json(serde_json::to_string_pretty(&report.guest))?,
-            )?;
-            fs::write(directory.join("qemu.log"), messages)
-        };
-        write().map_err(BootError::io(format!("writing evidence into {}", directory.display())))
-    }
-}
-
 fn shown(program: &Path, arguments: &[OsString]) -> Vec<String> {
     let words =
         std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
     words.map(|word| word.to_string_lossy().into_owned()).collect()
-}
-
-/// A command as a shell takes it, an option to a line.
-fn quoted(command: &[String]) -> String {
-    let mut text = String::new();
-    for word in command {
-        let plain =
-            word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=,:+~".contains(&byte));
-        let separator = match (text.is_empty(), word.starts_with('-')) {
-            (true, _) => "",
-            (false, true) => " \\\n    ",
-            (false, false) => " ",
-        };
-        text.push_str(separator);
-        text.push_str(&if plain {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        });
-    }
-    text + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_survive_a_shell() {
-        let words = ["echo", "-n", "it's", "a b", "$HOME", "c=d"].map(str::to_owned);
-        let output =
-            std::process::Command::new("/bin/sh").args(["-c", &quoted(&words)]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "it's a b $HOME c=d");
-    }
 }

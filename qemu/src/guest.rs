@@ -6,17 +6,25 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::firmware::Firmware;
-use crate::report::Check;
+mod checks;
 
 /// A longer line is not ours: the script says at most 60,000 bytes of a fact, 80,000 characters in base64.
 const LONGEST_LINE: usize = 100_000;
+
+/// Most facts that are remembered; the script has some thirty.
+const FACTS: usize = 1000;
+
+/// Most parts of the journal, of up to 60,000 bytes each.
+const JOURNAL_PARTS: u32 = 100;
 
 /// What a guest said, by key. Later lines replace earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Guest {
     facts: BTreeMap<String, String>,
+    /// Parts of the journal by number: bytes, since a part may end within a character.
+    #[serde(skip)]
+    journal: BTreeMap<u32, Vec<u8>>,
     #[serde(skip)]
     unfinished: Vec<u8>,
 }
@@ -51,14 +59,29 @@ impl Guest {
 
     /// Takes a line, which may be anything.
     pub(crate) fn line(&mut self, line: &str) {
-        if let Some((key, value)) = parse(line) {
-            self.facts.insert(key, value);
+        let Some((key, value)) = parse(line) else { return };
+        match key.strip_prefix("journal.").map(str::parse) {
+            // A guest may say what it likes, but not fill our memory with it.
+            Some(Ok(part)) if part < JOURNAL_PARTS => {
+                self.journal.insert(part, value);
+            }
+            Some(_) => {}
+            None if self.facts.len() < FACTS => {
+                self.facts.insert(key, String::from_utf8_lossy(&value).into_owned());
+            }
+            None => {}
         }
     }
 
     /// A fact.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.facts.get(key).map(String::as_str)
+    }
+
+    /// The journal of this boot, as far as it was sent.
+    pub fn journal(&self) -> String {
+        let bytes: Vec<u8> = self.journal.values().flatten().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Whether it said anything at all: user space was reached and could speak.
@@ -96,64 +119,11 @@ impl Guest {
                 })
             })
     }
-
-    /// What a boot must have come to, as far as the guest can tell.
-    pub(crate) fn checks(&self, firmware: Firmware) -> Vec<Check> {
-        let mut checks = vec![self.check_state(), self.check_root(), self.check_ostree()];
-        if firmware == Firmware::UefiSecureBoot {
-            let value = self.fact("secure-boot").unwrap_or("not told");
-            checks.push(Check::new(
-                "Secure Boot",
-                value == "1",
-                if value == "1" { "on" } else { "not on" },
-            ));
-        }
-        checks
-    }
-
-    fn check_state(&self) -> Check {
-        let state = self.fact("state").unwrap_or("not told");
-        let failed = self.failed_units();
-        let detail = match (failed.as_slice(), self.fact("jobs")) {
-            ([], Some(jobs)) if self.fact("state").is_none() => {
-                format!("waiting for {}", jobs.replace('\n', "; "))
-            }
-            ([], _) => state.to_owned(),
-            (failed, _) => format!("{state}; failed: {}", failed.join(", ")),
-        };
-        Check::new("systemd", state == "running" && failed.is_empty(), detail)
-    }
-
-    /// A deployment's root is not the disk's file system, but composefs: an overlay whose source calls itself so.
-    fn check_root(&self) -> Check {
-        match self.mount("/") {
-            None => Check::new("root", false, "not told"),
-            Some(Mount { source, filesystem, .. }) => {
-                let passed = filesystem == "composefs"
-                    || filesystem == "overlay" && source.contains("composefs");
-                Check::new("root", passed, format!("{filesystem} from {source}"))
-            }
-        }
-    }
-
-    /// `ostree admin status` marks the deployment that is running with a star, and fails if it cannot find it.
-    fn check_ostree(&self) -> Check {
-        let text = self.fact("ostree").unwrap_or("not told");
-        let booted = text.lines().find_map(|line| line.trim_start().strip_prefix("* "));
-        match (booted, self.fact("ostree.exit")) {
-            (Some(deployment), Some("0")) => Check::new("deployment", true, deployment.trim()),
-            _ => Check::new(
-                "deployment",
-                false,
-                text.lines().next().unwrap_or("nothing is deployed"),
-            ),
-        }
-    }
 }
 
 /// Reads `boot-report KEY=BASE64 LENGTH`, possibly after something else on the same line. The length shows that nothing is
 /// missing or mixed in.
-fn parse(line: &str) -> Option<(String, String)> {
+fn parse(line: &str) -> Option<(String, Vec<u8>)> {
     let (_, fact) = line.trim_end().rsplit_once("boot-report ")?;
     let (fact, length) = fact.split_once(' ')?;
     let (key, value) = fact.split_once('=')?;
@@ -161,7 +131,7 @@ fn parse(line: &str) -> Option<(String, String)> {
         && !key.is_empty()
         && key.bytes().all(|byte| byte.is_ascii_graphic());
     let value = STANDARD.decode(value).ok().filter(|_| sound)?;
-    Some((key.to_owned(), String::from_utf8_lossy(&value).into_owned()))
+    Some((key.to_owned(), value))
 }
 
 /// Undoes mountinfo's octal escapes of space, tab, newline and backslash.

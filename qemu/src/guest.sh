@@ -74,24 +74,52 @@ printf '%s\n' "$failed" | while read -r unit rest; do
     run "why.$unit" journalctl -b --no-pager -n 20 -u "$unit"
 done
 
+say jobs-left "$(systemctl list-jobs --no-legend --no-pager --full 2>/dev/null | grep -v '^No jobs')"
 file mounts /proc/self/mountinfo
+say space "$(df -P -k / /sysroot /var /boot /tmp 2>/dev/null)"
 file cmdline /proc/cmdline
 file os-release /etc/os-release
 file boot-id /proc/sys/kernel/random/boot_id
-file selinux /sys/fs/selinux/enforce
+if [ -r /sys/fs/selinux/enforce ]; then
+    file selinux /sys/fs/selinux/enforce
+    say denials "$({ journalctl -b --no-pager -o cat 2>/dev/null; cat /var/log/audit/audit.log 2>/dev/null; } |
+        grep 'avc:  *denied' | head -n 50)"
+fi
+[ -r /etc/selinux/config ] && say selinux.config "$(sed -n 's/^SELINUX=//p' /etc/selinux/config)"
 run kernel uname -r
 run architecture uname -m
 run ostree ostree admin status
+booted=$(printf '%s\n' "${output:-}" | sed -n 's/^ *\* [^ ]* \([0-9a-f]*\)\..*/\1/p')
+[ -n "$booted" ] && run digest ostree show --print-metadata-key=ostree.manifest-digest "$booted"
 if command -v bootc >/dev/null 2>&1; then
-    say bootc "$(bootc status --json 2>/dev/null)"
+    output=$(bootc status --json 2>/dev/null)
+    code=$?
+    say bootc "$output"
+    say bootc.exit "$code"
 fi
 run times systemd-analyze time
-run errors journalctl -b --no-pager -p err -n 60
+run errors journalctl -b --no-pager -q -p err -n 60
 
 # Four bytes of attributes, then one that is the value.
 secure_boot=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 [ -r "$secure_boot" ] && say secure-boot "$(od -An -tu1 "$secure_boot" 2>/dev/null | tr -s ' ' | cut -d ' ' -f 6)"
 [ -d /sys/firmware/efi ] && say firmware uefi || say firmware bios
+
+# Only where it does not share the way with the kernel: it is long. The newest lines, if they are too many.
+case $port in
+/dev/console | "${BOOT_REPORT_FALLBACK:-}") ;;
+*)
+    part=0
+    journalctl -b --no-pager -o short-monotonic 2>/dev/null | tail -c 3000000 | {
+        if command -v base64 >/dev/null 2>&1; then base64 -w 80000; else openssl base64 | tr -d '\n' | fold -w 80000; fi
+        echo
+    } | while read -r line; do
+        [ -n "$line" ] || continue
+        printf 'boot-report journal.%s=%s %s\n' "$part" "$line" "${#line}" >&3
+        part=$((part + 1))
+    done
+    ;;
+esac
 
 say end ""
 exec 3>&-

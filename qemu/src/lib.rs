@@ -20,8 +20,10 @@ use thiserror::Error;
 mod accelerator;
 mod boot;
 mod console;
+mod console_rules;
 mod credentials;
 mod device;
+mod evidence;
 mod firmware;
 mod guest;
 mod machine;
@@ -31,19 +33,23 @@ mod overlay;
 mod pairwise;
 mod program;
 mod qmp;
+mod record;
 mod report;
+mod screen;
 mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
 pub use boot::{Proof, Test, boot};
+pub use console_rules::{RuleError, Rules, Severity};
 pub use device::{DiskBus, Network, Tpm};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use machine::{Architecture, Machine, Wiring};
 pub use matrix::{LeftOut, Matrix, Medium, Profile};
-pub use milestone::Milestone;
-pub use report::{BootReport, Check, MachineReport, Reached, Verdict};
+pub use milestone::{Finding, Milestone};
+pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
+pub use screen::Shot;
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

@@ -252,6 +252,7 @@ impl Machine {
     }
 
     fn add_devices(&self, line: &mut Line, wiring: &Wiring<'_>) {
+        line.add("-device").add(self.screen_device());
         if let Some(device) = self.network.device() {
             // Nothing is reached through it, so that a test depends on nothing but the disk.
             line.add("-netdev user,id=net,restrict=on -device").add(device);
@@ -297,6 +298,14 @@ impl Machine {
             (Architecture::X86_64, Firmware::Bios, _) => "q35",
             (Architecture::Aarch64, _, Accelerator::Kvm) => "virt,gic-version=host",
             (Architecture::Aarch64, _, Accelerator::Tcg { .. }) => "virt",
+        }
+    }
+
+    /// A screen to take pictures of. Both are plain memory that firmware and kernels draw into without drivers of their own.
+    const fn screen_device(&self) -> &'static str {
+        match self.architecture {
+            Architecture::X86_64 => "VGA",
+            Architecture::Aarch64 => "ramfb",
         }
     }
 }

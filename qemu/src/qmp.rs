@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -11,9 +13,9 @@ pub(crate) enum Message {
     /// QEMU's version, `7.2.22`.
     Greeting { version: String },
     /// A command was done.
-    Return,
+    Return { id: String },
     /// A command was refused.
-    Error { description: String },
+    Error { id: String, description: String },
     /// The machine was switched off or reset.
     Shutdown { guest: bool, reason: String },
     /// The disk failed on our side; the guest waits.
@@ -36,10 +38,10 @@ impl Message {
             };
         }
         if value.get("error").is_some() {
-            return Self::Error { description: text("/error/desc") };
+            return Self::Error { id: text("/id"), description: text("/error/desc") };
         }
         if value.get("return").is_some() {
-            return Self::Return;
+            return Self::Return { id: text("/id") };
         }
         match value.get("event").and_then(Value::as_str) {
             Some("SHUTDOWN") => Self::Shutdown {
@@ -54,46 +56,92 @@ impl Message {
     }
 }
 
+/// How many lines are remembered. A boot has some hundred; a guest can make QEMU announce more.
+const REMEMBERED: usize = 20_000;
+
+/// What was said on both sides, with times.
+#[derive(Clone, Debug)]
+pub(crate) struct Transcript {
+    lines: Arc<Mutex<Vec<String>>>,
+    since: Instant,
+}
+
+impl Transcript {
+    fn new() -> Self {
+        Self { lines: Arc::default(), since: Instant::now() }
+    }
+
+    /// `->` for what we said, `<-` for QEMU.
+    fn note(&self, arrow: &str, line: &str) {
+        // A thread that panicked over it leaves the lines as good as they were.
+        let mut lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if lines.len() < REMEMBERED {
+            let seconds = self.since.elapsed().as_secs_f64();
+            lines.push(format!("[{seconds:9.3}] {arrow} {}\n", line.trim_end()));
+        }
+    }
+
+    /// All of it, a line to a message.
+    pub(crate) fn text(&self) -> String {
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).concat()
+    }
+}
+
 /// The half that asks.
 #[derive(Debug)]
 pub(crate) struct Qmp {
     stream: UnixStream,
     /// Of QEMU.
     pub(crate) version: String,
+    pub(crate) transcript: Transcript,
+}
+
+/// The half that listens.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    pub(crate) lines: BufReader<UnixStream>,
+    transcript: Transcript,
 }
 
 impl Qmp {
     /// Shakes hands; also gives the half that listens. Blocks as long as the stream's time limit allows.
-    pub(crate) fn connect(stream: UnixStream) -> io::Result<(Self, BufReader<UnixStream>)> {
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let Message::Greeting { version } = read(&mut lines)? else {
+    pub(crate) fn connect(stream: UnixStream) -> io::Result<(Self, Messages)> {
+        let transcript = Transcript::new();
+        let lines = BufReader::new(stream.try_clone()?);
+        let mut messages = Messages { lines, transcript: transcript.clone() };
+        let Message::Greeting { version } = messages.read()? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "QEMU did not greet"));
         };
-        let mut qmp = Self { stream, version };
-        qmp.send("qmp_capabilities")?;
-        match read(&mut lines)? {
-            Message::Return => Ok((qmp, lines)),
+        let mut qmp = Self { stream, version, transcript };
+        qmp.send(&json!({ "execute": "qmp_capabilities" }))?;
+        match messages.read()? {
+            Message::Return { .. } => Ok((qmp, messages)),
             other => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, format!("QEMU answered {other:?}")))
             }
         }
     }
 
-    /// Asks for a command without arguments; the answer comes on the other half.
-    pub(crate) fn send(&mut self, command: &str) -> io::Result<()> {
-        let mut line = json!({ "execute": command }).to_string();
+    /// Asks for a command, `{"execute": …, "arguments": …, "id": …}`; the answer comes on the other half and bears the id.
+    pub(crate) fn send(&mut self, command: &Value) -> io::Result<()> {
+        let mut line = command.to_string();
+        self.transcript.note("->", &line);
         line.push('\n');
         self.stream.write_all(line.as_bytes())
     }
 }
 
-/// Reads a message; the end of the stream is an error.
-pub(crate) fn read(lines: &mut impl BufRead) -> io::Result<Message> {
-    let mut line = Vec::new();
-    if lines.read_until(b'\n', &mut line)? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+impl Messages {
+    /// Reads a message; the end of the stream is an error.
+    pub(crate) fn read(&mut self) -> io::Result<Message> {
+        let mut line = Vec::new();
+        if self.lines.read_until(b'\n', &mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = String::from_utf8_lossy(&line);
+        self.transcript.note("<-", &line);
+        Ok(Message::parse(&line))
     }
-    Ok(Message::parse(&String::from_utf8_lossy(&line)))
 }
 
 #[cfg(test)]
@@ -109,9 +157,11 @@ mod tests {
             Message::parse(shutdown),
             Message::Shutdown { guest: true, reason: "guest-reset".to_owned() }
         );
-        assert_eq!(Message::parse(r#"{"return": {}}"#), Message::Return);
+        let done = Message::Return { id: "screen".to_owned() };
+        assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done);
         let error = r#"{"error": {"class": "GenericError", "desc": "no"}}"#;
-        assert_eq!(Message::parse(error), Message::Error { description: "no".to_owned() });
+        let refused = Message::Error { id: String::new(), description: "no".to_owned() };
+        assert_eq!(Message::parse(error), refused);
         let disk = r#"{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "No space left on device"}}"#;
         assert_eq!(
             Message::parse(disk),
@@ -146,5 +196,8 @@ mod tests {
         let (qmp, _) = Qmp::connect(ours).unwrap();
         assert_eq!(qmp.version, "10.0.2");
         assert_eq!(server.join().unwrap(), "{\"execute\":\"qmp_capabilities\"}\n");
+        let transcript = qmp.transcript.text();
+        let arrows: Vec<_> = transcript.lines().map(|line| &line[12..14]).collect();
+        assert_eq!(arrows, ["<-", "->", "<-"], "{transcript}");
     }
 }

@@ -1,5 +1,7 @@
 //! What a boot came to.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::accelerator::Accelerator;
@@ -7,7 +9,8 @@ use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::machine::{Architecture, Machine};
-use crate::milestone::Milestone;
+use crate::milestone::{Finding, Milestone};
+use crate::screen::Shot;
 
 /// What a boot came to. Everything here is also in the evidence directory's `result.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -23,10 +26,17 @@ pub struct BootReport {
     pub reached: Vec<Reached>,
     /// What was looked at.
     pub checks: Vec<Check>,
+    /// Lines on the console that mean something, as the rules say.
+    pub findings: Vec<Finding>,
     /// What somebody should look at, though it decided nothing.
     pub suspicions: Vec<String>,
     /// The last lines on the console.
     pub console_tail: Vec<String>,
+    /// Seconds that systemd says each part of the start took: `firmware`, `loader`, `kernel`, `initrd`, `userspace`, as far as
+    /// it knows.
+    pub startup: BTreeMap<String, f64>,
+    /// What the screen showed, where the machine has one; the evidence directory has the pictures.
+    pub screens: Vec<Shot>,
     /// The guest's own words.
     #[serde(skip)]
     pub guest: Guest,
@@ -128,10 +138,55 @@ pub struct Check {
     pub passed: bool,
     /// How it is.
     pub detail: String,
+    /// Whether failing decides nothing, because the caller said so.
+    pub tolerated: bool,
+}
+
+/// What the guest must be besides up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Digest of the manifest of the image it must have been installed from, `sha256:…`.
+    pub image_digest: Option<String>,
+    /// Words that must be on the kernel's command line.
+    pub kernel_arguments: Vec<String>,
+    /// The mode SELinux must be in; `None` for what the guest's own configuration and command line say.
+    pub selinux: Option<Selinux>,
+    /// Names of checks whose failing is a note and decides nothing.
+    pub tolerated: Vec<String>,
+}
+
+/// A mode of SELinux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selinux {
+    /// It refuses what its policy does not allow.
+    Enforcing,
+    /// It tells what it would refuse.
+    Permissive,
+    /// It is off.
+    Disabled,
+}
+
+impl Selinux {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Enforcing, Self::Permissive, Self::Disabled];
+
+    /// The name in `/etc/selinux/config`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforcing => "enforcing",
+            Self::Permissive => "permissive",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// Reads [`name`](Self::name).
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 impl Check {
     pub(crate) fn new(name: &'static str, passed: bool, detail: impl Into<String>) -> Self {
-        Self { name, passed, detail: detail.into() }
+        Self { name, passed, detail: detail.into(), tolerated: false }
     }
 }

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
-use crate::qmp::{self, Message, Qmp};
+use crate::qmp::{Message, Qmp};
 use crate::{BootError, program};
 
 /// How long QEMU may take to open its sockets and answer. It takes 0.1 s; a machine with many busy neighbours, more.
@@ -131,7 +132,7 @@ impl Vm {
             .and_then(|()| Qmp::connect(control))
             .map_err(|error| starting.failed(&error.to_string()))?;
         let listening = BootError::io("listening to QEMU");
-        messages.get_mut().set_read_timeout(None).map_err(listening)?;
+        messages.lines.get_mut().set_read_timeout(None).map_err(listening)?;
 
         let (sender, events) = sync_channel(PENDING);
         let started = Instant::now();
@@ -152,7 +153,7 @@ impl Vm {
             });
         }
         thread::spawn(move || {
-            while let Ok(message) = qmp::read(&mut messages) {
+            while let Ok(message) = messages.read() {
                 if sender.send(Timed { at: started.elapsed(), event: Event::Qmp(message) }).is_err()
                 {
                     break;
@@ -160,8 +161,18 @@ impl Vm {
             }
             closed(&sender);
         });
-        vm.qmp.send("cont").map_err(BootError::io("switching the machine on"))?;
+        vm.ask(&json!({ "execute": "cont" })).map_err(BootError::io("switching the machine on"))?;
         Ok(vm)
+    }
+
+    /// Sends QEMU a command; the answer is an event.
+    pub(crate) fn ask(&mut self, command: &Value) -> io::Result<()> {
+        self.qmp.send(command)
+    }
+
+    /// What was said over QMP.
+    pub(crate) fn transcript(&self) -> String {
+        self.qmp.transcript.text()
     }
 
     /// Since power-on.

@@ -10,6 +10,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ enum Then {
     PowerOff,
     Reset,
     Halt,
+    /// Says the same again, for ever.
+    Flood,
 }
 
 /// A disk of 1 MiB with the operating system. The code runs at 0x7c00, in real mode, with DL the disk's number.
@@ -61,7 +64,13 @@ fn disk(text: &str, then: Then) -> Vec<u8> {
         // ACPI's control register on Q35 as SeaBIOS places it: sleep state 5.
         Then::PowerOff => code.extend([0xb8, 0x00, 0x20, 0xba, 0x04, 0x06, 0xef]), // mov ax, 0x2000; mov dx, 0x604; out dx, ax
         Then::Reset => code.extend([0xb0, 0x06, 0xba, 0xf9, 0x0c, 0xee]), // mov al, 6; mov dx, 0xcf9; out dx, al
-        Then::Halt => {}
+        Then::Halt | Then::Flood => {}
+    }
+    if let Then::Flood = then {
+        let done = code.iter().position(|&byte| byte == 0x5a).unwrap();
+        let message = 8_u16; // behind push dx
+        let back = message.wrapping_sub(u16::try_from(done + 3).unwrap()).to_le_bytes();
+        code[done..done + 3].copy_from_slice(&[0xe9, back[0], back[1]]); // jmp to the message
     }
     code.extend([0xf4, 0xeb, 0xfd]); // hlt; jmp to it
     let text_at = 0x7c00 + u16::try_from(code.len()).unwrap();
@@ -77,21 +86,18 @@ fn disk(text: &str, then: Then) -> Vec<u8> {
 /// Boots a disk under SeaBIOS. `None` where QEMU is not installed, unless tools are required.
 fn tried(disk: &[u8], limit: f64, evidence: Option<&Path>) -> Option<BootReport> {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("disk,1.raw");
+    let file = evidence.unwrap_or(directory.path()).join("disk,1.raw");
     fs::write(&file, disk).unwrap();
     let after = evidence.map(|evidence| evidence.join("after.qcow2"));
+    let machine =
+        Machine { firmware: Firmware::Bios, memory_mib: 64, ..Machine::new(Architecture::X86_64) };
     let test = Test {
-        disk: &file,
-        machine: Machine {
-            firmware: Firmware::Bios,
-            memory_mib: 64,
-            ..Machine::new(Architecture::X86_64)
-        },
         accelerator: Some(Accelerator::Tcg { why: "a test that must do without".to_owned() }),
         time_limit: Some(Duration::from_secs_f64(limit)),
         proof: Proof::Console(MESSAGE.to_owned()),
         evidence,
         disk_afterwards: after.as_deref(),
+        ..Test::new(&file, machine)
     };
     let mut heard = Vec::new();
     match boot(&test, &mut |reached| heard.push(reached), &|| false) {
@@ -129,6 +135,12 @@ fn a_message_and_a_power_off_pass() {
         "{console}"
     );
     assert!(kept("command.txt").contains("-machine q35,graphics=off"));
+    assert!(kept("qmp.log").contains("-> {\"execute\":\"cont\"}"));
+    let again = Command::new(evidence.path().join("reproduce.sh")).stdin(Stdio::null()).output();
+    // Some distributions start QEMU with a message of their own before the guest's.
+    let again = again.unwrap();
+    assert!(again.status.success(), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stdout).contains(MESSAGE), "by hand it is the same");
     let result: serde_json::Value = serde_json::from_str(&kept("result.json")).unwrap();
     assert_eq!(result["verdict"], "passed");
     assert_eq!(result["machine"]["accelerator"]["name"], "tcg");
@@ -137,6 +149,13 @@ fn a_message_and_a_power_off_pass() {
 #[test]
 fn a_silence_is_not_a_stop_and_neither_is_a_pass() {
     let text = format!("{MESSAGE}\r\n");
+    let evidence = tempfile::tempdir().unwrap();
+    if let Some(report) = tried(&disk(&text, Then::Halt), 3.5, Some(evidence.path())) {
+        let last = report.screens.last().expect("a PC has a screen");
+        let png = fs::read(evidence.path().join(&last.file)).unwrap();
+        assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && last.width >= 320, "{last:?}");
+        assert!(last.seconds > 3.4, "the last look is when time is up: {last:?}");
+    }
     let cases = [
         (disk("", Then::Halt), 4.0, "not up in 4 s; it got as far as: firmware"),
         (
@@ -159,19 +178,28 @@ fn a_silence_is_not_a_stop_and_neither_is_a_pass() {
     });
 }
 
+/// A console that never rests is neither a hang of ours nor a full disk.
+#[test]
+fn a_flood_is_no_hang() {
+    let evidence = tempfile::tempdir().unwrap();
+    let flood = disk("flood flood flood flood\r\n", Then::Flood);
+    let Some(report) = tried(&flood, 6.0, Some(evidence.path())) else { return };
+    let Verdict::Failed { reason } = &report.verdict else { panic!("{report:?}") };
+    assert!(reason.ends_with("it got as far as: firmware"), "{reason}");
+    assert!(report.seconds < 15.0, "{}", report.seconds);
+    let log = fs::metadata(evidence.path().join("console.log")).unwrap().len();
+    assert!(log > 10_000 && report.console_tail.len() == 20, "{log}");
+}
+
 #[test]
 fn who_asks_to_stop_is_heard() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("disk.raw");
     fs::write(&file, disk("", Then::Halt)).unwrap();
+    let machine = Machine { firmware: Firmware::Bios, ..Machine::new(Architecture::X86_64) };
     let test = Test {
-        disk: &file,
-        machine: Machine { firmware: Firmware::Bios, ..Machine::new(Architecture::X86_64) },
         accelerator: Some(Accelerator::Tcg { why: String::new() }),
-        time_limit: None,
-        proof: Proof::Report,
-        evidence: None,
-        disk_afterwards: None,
+        ..Test::new(&file, machine)
     };
     match boot(&test, &mut |_| {}, &|| true) {
         Err(BootError::Stopped) => {}

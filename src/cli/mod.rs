@@ -7,6 +7,7 @@ mod json;
 mod summary;
 mod terminal;
 mod test;
+mod verdict_flags;
 
 use std::process::ExitCode;
 

@@ -17,8 +17,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Proof, Reached, Test, Verdict,
+    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Reached, Test, Verdict,
 };
+
+use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -61,6 +63,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
 
+    #[command(flatten)]
+    report: VerdictFlags,
+
     /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -76,14 +81,13 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         sector_size: flags.sector_size,
         ..Machine::new(architecture_of(flags)?)
     };
+    let rules = flags.report.console_rules()?;
     let test = Test {
-        disk: &flags.disk,
-        machine,
-        accelerator: None,
         time_limit: flags.timeout.map(Duration::from_secs),
-        proof: Proof::Report,
         evidence: flags.evidence.as_deref(),
-        disk_afterwards: None,
+        expected: flags.report.expected(),
+        console_rules: rules.as_ref(),
+        ..Test::new(&flags.disk, machine)
     };
     let interrupted = interruption()?;
     let progress = Progress::new(&flags.disk);
@@ -228,7 +232,11 @@ fn text(report: &BootReport) -> String {
     };
     line(outcome);
     for check in &report.checks {
-        let mark = if check.passed { "ok" } else { "not ok" };
+        let mark = match (check.passed, check.tolerated) {
+            (true, _) => "ok",
+            (false, true) => "note",
+            (false, false) => "not ok",
+        };
         line(format!("  {:<6}  {:<11}  {}", mark, check.name, check.detail));
     }
     if let qemu::Accelerator::Tcg { why } = &report.machine.accelerator {
@@ -270,8 +278,16 @@ mod tests {
                 qemu: "7.2.22".to_owned(),
             },
             reached: vec![Reached { milestone: Milestone::Kernel, seconds: 9.0 }],
-            checks: vec![Check { name: "power-off", passed: true, detail: "clean".to_owned() }],
+            checks: vec![Check {
+                name: "power-off",
+                passed: true,
+                detail: "clean".to_owned(),
+                tolerated: false,
+            }],
+            findings: vec![],
+            startup: Default::default(),
             suspicions: vec![],
+            screens: vec![],
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use qemu::{Architecture, BootReport, Guest, Machine, Proof, Test};
+use qemu::{Architecture, BootReport, Guest, Machine, Test};
 
 use crate::disk::{Disk, directory};
 
@@ -55,14 +55,12 @@ impl Case {
 
     /// Boots a disk in the machine, whatever comes of it.
     pub(crate) fn tried(&self, disk: &Path, disk_afterwards: Option<&Path>) -> BootReport {
+        let evidence = self.directory();
         let test = Test {
-            disk,
-            machine: self.machine.clone(),
-            accelerator: None,
             time_limit: Some(TIME_LIMIT),
-            proof: Proof::Report,
-            evidence: Some(&self.directory()),
+            evidence: Some(&evidence),
             disk_afterwards,
+            ..Test::new(disk, self.machine.clone())
         };
         qemu::boot(&test, &mut |_| {}, &|| false)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))

@@ -53,6 +53,7 @@ fn secure_boot_on_nvme_under_tcg() {
 -drive if=pflash,unit=1,format=raw,file=/t/variables.fd
 -drive if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=/t/a,,b.qcow2
 -device nvme,drive=disk,serial=disk,bootindex=0,logical_block_size=4096,physical_block_size=4096
+-device VGA
 -object rng-random,id=entropy,filename=/dev/urandom
 -device virtio-rng-pci,rng=entropy
 -chardev socket,id=console,path=/t/console

@@ -1,0 +1,262 @@
+//! What is heard of a boot while it goes on, and the report that it comes to.
+
+use std::time::Duration;
+
+use crate::BootError;
+use crate::boot::{Proof, Test};
+use crate::console::{Console, Line};
+use crate::console_rules::{Rules, Severity};
+use crate::evidence::{Evidence, Scene};
+use crate::guest::Guest;
+use crate::milestone::{Milestone, Watch};
+use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
+use crate::screen::Shot;
+use crate::vm::{Event, Timed};
+
+/// Prompts are short; a long unfinished line is not looked at before it ends.
+const LONGEST_PROMPT: usize = 500;
+
+/// How many of the console's last lines a report has.
+const TAIL: usize = 20;
+
+/// A console that says more is flooded. A boot with systemd's debug messages says a third of it.
+const FLOOD: u64 = 32 << 20;
+
+/// How a boot ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The guest switched itself off and QEMU ended well.
+    PoweredOff,
+    /// The guest reset the machine.
+    Reset,
+    /// It would get no further.
+    Hopeless,
+    /// The console said more than anybody would read.
+    Flooded,
+    /// Time was up.
+    TimedOut,
+    /// The overlay could not be written: our fault, not the disk's.
+    DiskFailed(String),
+    /// QEMU ended in a way that no guest asks for.
+    Crashed(String),
+}
+
+/// What is known when a machine is off, besides what it said.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) end: End,
+    pub(crate) limit: Duration,
+    pub(crate) seconds: f64,
+    pub(crate) machine: MachineReport,
+    pub(crate) command: Vec<String>,
+    pub(crate) screens: Vec<Shot>,
+}
+
+/// What was heard, and the evidence directory it goes to.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    console: Console,
+    /// Bytes the console said.
+    said: u64,
+    pub(crate) watch: Watch<'a>,
+    guest: Guest,
+    /// What the console must show, and whether it has.
+    message: Option<(String, bool)>,
+    evidence: Option<Evidence>,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn begin(test: &Test<'a>, scene: &Scene<'_>) -> Result<Self, BootError> {
+        let message = match &test.proof {
+            Proof::Report => None,
+            Proof::Console(text) => Some((text.clone(), false)),
+        };
+        let evidence =
+            test.evidence.map(|evidence| Evidence::begin(evidence, scene)).transpose()?;
+        let rules = match test.console_rules {
+            Some(rules) => rules,
+            None => Rules::built_in(),
+        };
+        Ok(Self {
+            console: Console::default(),
+            said: 0,
+            watch: Watch::new(rules),
+            guest: Guest::default(),
+            message,
+            evidence,
+        })
+    }
+
+    pub(crate) fn take(
+        &mut self,
+        timed: Timed,
+        progress: &mut dyn FnMut(Reached),
+    ) -> Result<(), BootError> {
+        let Timed { at, event } = timed;
+        let before = self.watch.reached().len();
+        match event {
+            Event::Console(bytes) => {
+                self.said += bytes.len() as u64;
+                for line in self.console.feed(at, &bytes) {
+                    self.line(&line)?;
+                }
+                let partial = self.console.partial();
+                if partial.len() < LONGEST_PROMPT {
+                    self.watch.partial(at, &partial);
+                }
+            }
+            Event::Report(bytes) => self.guest.feed(&bytes),
+            Event::Qmp(_) | Event::Closed => {}
+        }
+        if self.guest.spoke() {
+            self.watch.reach(at, Milestone::Userspace);
+        }
+        if self.guest.fact("state") == Some("running") {
+            self.watch.reach(at, Milestone::Running);
+        }
+        self.watch.reached()[before..].iter().copied().for_each(progress);
+        Ok(())
+    }
+
+    /// Whether the console has said more than anybody would read.
+    pub(crate) const fn flooded(&self) -> bool {
+        self.said > FLOOD
+    }
+
+    fn line(&mut self, line: &Line) -> Result<(), BootError> {
+        self.watch.line(line.at, &line.text);
+        self.guest.line(&line.text);
+        if let Some((text, seen)) = &mut self.message {
+            *seen |= line.text.contains(text.as_str());
+        }
+        self.evidence.as_mut().map_or(Ok(()), |evidence| evidence.line(line))
+    }
+
+    /// The machine is off: the unfinished line is as finished as it gets.
+    pub(crate) fn finish(&mut self, at: Duration) -> Result<(), BootError> {
+        match self.console.finish(at) {
+            Some(line) => self.line(&line),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn report(&self, test: &Test<'_>, ending: Ending) -> BootReport {
+        let Ending { end, limit, seconds, machine, command, screens } = ending;
+        let checks = self.checks(test, &end, limit);
+        let verdict = match checks.iter().find(|check| !check.passed && !check.tolerated) {
+            None => Verdict::Passed,
+            // How it ended says more than what is therefore missing, unless it ended well.
+            Some(check) if end == End::PoweredOff => {
+                Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
+            }
+            Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
+        };
+        let findings: Vec<_> =
+            self.watch.hopeless().into_iter().chain(self.watch.findings()).cloned().collect();
+        let shown = findings.iter().filter(|finding| finding.severity != Severity::Fatal);
+        let mut suspicions: Vec<String> =
+            shown.map(|finding| format!("{}: {}", finding.meaning, finding.line)).collect();
+        suspicions.extend(self.guest.notes());
+        suspicions.extend(
+            checks
+                .iter()
+                .filter(|check| !check.passed && check.tolerated)
+                .map(|check| format!("tolerated: {}: {}", check.name, check.detail)),
+        );
+        BootReport {
+            verdict,
+            seconds,
+            machine,
+            reached: self.watch.reached().to_vec(),
+            checks,
+            findings,
+            suspicions,
+            console_tail: self.console.tail(TAIL),
+            startup: self.guest.startup().collect(),
+            screens,
+            guest: self.guest.clone(),
+            command,
+        }
+    }
+
+    fn checks(&self, test: &Test<'_>, end: &End, limit: Duration) -> Vec<Check> {
+        let mut checks = vec![self.check_console()];
+        match &self.message {
+            Some((text, true)) => checks.push(Check::new("message", true, text)),
+            Some((text, false)) => {
+                let detail = format!("the console never showed `{text}`");
+                checks.push(Check::new("message", false, detail));
+            }
+            None if self.guest.spoke() => {
+                checks.extend(self.guest.checks(test.machine.firmware, &test.expected));
+            }
+            None => {
+                let detail = format!(
+                    "the guest did not report; it got as far as: {}",
+                    self.watch.furthest()
+                );
+                checks.push(Check::new("report", false, detail));
+            }
+        }
+        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
+        for check in &mut checks {
+            check.tolerated = test.expected.tolerated.iter().any(|name| name == check.name);
+        }
+        checks
+    }
+
+    /// A line that means that the boot has failed, though the guest may not have noticed.
+    fn check_console(&self) -> Check {
+        let errors = self
+            .watch
+            .findings()
+            .iter()
+            .filter(|finding| matches!(finding.severity, Severity::Fatal | Severity::Error));
+        match self.watch.hopeless().into_iter().chain(errors).next() {
+            None => Check::new("console", true, "no errors"),
+            Some(found) => {
+                Check::new("console", false, format!("{}: {}", found.meaning, found.line))
+            }
+        }
+    }
+
+    fn described(&self, end: &End, limit: Duration) -> String {
+        let limit = limit.as_secs_f64();
+        match (end, self.watch.hopeless()) {
+            (End::PoweredOff, _) => "clean".to_owned(),
+            (End::Reset, _) => "the guest reset the machine".to_owned(),
+            (End::Hopeless, Some(why)) => format!("{}: {}", why.meaning, why.line),
+            (End::Hopeless, None) => unreachable!("hopeless for a reason"),
+            (End::Flooded, _) => format!(
+                "the console is flooded: {} MiB; it got as far as: {}",
+                FLOOD >> 20,
+                self.watch.furthest()
+            ),
+            (End::TimedOut, _) if self.guest.finished() => {
+                format!("reported, but still not off after {limit} s")
+            }
+            (End::TimedOut, _) => match (self.watch.furthest(), self.guest.fact("jobs")) {
+                (Milestone::Nothing, _) => format!("not a word in {limit} s"),
+                (_, Some(jobs)) => {
+                    format!("not up in {limit} s; waiting for {}", jobs.replace('\n', "; "))
+                }
+                (furthest, None) => format!("not up in {limit} s; it got as far as: {furthest}"),
+            },
+            (End::DiskFailed(reason), _) => format!("QEMU could not write the overlay: {reason}"),
+            (End::Crashed(how), _) => format!("QEMU ended: {how}"),
+        }
+    }
+
+    /// Leaves the rest of the evidence.
+    pub(crate) fn keep(
+        &self,
+        report: &BootReport,
+        transcript: &str,
+        messages: &str,
+    ) -> Result<(), BootError> {
+        match &self.evidence {
+            Some(evidence) => evidence.keep(report, transcript, messages),
+            None => Ok(()),
+        }
+    }
+}

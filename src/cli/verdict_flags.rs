@@ -1,0 +1,73 @@
+//! Flags that say what a boot must have come to.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use qemu::{Expected, Rules, Selinux};
+
+#[derive(Debug, Args)]
+pub(super) struct VerdictFlags {
+    /// Digest of the image that must be running, as the registry has it
+    #[arg(long, value_name = "sha256:HEX", value_parser = digest, help_heading = "Verdict")]
+    expect_digest: Option<String>,
+
+    /// Kernel argument that must be on the command line; repeat it for several
+    #[arg(
+        long = "expect-karg",
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        help_heading = "Verdict"
+    )]
+    expect_kargs: Vec<String>,
+
+    /// SELinux mode: enforcing, permissive or disabled [default: what the guest is configured to]
+    #[arg(long, value_name = "MODE", value_parser = selinux, help_heading = "Verdict")]
+    expect_selinux: Option<Selinux>,
+
+    /// Name of a check that may fail, such as systemd or SELinux: then that is a note; repeat it for several
+    #[arg(long = "tolerate", value_name = "CHECK", help_heading = "Verdict")]
+    tolerated: Vec<String>,
+
+    /// Rules for what console lines mean, in TOML: they change the built-in ones of the same name, and add to them
+    #[arg(long, value_name = "FILE", help_heading = "Verdict")]
+    console_rules: Option<PathBuf>,
+}
+
+impl VerdictFlags {
+    pub(super) fn expected(&self) -> Expected {
+        Expected {
+            image_digest: self.expect_digest.clone(),
+            kernel_arguments: self.expect_kargs.clone(),
+            selinux: self.expect_selinux,
+            tolerated: self.tolerated.clone(),
+        }
+    }
+
+    /// The rules of the file that was named; `None` for the built-in ones.
+    pub(super) fn console_rules(&self) -> Result<Option<Rules>> {
+        let Some(file) = &self.console_rules else { return Ok(None) };
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("reading console rules from {}", file.display()))?;
+        let rules = Rules::with(&text)
+            .map_err(|error| anyhow!("{error}"))
+            .with_context(|| format!("reading console rules from {}", file.display()))?;
+        Ok(Some(rules))
+    }
+}
+
+fn digest(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    let sound = hex.len() == 64 && hex.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+    if sound {
+        Ok(text.to_owned())
+    } else {
+        Err("it is sha256: and 64 small hex digits".to_owned())
+    }
+}
+
+fn selinux(name: &str) -> Result<Selinux, String> {
+    Selinux::parse(name)
+        .ok_or_else(|| format!("known: {}", Selinux::ALL.map(Selinux::name).join(", ")))
+}

@@ -31,5 +31,6 @@ pub mod selinux;
 // Joining.
 pub mod disk;
 
-// A disk that is there, looked at.
+// A disk that is there, or an image, looked at.
 pub mod inspect;
+pub mod survey;

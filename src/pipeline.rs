@@ -20,7 +20,7 @@ use crate::selinux::Policy;
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let contents = ContentStore::create_in(&request.work_directory)?;
-    let source = oci::open(&request.image, request.architecture, progress)?;
+    let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
     let targets = request.targets(image)?;
     let identity = Identity::derive(&image.manifest_digest, &request.seed);

@@ -8,7 +8,7 @@ use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
 use crate::disk::{Preset, SectorSize};
 use crate::image::Image;
-use crate::oci::Reference;
+use crate::oci::{Access, Reference};
 use crate::output::Format;
 
 /// What to build, how, and where to put it.
@@ -16,6 +16,8 @@ use crate::output::Format;
 pub struct Request {
     /// The image.
     pub image: Reference,
+    /// How registries are reached, and what is kept of what they send.
+    pub access: Access,
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.

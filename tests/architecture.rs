@@ -32,6 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &["bootloader", "disk", "ostree", "output"]),
     ("request", &["bootc", "disk", "oci", "output"]),
     ("plan", &["bootc", "bootloader", "disk", "ostree", "request"]),
+    // As far as a build reads, without making anything.
+    ("survey", &["bootc", "bootloader", "oci", "ostree", "plan", "request"]),
     (
         "pipeline",
         &[
@@ -60,6 +62,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("gpt", &[]),
     ("qemu", &["cli"]),
     ("oci_client", &["oci"]),
+    ("reqwest", &["oci"]),
+    ("http_auth", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["oci"]),
     ("zstd", &["oci"]),

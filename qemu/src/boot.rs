@@ -1,7 +1,6 @@
 //! One boot, from power-on to a verdict.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::console_rules::Rules;
 use crate::credentials;
 use crate::device::Tpm;
 use crate::evidence::Scene;
-use crate::firmware::{self, Flash};
+use crate::firmware;
 use crate::machine::{Machine, Wiring};
 use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
@@ -107,8 +106,7 @@ pub fn boot(
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
     let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
-    let flash =
-        found.as_ref().map(|found| own_variables(found, &place("variables"))).transpose()?;
+    let flash = found.as_ref().map(|found| found.own_variables(&place("variables"))).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
@@ -159,13 +157,18 @@ pub fn boot(
     Ok(report)
 }
 
-/// A copy of the variables' template, writable and of this machine alone.
-fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
-    let doing = format!("copying {}", found.variables.display());
-    // Not fs::copy, which would copy a read-only template's permissions too.
-    let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
-    fs::write(copy, template).map_err(BootError::io(doing))?;
-    Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
+/// Looks for the programs and the firmware that a machine takes, so that what is missing is known before anything starts.
+///
+/// # Errors
+/// [`BootError::Missing`], with the packages that bring it.
+pub fn prerequisites(machine: &Machine) -> Result<(), BootError> {
+    program::find(machine.program())?;
+    program::find("qemu-img")?;
+    firmware::find(Path::new("/"), machine.firmware, machine.architecture)?;
+    match machine.tpm {
+        Tpm::None => Ok(()),
+        Tpm::Swtpm => program::find("swtpm").map(|_| ()),
+    }
 }
 
 /// Listens until there is nothing more to hear.

@@ -47,6 +47,16 @@ pub(crate) fn smbios_strings(port: &str) -> Vec<String> {
     .to_vec()
 }
 
+/// The SMBIOS type 11 string that lets the owner of a public key in as root: a line for systemd-tmpfiles, as bootc writes them,
+/// which follows /root to where it is on an ostree system.
+pub(crate) fn root_key(key: &str) -> String {
+    let key = STANDARD.encode(format!("{key}\n"));
+    let lines = format!(
+        "d /root/.ssh 0700 root root -\nf+~ /root/.ssh/authorized_keys 0600 root root - {key}\n"
+    );
+    format!("io.systemd.credential.binary:tmpfiles.extra={}", STANDARD.encode(lines))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

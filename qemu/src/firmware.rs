@@ -1,5 +1,6 @@
 //! Firmware: which kinds there are, and where distributions keep their images.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,15 @@ impl Flash {
             "raw"
         }
     }
+
+    /// With a copy of the variables' template, writable and of one machine alone.
+    pub(crate) fn own_variables(&self, copy: &Path) -> Result<Self, BootError> {
+        let doing = format!("copying {}", self.variables.display());
+        // Not fs::copy, which would copy a read-only template's permissions too.
+        let template = fs::read(&self.variables).map_err(BootError::io(doing.clone()))?;
+        fs::write(copy, template).map_err(BootError::io(doing))?;
+        Ok(Self { code: self.code.clone(), variables: copy.to_owned() })
+    }
 }
 
 /// Directory, code, variables; the first pair that is there wins. 4 MiB images come before 2 MiB ones, which are too small
@@ -132,8 +142,6 @@ pub(crate) fn find(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

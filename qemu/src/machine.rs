@@ -202,12 +202,31 @@ impl Machine {
     pub fn arguments(&self, wiring: &Wiring<'_>) -> Vec<OsString> {
         let mut line = Line::default();
         line.add("-no-user-config -nodefaults -display none -no-reboot -S -nic none");
-        line.add("-machine").add(self.board(wiring.accelerator));
-        line.add("-accel").add(wiring.accelerator.qemu(self.architecture));
-        line.add("-cpu").add(wiring.accelerator.cpu(self.architecture));
-        line.add("-smp").add(&self.cpus_under(wiring.accelerator).to_string());
+        self.add_board(&mut line, wiring.accelerator, wiring.flash);
+        self.add_disk(&mut line, wiring);
+        if let Some(device) = self.network.device() {
+            // Nothing is reached through it, so that a test depends on nothing but the disk.
+            line.add("-netdev user,id=net,restrict=on -device").add(device);
+        }
+        self.add_devices(&mut line, wiring.tpm);
+        self.add_sockets(&mut line, wiring);
+        line.smbios(wiring.smbios);
+        line.done()
+    }
+
+    /// Board, processors, memory and firmware.
+    pub(crate) fn add_board(
+        &self,
+        line: &mut Line,
+        accelerator: &Accelerator,
+        flash: Option<&Flash>,
+    ) {
+        line.add("-machine").add(self.board(accelerator));
+        line.add("-accel").add(accelerator.qemu(self.architecture));
+        line.add("-cpu").add(accelerator.cpu(self.architecture));
+        line.add("-smp").add(&self.cpus_under(accelerator).to_string());
         line.add("-m").add(&format!("{}M", self.memory_mib));
-        if let Some(flash) = wiring.flash {
+        if let Some(flash) = flash {
             if (self.firmware, self.architecture)
                 == (Firmware::UefiSecureBoot, Architecture::X86_64)
             {
@@ -226,14 +245,6 @@ impl Machine {
                 &flash.variables,
             );
         }
-        self.add_disk(&mut line, wiring);
-        self.add_devices(&mut line, wiring);
-        self.add_sockets(&mut line, wiring);
-        for string in wiring.smbios {
-            line.0.push("-smbios".into());
-            line.0.push(format!("type=11,value={}", string.replace(',', ",,")).into());
-        }
-        line.0
     }
 
     fn add_disk(&self, line: &mut Line, wiring: &Wiring<'_>) {
@@ -246,18 +257,20 @@ impl Machine {
         if self.bus.needs_usb(self.architecture) || self.channel() == Channel::UsbSerial {
             line.add("-device qemu-xhci,id=usb");
         }
+        self.add_disk_devices(line);
+    }
+
+    /// What attaches the drive `disk`.
+    pub(crate) fn add_disk_devices(&self, line: &mut Line) {
         for device in self.bus.devices(self.architecture, self.sector_size) {
             line.add("-device").add(&device);
         }
     }
 
-    fn add_devices(&self, line: &mut Line, wiring: &Wiring<'_>) {
+    /// Screen, TPM and entropy.
+    pub(crate) fn add_devices(&self, line: &mut Line, tpm: Option<&Path>) {
         line.add("-device").add(self.screen_device());
-        if let Some(device) = self.network.device() {
-            // Nothing is reached through it, so that a test depends on nothing but the disk.
-            line.add("-netdev user,id=net,restrict=on -device").add(device);
-        }
-        if let Some(socket) = wiring.tpm {
+        if let Some(socket) = tpm {
             line.file("-chardev", "socket,id=tpm,path=", socket)
                 .add("-tpmdev emulator,id=tpm,chardev=tpm -device");
             line.add(match self.architecture {
@@ -312,21 +325,34 @@ impl Machine {
 
 /// A command line under construction.
 #[derive(Default)]
-struct Line(Vec<OsString>);
+pub(crate) struct Line(Vec<OsString>);
 
 impl Line {
     /// Adds arguments that contain no spaces themselves.
-    fn add(&mut self, arguments: &str) -> &mut Self {
+    pub(crate) fn add(&mut self, arguments: &str) -> &mut Self {
         self.0.extend(arguments.split(' ').map(OsString::from));
         self
     }
 
     /// Adds an option whose value ends in a file's path.
-    fn file(&mut self, option: &str, value: &str, path: &Path) -> &mut Self {
+    pub(crate) fn file(&mut self, option: &str, value: &str, path: &Path) -> &mut Self {
         let mut value = OsString::from(value);
         value.push(program::escaped(path));
         self.0.extend([option.into(), value]);
         self
+    }
+
+    /// Adds SMBIOS type 11 strings.
+    pub(crate) fn smbios(&mut self, strings: &[String]) {
+        for string in strings {
+            self.0.push("-smbios".into());
+            self.0.push(format!("type=11,value={}", string.replace(',', ",,")).into());
+        }
+    }
+
+    /// The finished line.
+    pub(crate) fn done(self) -> Vec<OsString> {
+        self.0
     }
 }
 

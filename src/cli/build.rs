@@ -64,7 +64,7 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
     })
 }
 
-fn request(flags: &BuildFlags) -> Result<Request> {
+pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     let mut formats = flags.formats.clone();
     if formats.is_empty() {
         formats.push(Format::Qcow2);
@@ -82,6 +82,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
+        access: flags.registry.access(),
         architecture: architecture(flags.arch.as_deref())?,
         formats,
         destination,
@@ -105,7 +106,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
     })
 }
 
-fn architecture(asked: Option<&str>) -> Result<Architecture> {
+pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {
     if let Some(refused) = asked.and_then(Architecture::refusal) {
         return Err(refused);
     }
@@ -140,7 +141,7 @@ fn parent(file: &Path) -> PathBuf {
     }
 }
 
-fn progress(flag: ProgressFlag) -> Progress {
+pub(super) fn progress(flag: ProgressFlag) -> Progress {
     match flag {
         ProgressFlag::Auto => terminal::automatic(),
         ProgressFlag::Bars => terminal::bars(),

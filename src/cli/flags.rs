@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod registry;
+
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
@@ -10,13 +12,16 @@ use bootpress::output::Format;
 use bootpress::request::{BoundImages, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::registry::RegistryFlags;
+
 const AFTER_HELP: &str = "\
 Examples:
   bootpress build quay.io/fedora/fedora-bootc:43
       makes fedora-bootc-43.….x86_64.qcow2 here
   bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
-  bootpress test fedora-bootc-43.x86_64.qcow2
+  bootpress test fedora-bootc-43.x86_64.qcow2 --quick
+  bootpress run fedora-bootc-43.x86_64.qcow2 --ssh
   bootpress inspect fedora-bootc-43.x86_64.qcow2
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
@@ -35,9 +40,15 @@ pub(crate) enum Command {
     /// Make disks from a bootc image
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
-    Test(super::test::TestFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
-    Inspect(super::inspect::InspectFlags),
+    Test(Box<super::test::TestFlags>),
+    /// Boot a disk in QEMU to use it: its console is the terminal
+    Run(super::run::RunFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    Inspect(Box<super::inspect::InspectFlags>),
+    /// Fetch an image into the cache, so that builds need no network
+    Pull(Box<super::pull::PullFlags>),
+    /// Show or shrink the cache of fetched images
+    Cache(super::cache::CacheFlags),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +157,9 @@ pub(crate) struct BuildFlags {
     /// Print what was made as JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -198,7 +212,7 @@ pub(crate) enum ProgressFlag {
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
-fn architecture(name: &str) -> Result<String, String> {
+pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(

@@ -1,9 +1,15 @@
 //! The command: flags in, engine called, results shown, failures told and turned into exit codes.
 
 mod build;
+mod cache;
+mod cases;
 mod flags;
 mod inspect;
+mod inspect_image;
 mod json;
+mod machine_flags;
+mod pull;
+mod run;
 mod summary;
 mod terminal;
 mod test;
@@ -31,7 +37,10 @@ pub(crate) fn run() -> ExitCode {
     let result = match flags.command {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
+        Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| fail(&error))
 }

@@ -99,7 +99,7 @@ impl Layout {
     pub(super) fn find(&self, tag: Option<&str>, architecture: Architecture) -> Result<Descriptor> {
         let index: Index = self.json("index.json")?;
         let mut entries = index.manifests;
-        entries.retain(|entry| !entry.is_attestation());
+        entries.retain(|entry| entry.artifact().is_none());
         let tags: BTreeSet<Option<&str>> = entries.iter().map(Descriptor::tag).collect();
         let path = self.path.display();
         let listed = match Vec::from_iter(tags.iter().copied().flatten()) {

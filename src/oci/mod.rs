@@ -5,6 +5,8 @@
 //!                 └──► each layer: blob ─ Verified ─ decompressed ─ Verified ─ tar ──► entries, contents in the store
 //! ```
 
+mod access;
+mod cache;
 mod decompressed;
 mod digest;
 mod entries;
@@ -12,23 +14,29 @@ mod layout;
 mod manifest;
 mod reference;
 mod registry;
+mod remote;
+mod survey;
 mod tar;
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 
+pub use self::access::{Access, CredentialHelper, Password, Places};
+pub use self::cache::{Cache, CachedImage, Pruned};
 use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};
 use self::entries::Budget;
 use self::layout::Layout;
+use self::manifest::Document;
 use self::reference::Place;
 pub use self::reference::Reference;
-use self::registry::Registry;
+use self::remote::Connection;
+pub use self::survey::{EntryFacts, SignatureFacts, Survey, TopFacts, survey};
 use self::tar::{Members, Stream};
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
@@ -47,6 +55,17 @@ trait Blobs: Send + Sync {
 
     /// A config or layer.
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// These will be read soon, in this order.
+    fn announce(&self, _: &[(Digest, u64)]) {}
+
+    /// What was read was wrong. Whether reading it again may give something else: a copy from another day is removed.
+    fn forget(&self, _: &Digest) -> bool {
+        false
+    }
+
+    /// Everything was read, and was right.
+    fn complete(&self) {}
 }
 
 /// An image whose layers can be unpacked.
@@ -54,6 +73,10 @@ pub struct Source {
     /// What the image says about itself, verified.
     pub image: Image,
     blobs: Box<dyn Blobs>,
+    /// The first document: an index, or the manifest.
+    top: Document,
+    /// The registry that it is in.
+    connection: Option<Arc<Connection>>,
 }
 
 impl fmt::Debug for Source {
@@ -62,41 +85,89 @@ impl fmt::Debug for Source {
     }
 }
 
+/// Opens an image with nothing of this machine's configuration: no login, no mirrors, no cache.
+pub fn open(
+    reference: &Reference,
+    architecture: Architecture,
+    progress: &Progress,
+) -> Result<Source> {
+    open_with(&Access::default(), reference, architecture, progress)
+}
+
 /// Reads and verifies an image's index, manifest and config; no layer yet.
 ///
-/// Unsupported: no image for `architecture`, an artifact, layer types that the installed system would refuse, a registry that
-/// wants a login. Corrupt: documents whose digests or contents disagree.
-pub fn open(
+/// Unsupported: no image for `architecture`, an artifact, layer types that the installed system would refuse. Corrupt: documents
+/// whose digests or contents disagree.
+pub fn open_with(
+    access: &Access,
     reference: &Reference,
     architecture: Architecture,
     progress: &Progress,
 ) -> Result<Source> {
     let spelled = reference.to_string();
     let context = || format!("opening {spelled}");
-    let (blobs, found) = match &reference.0 {
+    let (blobs, image, top, connection) = match &reference.0 {
         Place::Registry(name) => {
             let _stage = progress.stage(Stage::Fetch, None);
-            let registry = Registry::connect(name).with_context(context)?;
-            let top = registry.top().with_context(context)?;
-            let blobs: Box<dyn Blobs> = Box::new(registry);
-            let image = manifest::resolve(&*blobs, top, "", architecture, &spelled)
-                .and_then(|found| {
-                    let name = Some(name.whole());
-                    manifest::image(&*blobs, found, architecture, spelled.clone(), name)
-                })
-                .with_context(context)?;
-            (blobs, image)
+            let found = remote::find(name, access, progress).with_context(context)?;
+            let blobs = found.blobs(progress);
+            let image = remote_image(&*blobs, &found, architecture).with_context(context)?;
+            (blobs, image, found.top, Some(found.connection))
         }
         Place::Layout { directory, tag } => {
             let layout = Layout::directory(directory).with_context(context)?;
-            local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?
+            let (blobs, image, top) =
+                local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?;
+            (blobs, image, top, None)
         }
         Place::Archive { file, tag } => {
             let layout = Layout::archive(file).with_context(context)?;
-            local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?
+            let (blobs, image, top) =
+                local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?;
+            (blobs, image, top, None)
         }
     };
-    Ok(Source { image: found, blobs })
+    Ok(Source { image, blobs, top, connection })
+}
+
+/// Fetches an image into the cache, and verifies what of it is there already. Returns how many bytes the registry had to send.
+pub fn pull(
+    access: &Access,
+    reference: &Reference,
+    architecture: Architecture,
+    progress: &Progress,
+) -> Result<(Image, u64)> {
+    let context = || format!("pulling {reference}");
+    let Place::Registry(name) = &reference.0 else {
+        let what =
+            format!("{reference} is on this machine already; images are pulled from registries");
+        return Err(unsupported(what, None));
+    };
+    let found = remote::find(name, access, progress).with_context(context)?;
+    let cache =
+        found.cache.as_ref().context("there is no cache to pull into").with_context(context)?;
+    let cached = found.cached(cache).with_context(context)?;
+    let image = remote_image(&cached, &found, architecture).with_context(context)?;
+    let mut blobs = Vec::new();
+    for layer in &image.layers {
+        let blob = (Digest::parse(&layer.digest)?, layer.size);
+        if !blobs.contains(&blob) {
+            blobs.push(blob);
+        }
+    }
+    let stage = progress.stage(Stage::Fetch, Some(blobs.iter().map(|(_, size)| size).sum()));
+    let sent = cached.fetch(&blobs, &stage).with_context(context)?;
+    Ok((image, sent))
+}
+
+fn remote_image(
+    blobs: &dyn Blobs,
+    found: &remote::Found,
+    architecture: Architecture,
+) -> Result<Image> {
+    let spelled = format!("docker://{}", found.name);
+    let manifest = manifest::resolve(blobs, found.top.clone(), "", architecture, &spelled)?;
+    manifest::image(blobs, manifest, architecture, spelled, Some(found.name.clone()))
 }
 
 fn local(
@@ -104,13 +175,14 @@ fn local(
     tag: Option<&str>,
     architecture: Architecture,
     spelled: &str,
-) -> Result<(Box<dyn Blobs>, Image)> {
+) -> Result<(Box<dyn Blobs>, Image, Document)> {
     let descriptor = layout.find(tag, architecture)?;
     let top = manifest::read(&layout, &descriptor)?;
-    let found = manifest::resolve(&layout, top, &descriptor.media_type, architecture, spelled)?;
+    let found =
+        manifest::resolve(&layout, top.clone(), &descriptor.media_type, architecture, spelled)?;
     let name = descriptor.full_name();
     let image = manifest::image(&layout, found, architecture, spelled.to_owned(), name)?;
-    Ok((Box::new(layout), image))
+    Ok((Box::new(layout), image, top))
 }
 
 impl Source {
@@ -125,6 +197,11 @@ impl Source {
         // The largest first: it would be the last to end if it began late.
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|&i| (Reverse(records[i].size), i));
+        let mut announced = Vec::new();
+        for &i in &order {
+            announced.push((Digest::parse(&records[i].digest)?, records[i].size));
+        }
+        self.blobs.announce(&announced);
         let unpacking = Unpacking {
             blobs: &*self.blobs,
             contents,
@@ -160,7 +237,9 @@ impl Source {
         // A missing outcome means that another one is the error.
         let (done, failed): (Vec<_>, Vec<_>) =
             outcomes.into_iter().flatten().partition(|outcome| outcome.is_ok());
-        failed.into_iter().chain(done).collect()
+        let layers: Vec<Layer> = failed.into_iter().chain(done).collect::<Result<_>>()?;
+        self.blobs.complete();
+        Ok(layers)
     }
 }
 
@@ -176,6 +255,16 @@ struct Unpacking<'a> {
 impl Unpacking<'_> {
     fn layer(&self, record: &LayerRecord) -> Result<Layer> {
         let digest = Digest::parse(&record.digest)?;
+        match self.layer_once(record, digest) {
+            Err(error) if error.is::<Corrupt>() && self.blobs.forget(&digest) => {
+                tracing::info!("once more: {error:#}");
+                self.layer_once(record, digest)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn layer_once(&self, record: &LayerRecord, digest: Digest) -> Result<Layer> {
         let blob = self.blobs.blob(&digest, record.size)?;
         let blob = Stoppable { inner: blob, stop: &self.stop };
         // One byte more than promised is enough to see that there are more.

@@ -27,10 +27,35 @@ pub struct Reference(pub(super) Place);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Registry(oci_client::Reference),
+    Registry(Name),
     Layout { directory: PathBuf, tag: Option<String> },
     Archive { file: PathBuf, tag: Option<String> },
 }
+
+/// The name of an image in a registry.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    /// In full; a short name as docker completes it.
+    pub(super) reference: oci_client::Reference,
+    /// What was typed, if it has no registry: the machine may have another opinion on what it means.
+    pub(super) short: Option<String>,
+}
+
+impl std::ops::Deref for Name {
+    type Target = oci_client::Reference;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reference
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.reference == other.reference
+    }
+}
+
+impl Eq for Name {}
 
 impl Reference {
     /// A name for files made from this image: `fedora-bootc` for `quay.io/fedora/fedora-bootc:43`, the name of the directory
@@ -89,7 +114,11 @@ impl FromStr for Reference {
             );
         }
         match oci_client::Reference::from_str(name) {
-            Ok(reference) => Ok(Self(Place::Registry(reference))),
+            // Who writes docker:// wants docker's meaning.
+            Ok(reference) => {
+                let short = (name == text && !has_registry(name)).then(|| name.to_owned());
+                Ok(Self(Place::Registry(Name { reference, short })))
+            }
             Err(error) => bail!("{name:?} is no image name: {error}"),
         }
     }
@@ -109,10 +138,14 @@ impl fmt::Display for Reference {
 
 /// The name in full, if `text` is that of an image in a registry, registry included.
 pub(super) fn full_name(text: &str) -> Option<String> {
-    let (registry, _) = text.split_once('/')?;
-    let is_host = registry == "localhost" || registry.contains(['.', ':']);
-    let reference = is_host.then(|| oci_client::Reference::from_str(text))?.ok()?;
+    let reference = has_registry(text).then(|| oci_client::Reference::from_str(text))?.ok()?;
     Some(reference.whole())
+}
+
+/// Whether a name begins with a registry: with what cannot be the first part of a short name.
+fn has_registry(name: &str) -> bool {
+    let registry = name.split_once('/').map(|(registry, _)| registry);
+    registry.is_some_and(|registry| registry == "localhost" || registry.contains(['.', ':']))
 }
 
 fn path_and_tag(text: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
@@ -175,6 +208,19 @@ mod tests {
         {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(!error.is::<Unsupported>(), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_without_a_registry_are_short_unless_docker_is_meant() {
+        let short = |text: &str| match text.parse::<Reference>().unwrap().0 {
+            Place::Registry(name) => name.short,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(short("fedora/fedora-bootc:43").as_deref(), Some("fedora/fedora-bootc:43"));
+        assert_eq!(short("fedora").as_deref(), Some("fedora"));
+        for full in ["docker://fedora", "quay.io/x", "localhost/x", "host:5000/x"] {
+            assert_eq!(short(full), None);
         }
     }
 

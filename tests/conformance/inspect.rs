@@ -99,6 +99,7 @@ fn unsigned(architecture: Architecture) -> BTreeMap<&'static str, Vec<u8>> {
 fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> Request {
     image.write_oci_layout(&directory.join("image"));
     Request {
+        access: Default::default(),
         image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
         architecture,
         formats: Format::ALL.to_vec(),

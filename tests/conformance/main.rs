@@ -18,7 +18,10 @@ mod inspect;
 mod oci;
 mod ostree_repo;
 mod output;
+mod registry;
 mod selinux;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -28,6 +28,8 @@ pub struct Identity {
     pub boot_hash_seed: Uuid,
     /// Seed of the hashed directories of the root's ext4.
     pub root_hash_seed: Uuid,
+    /// What identifiers in disk files derive from: those of vhd, vhdx, vdi and vmdk.
+    pub files: Uuid,
 }
 
 impl Identity {
@@ -56,6 +58,7 @@ impl Identity {
             root_filesystem: uuid("root filesystem"),
             boot_hash_seed: uuid("boot hash seed"),
             root_hash_seed: uuid("root hash seed"),
+            files: uuid("files"),
         }
     }
 }

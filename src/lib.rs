@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod report;
 pub mod request;
+pub mod update;
 
 // Vocabulary: used by all, uses nothing but itself.
 pub mod architecture;
@@ -27,8 +28,10 @@ pub mod oci;
 pub mod ostree;
 pub mod output;
 pub mod selinux;
+pub mod storage;
 
 // Joining.
+pub mod bound;
 pub mod disk;
 
 // A disk that is there, or an image, looked at.

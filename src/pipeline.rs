@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::bootc::{self, Settings};
 use crate::bootloader::{self, Boot};
+use crate::bound;
 use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
@@ -11,14 +12,16 @@ use crate::identity::Identity;
 use crate::oci;
 use crate::ostree;
 use crate::output;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
 use crate::selinux::Policy;
+use crate::storage;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
+    plan::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
@@ -34,16 +37,19 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
     let plan = Plan::of(request, image, &settings, &identity, progress)?;
+    let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
     let boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
     };
     let (repository, committed) = union.commit(image, &plan.target, labels, &contents, progress)?;
     let deployment = plan.deployment(&boot, &erofs::ostree_image, &verity::measure);
-    let sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
+    let mut sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
+    storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let files = output::write(&disk.map, &contents, &targets, progress)?;
-    Ok(Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files))
+    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
+    let bound = (settings.bound_images.as_slice(), applications.as_slice());
+    Ok(Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files))
 }

@@ -6,11 +6,13 @@ use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings
 use crate::bootloader::{Boot, BootOptions};
 use crate::disk::{self, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
+use crate::filesystem::kernel;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::ostree::{
     ComposefsWriter, DeployOptions, FsVerity, KernelSource, RootSshKeys, SignaturePolicy,
 };
+use crate::output;
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
 
@@ -33,7 +35,49 @@ pub struct Plan<'a> {
     pub mounts: Mounts,
     /// Kernel arguments without `ostree=`.
     pub kernel_arguments: Vec<String>,
+    /// What the root is, and why.
+    pub root: RootChoice,
+    kernel: Option<kernel::Wanted>,
     repository_config: Vec<(&'static str, &'static str, &'a str)>,
+}
+
+/// A root file system, and who wanted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootChoice {
+    /// Which.
+    pub filesystem: RootFilesystem,
+    /// Why: `--filesystem`, …
+    pub because: &'static str,
+}
+
+impl RootChoice {
+    fn of(request: &Request, settings: &Settings) -> Self {
+        match (request.root_filesystem, settings.install.root_filesystem) {
+            (Some(filesystem), _) => Self { filesystem, because: "as asked for" },
+            (None, Some(filesystem)) => {
+                Self { filesystem, because: "as the image's install configuration says" }
+            }
+            (None, None) => Self {
+                filesystem: RootFilesystem::Ext4,
+                because: "by default: neither you nor the image names another",
+            },
+        }
+    }
+}
+
+/// Refuses what this machine cannot do, before anything is fetched.
+pub fn check(request: &Request) -> Result<()> {
+    kernel_kind(request.root_filesystem.unwrap_or(RootFilesystem::Ext4))
+        .map_or(Ok(()), kernel::check)
+}
+
+/// The file systems that only the kernel writes.
+const fn kernel_kind(filesystem: RootFilesystem) -> Option<kernel::Kind> {
+    match filesystem {
+        RootFilesystem::Ext4 => None,
+        RootFilesystem::Xfs => Some(kernel::Kind::Xfs),
+        RootFilesystem::Btrfs => Some(kernel::Kind::Btrfs),
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -46,14 +90,20 @@ impl<'a> Plan<'a> {
         progress: &Progress,
     ) -> Result<Self> {
         refuse_what_we_cannot(request, settings)?;
-        for bound in &settings.bound_images {
-            progress.warn(format!(
-                "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
-            ));
+        if request.bound_images == BoundImages::Skip {
+            for bound in &settings.bound_images {
+                progress.warn(format!(
+                    "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
+                ));
+            }
         }
         let boot_uuid = identity.boot_filesystem.to_string();
-        let boot_uuid = (request.layout == Preset::Osbuild).then_some(boot_uuid.as_str());
+        let root = RootChoice::of(request, settings);
+        let kernel = kernel_wanted(request, settings, &root)?;
+        let separate_boot = request.layout == Preset::Osbuild || kernel.is_some();
+        let boot_uuid = separate_boot.then_some(boot_uuid.as_str());
         let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
+        mounts.root_flags = kernel.as_ref().and_then(root_flags);
         // What is asked for goes before what the image configures; empty means none, as there.
         let named = |spec: &String| (!spec.is_empty()).then(|| spec.clone());
         if let Some(spec) = &request.root_mount_spec {
@@ -64,6 +114,7 @@ impl<'a> Plan<'a> {
         }
         let mut added: Vec<String> = match request.layout {
             Preset::Bootc => Vec::new(),
+            Preset::Osbuild if !request.preset_kargs => Vec::new(),
             Preset::Osbuild => OSBUILD_ARGUMENTS.map(str::to_owned).to_vec(),
         };
         added.extend_from_slice(&request.kargs);
@@ -85,6 +136,8 @@ impl<'a> Plan<'a> {
             stateroot: request.stateroot.clone().or(configured).unwrap_or_else(|| "default".into()),
             mounts,
             kernel_arguments,
+            root,
+            kernel,
             repository_config: repository_config(settings),
         })
     }
@@ -104,7 +157,11 @@ impl<'a> Plan<'a> {
                 self.identity.root_filesystem
             },
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
-            boot_partition: disk::boot_partition(self.request.layout, image.architecture),
+            boot_partition: disk::boot_partition(
+                self.request.layout,
+                image.architecture,
+                separate_boot,
+            ),
             separate_boot,
             // No BIOS starts from other sectors.
             bios: self.request.sector_size == SectorSize::S512,
@@ -145,19 +202,32 @@ impl<'a> Plan<'a> {
     }
 
     /// For the disk.
-    pub fn disk(&self, image: &Image) -> Wishes<'a> {
+    pub fn disk(&self, image: &Image) -> Wishes<'_> {
         Wishes {
             preset: self.request.layout,
             architecture: image.architecture,
             identity: self.identity,
             sector_size: self.request.sector_size,
             size: self.request.size,
+            separate_boot: self.separate_boot(),
+            kernel: self.kernel.as_ref(),
+            size_unit: self.request.size_unit(),
+        }
+    }
+
+    /// For the disk files.
+    pub fn files(&self, image: &Image) -> output::Options {
+        output::Options {
+            sector_size: self.request.sector_size.bytes(),
+            qcow2_compression: self.request.qcow2_compression,
+            ..output::Options::new(self.identity.files, image.architecture)
         }
     }
 
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
-        self.request.layout == Preset::Osbuild
+        // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
+        self.request.layout == Preset::Osbuild || self.kernel.is_some()
     }
 }
 
@@ -168,26 +238,6 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             "the image demands a signed root (composefs.enabled in prepare-root.conf), and bootpress signs nothing",
             Some("`enabled = verity` checks the same contents without a signature"),
         ));
-    }
-    if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
-        (request.bound_images, settings.bound_images.first())
-    {
-        return Err(unsupported(
-            format!("the image is bound to {bound}, and bootpress puts no second image on a disk"),
-            Some("with --bound-images skip the machine pulls it when it is first used"),
-        ));
-    }
-    let asked = request.root_filesystem;
-    match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
-        RootFilesystem::Ext4 => {}
-        other => {
-            let who =
-                if asked.is_some() { "you ask" } else { "the image's install configuration asks" };
-            return Err(unsupported(
-                format!("{who} for a root on {}, and bootpress writes ext4 only", other.name()),
-                Some("build with --filesystem ext4"),
-            ));
-        }
     }
     match settings.install.bootloader {
         Some(other @ (Bootloader::Systemd | Bootloader::GrubCc)) if request.install_bootloader => {
@@ -200,6 +250,49 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What the kernel shall write, if it is to write the root. `Unsupported` if it cannot.
+fn kernel_wanted(
+    request: &Request,
+    settings: &Settings,
+    root: &RootChoice,
+) -> Result<Option<kernel::Wanted>> {
+    let name = root.filesystem.name();
+    let for_btrfs = request.btrfs_compression.is_some() || request.btrfs_subvolume.is_some();
+    if for_btrfs && root.filesystem != RootFilesystem::Btrfs {
+        return Err(unsupported(
+            format!(
+                "the root is {name}, {}, and has neither subvolumes nor compression",
+                root.because
+            ),
+            Some("build with --filesystem btrfs, or without --btrfs-…"),
+        ));
+    }
+    let Some(kind) = kernel_kind(root.filesystem) else { return Ok(None) };
+    if wants_verity(settings) {
+        return Err(unsupported(
+            format!(
+                "the image wants fs-verity (composefs.enabled = verity), and bootpress writes it on ext4 only, not on {name}"
+            ),
+            Some("build with --filesystem ext4"),
+        ));
+    }
+    kernel::check(kind)?;
+    Ok(Some(kernel::Wanted {
+        kind,
+        compression: request.btrfs_compression.clone(),
+        subvolume: request.btrfs_subvolume.clone(),
+        work_directory: request.work_directory.clone(),
+    }))
+}
+
+/// How the machine mounts the root, so that it is compressed further on, too.
+fn root_flags(kernel: &kernel::Wanted) -> Option<String> {
+    let subvolume = kernel.subvolume.as_ref().map(|name| format!("subvol={name}"));
+    let compress = kernel.compression.as_ref().map(|how| format!("compress={how}"));
+    let flags: Vec<String> = subvolume.into_iter().chain(compress).collect();
+    (!flags.is_empty()).then(|| flags.join(","))
 }
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.

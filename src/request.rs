@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
 use crate::disk::{Preset, SectorSize};
+use crate::error::unsupported;
 use crate::image::Image;
 use crate::oci::{Access, Reference};
-use crate::output::Format;
+use crate::output::{ClusterCompression, FileFormat, Target};
 
 /// What to build, how, and where to put it.
 #[derive(Clone, Debug)]
@@ -21,7 +22,9 @@ pub struct Request {
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.
-    pub formats: Vec<Format>,
+    pub formats: Vec<FileFormat>,
+    /// How a qcow2's clusters are compressed.
+    pub qcow2_compression: Option<ClusterCompression>,
     /// Where the files go.
     pub destination: Destination,
     /// Which partitions.
@@ -32,6 +35,10 @@ pub struct Request {
     pub size: Option<u64>,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
+    /// How a root on btrfs compresses: what `compress=` means to `mount`.
+    pub btrfs_compression: Option<String>,
+    /// The subvolume of a root on btrfs that is mounted; `None`: none is made.
+    pub btrfs_subvolume: Option<String>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
     /// The value of `root=`, empty for none; `None`: what the image configures, else the root's UUID.
@@ -40,6 +47,8 @@ pub struct Request {
     pub boot_mount_spec: Option<String>,
     /// What UUIDs derive from besides the manifest's digest.
     pub seed: String,
+    /// Whether the layout's own kernel arguments are added: osbuild has some.
+    pub preset_kargs: bool,
     /// Kernel arguments to add, in order.
     pub kargs: Vec<String>,
     /// Kernel arguments to take away: `key` or `key=value`.
@@ -52,6 +61,8 @@ pub struct Request {
     pub enforce_container_sigpolicy: bool,
     /// What is done about the images that the image is bound to.
     pub bound_images: BoundImages,
+    /// Where some of them are: name and image.
+    pub bound_image_sources: Vec<(String, Reference)>,
     /// Public keys that let root log in by ssh: the text of an `authorized_keys` file.
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
@@ -116,9 +127,9 @@ pub enum BoundImages {
     /// The machine pulls them when it first uses them.
     #[default]
     Skip,
-    /// They are copied from the storage of the machine that builds.
+    /// They are put on the disk; all of them have to be given.
     Stored,
-    /// They are pulled into the disk.
+    /// They are put on the disk; those that are not given are pulled.
     Pull,
 }
 
@@ -129,18 +140,29 @@ pub enum Destination {
     Directory(PathBuf),
     /// This very file; for a request with one format.
     File(PathBuf),
+    /// A file for each format, in their order.
+    Files(Vec<PathBuf>),
 }
 
 impl Request {
-    /// The files to write. Fails early if their directory does not exist.
-    pub fn targets(&self, image: &Image) -> Result<Vec<(Format, PathBuf)>> {
-        let path = |format: &Format| match &self.destination {
+    /// The files to write. Fails early if their directory does not exist, or if a format cannot hold such a disk.
+    pub fn targets(&self, image: &Image) -> Result<Vec<Target>> {
+        let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
-            Destination::Directory(directory) => directory.join(self.file_name(image, *format)),
+            Destination::Files(files) => files[index].clone(),
+            Destination::Directory(directory) => directory.join(self.file_name(image, format)),
         };
-        let targets: Vec<_> = self.formats.iter().map(|format| (*format, path(format))).collect();
-        for (_, file) in &targets {
-            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let formats = self.formats.iter().enumerate();
+        let targets: Vec<_> =
+            formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
+        for Target { format, path } in &targets {
+            if self.sector_size == SectorSize::S4096 && !format.format.takes_large_sectors() {
+                return Err(unsupported(
+                    format!("disks of format {} have sectors of 512 bytes", format.format),
+                    Some("build with --sector-size 512, or as raw, qcow2 or vhdx"),
+                ));
+            }
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             if let Some(directory) = directory {
                 directory
                     .metadata()
@@ -150,8 +172,13 @@ impl Request {
         Ok(targets)
     }
 
+    /// The size of the disk must be a multiple of this many bytes, for all the formats.
+    pub fn size_unit(&self) -> u64 {
+        self.formats.iter().map(|format| format.format.size_unit()).max().unwrap_or(1)
+    }
+
     /// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.
-    fn file_name(&self, image: &Image, format: Format) -> String {
+    fn file_name(&self, image: &Image, format: FileFormat) -> String {
         let digest = image.manifest_digest.trim_start_matches("sha256:");
         let version = image.version().unwrap_or(&digest[..digest.len().min(12)]);
         let stem = format!("{}-{version}", self.image.file_stem());

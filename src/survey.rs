@@ -43,8 +43,8 @@ pub struct ImageFacts {
     pub kernel: Option<String>,
     /// What boots it, a line each; unknown without the layers.
     pub bootloader: Option<Vec<String>>,
-    /// What claims to sign it, unverified.
-    pub signatures: Vec<SignatureFacts>,
+    /// What claims to sign it, unverified; `None`: there was no registry to ask.
+    pub signatures: Option<Vec<SignatureFacts>>,
     /// Whether a disk can be made of it.
     pub pressable: Pressable,
 }

@@ -26,7 +26,9 @@ const TOLERANCE: f64 = 1.15;
 fn main() {
     let megabytes: usize =
         std::env::var("BENCH_FETCH_MB").ok().and_then(|mb| mb.parse().ok()).unwrap_or(600);
-    let (Some(registry), Some(_)) = (Server::registry(None, false, None), tool("skopeo")) else { return };
+    let (Some(registry), Some(_)) = (Server::registry(None, false, None), tool("skopeo")) else {
+        return;
+    };
     let place = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let at = |name: &str| place.path().join(name);
     make_image(megabytes, &at("image"));
@@ -40,7 +42,12 @@ fn main() {
     for number in 0..=3 {
         let theirs = timed(&at("theirs"), |to| {
             let mut skopeo = tool("skopeo").unwrap();
-            skopeo.args(["--insecure-policy", "copy", "--src-tls-verify=false", &format!("docker://{name}")]);
+            skopeo.args([
+                "--insecure-policy",
+                "copy",
+                "--src-tls-verify=false",
+                &format!("docker://{name}"),
+            ]);
             skopeo.arg(format!("oci:{}:x", to.display()));
             skopeo
         });

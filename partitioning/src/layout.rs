@@ -56,17 +56,14 @@ impl Preset {
 
     /// Bytes of a separate `/boot` unless somebody asks for others: osbuild's 1 GiB.
     pub const fn default_boot(self) -> u64 {
-        match self {
-            Self::Bootc => 0,
-            Self::Osbuild => 1024 * MIB,
-        }
+        1024 * MIB
     }
 
-    /// The partitions, in the order in which they are numbered and lie.
-    pub fn roles(self, architecture: Architecture) -> Vec<Role> {
+    /// The partitions, in the order in which they are numbered and lie. osbuild's layout has a separate `/boot` in any case.
+    pub fn roles(self, architecture: Architecture, separate_boot: bool) -> Vec<Role> {
         let wanted = |role: &Role| match role {
             Role::BiosBoot => architecture == Architecture::X86_64,
-            Role::Boot => self == Self::Osbuild,
+            Role::Boot => separate_boot || self == Self::Osbuild,
             Role::Esp | Role::Root => true,
         };
         Role::ALL.into_iter().filter(wanted).collect()
@@ -142,7 +139,9 @@ pub struct Layout {
     pub guids: Guids,
     /// Bytes of the ESP, rounded up to MiB.
     pub esp: u64,
-    /// Bytes of a separate `/boot`, rounded up to MiB; not looked at where the preset has none.
+    /// Whether there is a separate `/boot` even if the preset has none: a root that GRUB cannot read wants it.
+    pub separate_boot: bool,
+    /// Bytes of a separate `/boot`, rounded up to MiB; not looked at where there is none.
     pub boot: u64,
     /// The root.
     pub root: Root,
@@ -183,7 +182,8 @@ impl Table {
         let Layout { preset, architecture, sector_size, .. } = *layout;
         let mut partitions = Vec::new();
         let mut next = MIB;
-        for (role, number) in preset.roles(architecture).into_iter().zip(1..) {
+        for (role, number) in preset.roles(architecture, layout.separate_boot).into_iter().zip(1..)
+        {
             let size = size_of(layout, role, next)?;
             if size == 0 {
                 return Err(PlanError::Empty { role });
@@ -252,7 +252,9 @@ mod tests {
             root: Uuid::from_u128(5),
         };
         let (esp, boot) = (preset.default_esp(), preset.default_boot());
-        Layout { preset, architecture, sector_size: SectorSize::S512, guids, esp, boot, root }
+        let sector_size = SectorSize::S512;
+        let separate_boot = false;
+        Layout { preset, architecture, sector_size, guids, esp, separate_boot, boot, root }
     }
 
     fn picture(table: &Table) -> Vec<String> {
@@ -293,6 +295,20 @@ mod tests {
             ]
         );
         assert_eq!(table.size(), 615 * MIB);
+    }
+
+    #[test]
+    fn bootc_gets_a_boot_partition_where_its_root_cannot_hold_it() {
+        let layout = layout(Preset::Bootc, Architecture::Aarch64, Root::Exactly(100 * MIB));
+        let table = Table::plan(&Layout { separate_boot: true, ..layout }).unwrap();
+        assert_eq!(
+            picture(&table),
+            [
+                "1 esp 1..513 \"EFI-SYSTEM\" 0",
+                "2 boot 513..1537 \"boot\" 0",
+                "3 root 1537..1637 \"root\" 0"
+            ]
+        );
     }
 
     #[test]

@@ -206,6 +206,7 @@ mod tests {
                 boot: guid(3),
                 root: guid(4),
             },
+            separate_boot: false,
             esp: 4 * MIB,
             boot: 0,
             root: Root::Exactly(3 * MIB),

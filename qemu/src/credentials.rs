@@ -21,7 +21,7 @@ Description=Report how the boot went
 
 [Service]
 Type=simple
-ImportCredential=boot-report.sh
+ImportCredential=boot-report.*
 Environment=BOOT_REPORT_PORT=@PORT@
 ExecStart=/bin/sh ${CREDENTIALS_DIRECTORY}/boot-report.sh
 StandardOutput=journal
@@ -33,18 +33,21 @@ const DROP_IN: &str = "\
 Wants=boot-report.service
 ";
 
-/// The SMBIOS type 11 strings that make a guest report to a device, `/dev/ttyS1`.
-pub(crate) fn smbios_strings(port: &str) -> Vec<String> {
+/// The SMBIOS type 11 strings that make a guest report to a device, such as `/dev/ttyS1`, after which it does an errand if there is
+/// one, and then switches itself off or reboots.
+pub(crate) fn smbios_strings(port: &str, errand: Option<&str>, reboot: bool) -> Vec<String> {
     let unit = UNIT.replace("@PORT@", port);
-    [
+    let mut credentials = vec![
         ("systemd.extra-unit.boot-report.service", unit.as_str()),
         ("systemd.unit-dropin.multi-user.target~boot-report", DROP_IN),
         ("boot-report.sh", SCRIPT),
-    ]
-    .map(|(name, contents)| {
+    ];
+    credentials.extend(errand.map(|script| ("boot-report.errand", script)));
+    credentials.extend(reboot.then_some(("boot-report.ending", "reboot")));
+    let string = |(name, contents)| {
         format!("io.systemd.credential.binary:{name}={}", STANDARD.encode(contents))
-    })
-    .to_vec()
+    };
+    credentials.into_iter().map(string).collect()
 }
 
 /// The SMBIOS type 11 string that lets the owner of a public key in as root: a line for systemd-tmpfiles, as bootc writes them,
@@ -64,7 +67,8 @@ mod tests {
     /// SMBIOS 2 tables are at most 64 KiB, together with what QEMU says there itself.
     #[test]
     fn the_strings_fit_their_table_and_the_command_line() {
-        let strings = smbios_strings("/dev/ttyS1");
+        let strings = smbios_strings("/dev/ttyS1", Some("true"), true);
+        assert_eq!(strings.len(), smbios_strings("/dev/ttyS1", None, false).len() + 2);
         assert!(strings.iter().map(String::len).sum::<usize>() < 32 << 10);
         assert!(strings.iter().all(|string| string.is_ascii() && !string.contains([',', '\0'])));
     }

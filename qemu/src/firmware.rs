@@ -70,12 +70,14 @@ impl Flash {
         }
     }
 
-    /// With a copy of the variables' template, writable and of one machine alone.
+    /// With a copy of the variables' template, writable and of one machine alone; one that is there already is taken as it is.
     pub(crate) fn own_variables(&self, copy: &Path) -> Result<Self, BootError> {
-        let doing = format!("copying {}", self.variables.display());
-        // Not fs::copy, which would copy a read-only template's permissions too.
-        let template = fs::read(&self.variables).map_err(BootError::io(doing.clone()))?;
-        fs::write(copy, template).map_err(BootError::io(doing))?;
+        if !copy.exists() {
+            let doing = format!("copying {}", self.variables.display());
+            // Not fs::copy, which would copy a read-only template's permissions too.
+            let template = fs::read(&self.variables).map_err(BootError::io(doing.clone()))?;
+            fs::write(copy, template).map_err(BootError::io(doing))?;
+        }
         Ok(Self { code: self.code.clone(), variables: copy.to_owned() })
     }
 }

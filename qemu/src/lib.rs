@@ -8,8 +8,9 @@
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
-//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
-//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+//! [`boot()`] is the whole of it in one function, [`chain`] several boots of one disk. The disk is read through an overlay and
+//! never written; what looks into the guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk
+//! either.
 
 #![warn(missing_docs)]
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 mod accelerator;
 mod boot;
+pub mod chain;
 mod console;
 mod console_rules;
 mod credentials;
@@ -38,6 +40,7 @@ mod qmp;
 mod record;
 mod report;
 mod screen;
+mod session;
 mod tpm;
 mod vm;
 
@@ -52,8 +55,12 @@ pub use machine::{Architecture, Machine, Wiring};
 pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use milestone::{Finding, Milestone};
 pub use parallel::{Resources, in_parallel};
-pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
 pub use screen::Shot;
+pub use session::{Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

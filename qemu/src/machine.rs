@@ -113,6 +113,10 @@ pub struct Wiring<'a> {
     pub accelerator: &'a Accelerator,
     /// Unix socket on which the TPM listens, if the machine has one.
     pub tpm: Option<&'a Path>,
+    /// Whether what the guest has flushed must outlive QEMU's sudden end.
+    pub durable: bool,
+    /// Whether there is a network card, behind which is this machine's loopback.
+    pub network: bool,
 }
 
 impl Machine {
@@ -201,12 +205,20 @@ impl Machine {
     /// The command line after the program's name. Paused at the start (`-S`), so that no event precedes the listener.
     pub fn arguments(&self, wiring: &Wiring<'_>) -> Vec<OsString> {
         let mut line = Line::default();
-        line.add("-no-user-config -nodefaults -display none -no-reboot -S -nic none");
+        line.add("-no-user-config -nodefaults -display none -S -nic none");
+        if self.tpm == Tpm::None {
+            line.add("-no-reboot");
+        }
         self.add_board(&mut line, wiring.accelerator, wiring.flash);
         self.add_disk(&mut line, wiring);
-        if let Some(device) = self.network.device() {
-            // Nothing is reached through it, so that a test depends on nothing but the disk.
-            line.add("-netdev user,id=net,restrict=on -device").add(device);
+        let card = match self.network {
+            Network::None if wiring.network => Network::Virtio,
+            network => network,
+        };
+        if let Some(device) = card.device() {
+            // Nothing is reached through it unless that is wanted, so that a test depends on nothing but the disk.
+            let restrict = if wiring.network { "" } else { ",restrict=on" };
+            line.add(&format!("-netdev user,id=net{restrict} -device {device}"));
         }
         self.add_devices(&mut line, wiring.tpm);
         self.add_sockets(&mut line, wiring);
@@ -249,11 +261,14 @@ impl Machine {
 
     fn add_disk(&self, line: &mut Line, wiring: &Wiring<'_>) {
         // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing.
+        // Unless QEMU is killed: it keeps some of the overlay's tables to itself until the guest flushes.
+        let cache = if wiring.durable { "writeback" } else { "unsafe" };
         let options = match self.bus {
-            DiskBus::Cdrom => "if=none,id=disk,format=qcow2,media=cdrom,readonly=on,file=",
-            _ => "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=",
+            DiskBus::Cdrom => "media=cdrom,readonly=on".to_owned(),
+            _ => format!("cache={cache},discard=unmap"),
         };
-        line.file("-drive", options, wiring.disk);
+        let drive = format!("if=none,id=disk,format=qcow2,{options},file=");
+        line.file("-drive", &drive, wiring.disk);
         if self.bus.needs_usb(self.architecture) || self.channel() == Channel::UsbSerial {
             line.add("-device qemu-xhci,id=usb");
         }

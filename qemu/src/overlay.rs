@@ -46,6 +46,7 @@ fn format_of(file: &mut (impl Read + Seek)) -> std::io::Result<&'static str> {
                 (b"conectix", "vpc"),
             ][..],
         ),
+        (64, &[(b"\x7f\x10\xda\xbe", "vdi")]),
         // A fixed VHD is a raw disk with a footer.
         (size.saturating_sub(512), &[(b"conectix", "vpc")]),
     ] {
@@ -78,6 +79,7 @@ mod tests {
         assert_eq!(disk(0, b"QFI\xfb"), "qcow2");
         assert_eq!(disk(0, b"KDMV"), "vmdk");
         assert_eq!(disk(0, b"vhdxfile"), "vhdx");
+        assert_eq!(disk(64, b"\x7f\x10\xda\xbe"), "vdi");
         assert_eq!(disk(3584, b"conectix"), "vpc");
         assert_eq!(disk(3583, b"conectix"), "raw");
         assert_eq!(format_of(&mut Cursor::new(b"QFI")).unwrap(), "raw");

@@ -11,6 +11,7 @@ use crate::guest::Guest;
 use crate::milestone::{Milestone, Watch};
 use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
 use crate::screen::Shot;
+use crate::session::Ending as Wanted;
 use crate::vm::{Event, Timed};
 
 /// Prompts are short; a long unfinished line is not looked at before it ends.
@@ -29,6 +30,8 @@ pub(crate) enum End {
     PoweredOff,
     /// The guest reset the machine.
     Reset,
+    /// We pulled the plug, as was wanted.
+    Cut,
     /// It would get no further.
     Hopeless,
     /// The console said more than anybody would read.
@@ -118,6 +121,17 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// How soon the plug is to be pulled, if it is time for that.
+    pub(crate) fn due(&self, wanted: Wanted<'_>) -> Option<Duration> {
+        match wanted {
+            Wanted::CutAt(milestone) => {
+                (self.watch.furthest() >= milestone).then_some(Duration::ZERO)
+            }
+            Wanted::CutAfter(key, delay) => self.guest.fact(key).map(|_| delay),
+            Wanted::PowerOff | Wanted::Reboot => None,
+        }
+    }
+
     /// Whether the console has said more than anybody would read.
     pub(crate) const fn flooded(&self) -> bool {
         self.said > FLOOD
@@ -146,7 +160,7 @@ impl<'a> Record<'a> {
         let verdict = match checks.iter().find(|check| !check.passed && !check.tolerated) {
             None => Verdict::Passed,
             // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if end == End::PoweredOff => {
+            Some(check) if end == ended_well(test).1 => {
                 Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
             }
             Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
@@ -181,7 +195,10 @@ impl<'a> Record<'a> {
 
     fn checks(&self, test: &Test<'_>, end: &End, limit: Duration) -> Vec<Check> {
         let mut checks = vec![self.check_console()];
+        let (ending, wanted) = ended_well(test);
         match &self.message {
+            // What was cut off had no time to say anything.
+            _ if wanted == End::Cut => {}
             Some((text, true)) => checks.push(Check::new("message", true, text)),
             Some((text, false)) => {
                 let detail = format!("the console never showed `{text}`");
@@ -198,7 +215,10 @@ impl<'a> Record<'a> {
                 checks.push(Check::new("report", false, detail));
             }
         }
-        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
+        if test.session.errand.is_some() && wanted != End::Cut {
+            checks.push(self.guest.check_errand());
+        }
+        checks.push(Check::new(ending, *end == wanted, self.described(end, limit)));
         for check in &mut checks {
             check.tolerated = test.expected.tolerated.iter().any(|name| name == check.name);
         }
@@ -225,6 +245,7 @@ impl<'a> Record<'a> {
         match (end, self.watch.hopeless()) {
             (End::PoweredOff, _) => "clean".to_owned(),
             (End::Reset, _) => "the guest reset the machine".to_owned(),
+            (End::Cut, _) => format!("it had got as far as: {}", self.watch.furthest()),
             (End::Hopeless, Some(why)) => format!("{}: {}", why.meaning, why.line),
             (End::Hopeless, None) => unreachable!("hopeless for a reason"),
             (End::Flooded, _) => format!(
@@ -258,5 +279,14 @@ impl<'a> Record<'a> {
             Some(evidence) => evidence.keep(report, transcript, messages),
             None => Ok(()),
         }
+    }
+}
+
+/// The end that is wanted, and what it is called.
+const fn ended_well(test: &Test<'_>) -> (&'static str, End) {
+    match test.session.ending {
+        Wanted::PowerOff => ("power-off", End::PoweredOff),
+        Wanted::Reboot => ("reboot", End::Reset),
+        Wanted::CutAt(_) | Wanted::CutAfter(..) => ("power cut", End::Cut),
     }
 }

@@ -1,4 +1,18 @@
-//! What a boot came to.
+//! What a boot came to, and below it what many came to in the forms that others read.
+
+mod html;
+mod json;
+mod junit;
+mod resultsdb;
+mod suite;
+mod table;
+mod tap;
+mod text;
+mod tmt;
+mod yaml;
+
+pub use self::suite::{Case, Format, Outcome, Suite};
+pub use self::table::table;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +62,14 @@ impl BootReport {
     /// Whether the disk boots.
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Passed
+    }
+
+    /// Adds something that was looked at; the verdict follows, unless it says something worse already.
+    pub(crate) fn expect(&mut self, check: Check) {
+        if !check.passed && self.passed() {
+            self.verdict = Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) };
+        }
+        self.checks.push(check);
     }
 
     /// The furthest it got.

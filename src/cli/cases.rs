@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::error::unsupported;
@@ -21,7 +21,7 @@ use super::test::{self, TestFlags};
 
 /// A disk in a machine.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct Trial {
     /// The machine's name.
     pub(super) name: String,
     pub(super) disk: PathBuf,
@@ -43,20 +43,20 @@ pub(super) struct LeftOut {
 /// What is to be done.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) cases: Vec<Case>,
+    pub(super) cases: Vec<Trial>,
     left_out: Vec<LeftOut>,
 }
 
 impl Plan {
     /// Every disk in every machine that it fits.
     pub(super) fn new(flags: &TestFlags, matrix: &Matrix, choice: Choice) -> Result<Self> {
-        let rules = flags.report.console_rules()?.map(Arc::new);
+        let rules = flags.verdict.console_rules()?.map(Arc::new);
         let mut plan = Self { cases: Vec::new(), left_out: Vec::new() };
         for disk in &flags.disks {
             // A disk that is not there demands nothing of a machine, and would be missed late.
             File::open(disk).with_context(|| format!("reading {}", disk.display()))?;
             let selection = flags.machine.select(disk, matrix, choice)?;
-            plan.cases.extend(selection.machines.into_iter().map(|profile| Case {
+            plan.cases.extend(selection.machines.into_iter().map(|profile| Trial {
                 name: profile.name,
                 disk: disk.clone(),
                 machine: profile.machine,
@@ -93,7 +93,7 @@ impl Plan {
     }
 
     /// The case, if there is but one, and nothing to say about others.
-    pub(super) fn only(&self) -> Option<&Case> {
+    pub(super) fn only(&self) -> Option<&Trial> {
         match (&self.cases[..], &self.left_out[..]) {
             ([case], []) => Some(case),
             _ => None,
@@ -103,7 +103,7 @@ impl Plan {
     /// Two disks of one name from two directories, or one machine named twice, would write over each other's evidence.
     fn refuse_collisions(&self) -> Result<()> {
         for (index, case) in self.cases.iter().enumerate() {
-            let taken = |other: &Case| case.evidence.is_some() && other.evidence == case.evidence;
+            let taken = |other: &Trial| case.evidence.is_some() && other.evidence == case.evidence;
             if self.cases[..index].iter().any(taken) {
                 let what = format!("two cases {} of {}", case.name, name_of(&case.disk));
                 return Err(unsupported(what, Some("name each disk and machine once")));
@@ -113,8 +113,13 @@ impl Plan {
     }
 }
 
-/// What came of a case: a report, or why it could not be tried.
-pub(super) type Outcome = Result<BootReport, BootError>;
+/// What came of a case.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    began: SystemTime,
+    /// A report, or why it could not be tried.
+    pub(super) tried: Result<BootReport, BootError>,
+}
 
 /// Boots all cases, as many at a time as there is room for.
 pub(super) fn run(
@@ -129,13 +134,15 @@ pub(super) fn run(
     }
     let board = Board::new(plan);
     let outcomes = in_parallel(&jobs, &Resources::of_host(), flags.jobs, |case| {
+        let began = SystemTime::now();
         if stop() {
-            return Err(BootError::Stopped);
+            return Outcome { began, tried: Err(BootError::Stopped) };
         }
         let line = board.begin(case);
-        let outcome = test::boot(flags, case, &mut |reached| line.reached(reached), stop);
-        line.end(&outcome);
-        outcome
+        let test = test::test_of(flags, case);
+        let tried = qemu::boot(&test, &mut |reached| line.reached(reached), stop);
+        line.end(&tried);
+        Outcome { began, tried }
     });
     board.end();
     Ok(outcomes)
@@ -173,7 +180,7 @@ impl Board {
         Self { bars, width, plain: Mutex::new(()) }
     }
 
-    fn begin(&self, case: &Case) -> Line<'_> {
+    fn begin(&self, case: &Trial) -> Line<'_> {
         let label = label(case);
         let bar = self.bars.as_ref().map(|(bars, total)| {
             let bar = bars.insert_before(total, ProgressBar::new_spinner());
@@ -204,8 +211,8 @@ impl Line<'_> {
         self.say(&format!("{} after {:.1} s", reached.milestone, reached.seconds));
     }
 
-    fn end(&self, outcome: &Outcome) {
-        self.say(&match outcome {
+    fn end(&self, tried: &Result<BootReport, BootError>) {
+        self.say(&match tried {
             Ok(report) => summary(report),
             Err(error) => error.to_string(),
         });
@@ -226,7 +233,7 @@ impl Line<'_> {
     }
 }
 
-fn label(case: &Case) -> String {
+fn label(case: &Trial) -> String {
     format!("{}  {}", name_of(&case.disk), case.name)
 }
 
@@ -245,7 +252,7 @@ fn summary(report: &BootReport) -> String {
 pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
     let mut rows = Vec::new();
     for (case, outcome) in plan.cases.iter().zip(outcomes) {
-        let (verdict, detail) = match outcome {
+        let (verdict, detail) = match &outcome.tried {
             Ok(report) => match &report.verdict {
                 Verdict::Passed => ("passed", format!("{:.0} s", report.seconds)),
                 Verdict::Failed { reason } => {
@@ -272,7 +279,7 @@ pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
         );
     }
     for (case, outcome) in plan.cases.iter().zip(outcomes) {
-        if let Ok(report) = outcome
+        if let Ok(report) = &outcome.tried
             && !report.passed()
         {
             let _ =
@@ -282,13 +289,35 @@ pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
     text
 }
 
+/// The results as the forms of report take them.
+pub(super) fn reported(plan: &Plan, outcomes: &[Outcome]) -> Vec<qemu::Case> {
+    let tried = plan.cases.iter().zip(outcomes).map(|(case, outcome)| qemu::Case {
+        disk: case.disk.clone(),
+        machine: case.name.clone(),
+        began: outcome.began,
+        outcome: match &outcome.tried {
+            Ok(report) => qemu::Outcome::Tried(Box::new(report.clone())),
+            Err(error) => qemu::Outcome::NotTried(error.to_string()),
+        },
+        evidence: case.evidence.clone(),
+    });
+    let left_out = plan.left_out.iter().map(|one| qemu::Case {
+        disk: one.disk.clone(),
+        machine: one.machine.clone(),
+        began: SystemTime::now(),
+        outcome: qemu::Outcome::LeftOut(one.reason.clone()),
+        evidence: None,
+    });
+    tried.chain(left_out).collect()
+}
+
 /// The same for programs.
 pub(super) fn json(plan: &Plan, outcomes: &[Outcome]) -> Result<String> {
     let cases: Vec<_> = plan
         .cases
         .iter()
         .zip(outcomes)
-        .map(|(case, outcome)| match outcome {
+        .map(|(case, outcome)| match &outcome.tried {
             Ok(report) => json!({ "disk": case.disk, "machine": case.name, "result": report }),
             Err(error) => {
                 json!({ "disk": case.disk, "machine": case.name, "error": error.to_string() })

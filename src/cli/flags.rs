@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod bound;
+mod output;
 pub(crate) mod registry;
 
 use std::path::PathBuf;
@@ -8,10 +10,11 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::Format;
-use bootpress::request::{BoundImages, Transport};
+use bootpress::output::FileFormat;
+use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::output::OutputFlags;
 use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
@@ -23,6 +26,9 @@ Examples:
   bootpress test fedora-bootc-43.x86_64.qcow2 --quick
   bootpress run fedora-bootc-43.x86_64.qcow2 --ssh
   bootpress inspect fedora-bootc-43.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43
+      tells what the image is and whether a build will do, without fetching layers
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -49,6 +55,10 @@ pub(crate) enum Command {
     Pull(Box<super::pull::PullFlags>),
     /// Show or shrink the cache of fetched images
     Cache(super::cache::CacheFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
@@ -61,9 +71,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run [possible values: raw, qcow2] [default: qcow2]
+    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<Format>,
+    pub(crate) formats: Vec<FileFormat>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]
@@ -133,10 +147,8 @@ pub(crate) struct BuildFlags {
     #[arg(long, help_heading = "Installed system")]
     pub(crate) enforce_container_sigpolicy: bool,
 
-    /// Application images that the image is bound to: `skip` leaves them to the machine, which pulls them when it first uses
-    /// them; `stored` and `pull` are for images that are bound to none
-    #[arg(long, value_enum, default_value_t = BoundImagesFlag::Skip, help_heading = "Installed system")]
-    pub(crate) bound_images: BoundImagesFlag,
+    #[command(flatten)]
+    pub(crate) bound: bound::BoundFlags,
 
     /// Lets root log in with these ssh public keys
     #[arg(long, value_name = "FILE", help_heading = "Installed system")]
@@ -173,23 +185,6 @@ impl From<LayoutFlag> for Preset {
         match flag {
             LayoutFlag::Bootc => Self::Bootc,
             LayoutFlag::Osbuild => Self::Osbuild,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BoundImagesFlag {
-    Skip,
-    Stored,
-    Pull,
-}
-
-impl From<BoundImagesFlag> for BoundImages {
-    fn from(flag: BoundImagesFlag) -> Self {
-        match flag {
-            BoundImagesFlag::Skip => Self::Skip,
-            BoundImagesFlag::Stored => Self::Stored,
-            BoundImagesFlag::Pull => Self::Pull,
         }
     }
 }

@@ -107,10 +107,12 @@ fn write(facts: &ImageFacts, out: &mut String) -> std::fmt::Result {
     }
     let encapsulated = if facts.encapsulated { "yes, it carries an ostree commit" } else { "no" };
     row("encapsulated", encapsulated)?;
-    if facts.signatures.is_empty() {
-        row("signatures", "none found")?;
+    match facts.signatures.as_deref() {
+        None => row("signatures", "not looked for: they are kept in registries")?,
+        Some([]) => row("signatures", "none found")?,
+        Some(_) => {}
     }
-    for signature in &facts.signatures {
+    for signature in facts.signatures.iter().flatten() {
         let about = if signature.about == facts.digest { "the image" } else { "the index" };
         row(
             "signature",

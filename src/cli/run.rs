@@ -87,7 +87,11 @@ fn public_key(file: &Path) -> Result<String> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
     match line.map(str::trim) {
-        Some(line) if line.starts_with("ssh-") || line.starts_with("ecdsa-") || line.starts_with("sk-") => {
+        Some(line)
+            if line.starts_with("ssh-")
+                || line.starts_with("ecdsa-")
+                || line.starts_with("sk-") =>
+        {
             Ok(line.to_owned())
         }
         _ => Err(unsupported(

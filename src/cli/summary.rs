@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use bootpress::output::{FileFormat, Format};
 use bootpress::report::{Report, human, picture};
 
+use super::ami;
 use super::terminal::duration;
 
 /// Columns that fit everywhere.
@@ -31,7 +33,12 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     row("kernel", &report.system.kernel)?;
     row("command line", &report.system.command_line)?;
+    let system = &report.system;
+    row("root", &format!("{}, {}", system.root_filesystem, system.root_filesystem_because))?;
     row("commit", &report.system.commit)?;
+    for stored in &report.stored_images {
+        row("bound image", stored)?;
+    }
     for bound in &report.bound_images {
         row("bound image", &format!("{bound} (not on the disk)"))?;
     }
@@ -49,12 +56,18 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             out,
             "{}\n{:<13} {} written, a disk of {}\n{:<13} {}",
             file.path.display(),
-            file.format.to_string(),
+            FileFormat { format: file.format, packing: file.compression }.to_string(),
             human(file.allocated),
             human(report.size),
             "sha256",
             file.sha256
         )?;
+        if let Some(inside) = &file.uncompressed {
+            writeln!(out, "{:<13} {} (uncompressed)", "", inside.sha256)?;
+        }
+        if file.format == Format::Ami {
+            writeln!(out, "\n{}", ami::instructions(report, file))?;
+        }
     }
     Ok(())
 }

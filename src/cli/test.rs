@@ -8,17 +8,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::error::unsupported;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
-use qemu::{BootError, BootReport, Reached, Test, Verdict};
+use qemu::{BootError, BootReport, Case, Outcome, Reached, Test, Verdict};
 
-use super::cases::{self, Case, Plan};
+use super::cases::{self, Plan, Trial};
 use super::machine_flags::{self, Choice, MachineFlags};
+use super::report_flags::ReportFlags;
 use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
@@ -49,6 +50,9 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "N", value_parser = jobs, default_value = "auto")]
     pub(super) jobs: Jobs,
 
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
+
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) timeout: Option<u64>,
@@ -59,7 +63,10 @@ pub(crate) struct TestFlags {
     pub(super) evidence: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(super) report: VerdictFlags,
+    pub(super) verdict: VerdictFlags,
+
+    #[command(flatten)]
+    reports: ReportFlags,
 
     /// Print the result as JSON instead of a table
     #[arg(long)]
@@ -92,61 +99,84 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     for case in &plan.cases {
         qemu::prerequisites(&case.machine).map_err(told)?;
     }
+    flags.reports.check()?;
+    let began = SystemTime::now();
     let interrupted = interruption()?;
     let stop = || interrupted.load(Ordering::Relaxed);
+    if let Some(steps) = &flags.chain.chain {
+        let Some(case) = plan.only() else {
+            let hint = "name one disk and one --machine";
+            return Err(unsupported("a chain in several machines", Some(hint)));
+        };
+        return super::chain::run(&test_of(flags, case), steps, flags.json, &stop);
+    }
     if let Some(case) = plan.only() {
         return one(flags, case, &stop);
     }
     let outcomes = cases::run(flags, &plan, &stop)?;
     if stop() {
-        eprintln!("interrupted");
-        return Ok(ExitCode::from(INTERRUPTED));
+        return not_tried(BootError::Stopped);
     }
+    flags.reports.write(began, cases::reported(&plan, &outcomes))?;
     print(&if flags.json {
         cases::json(&plan, &outcomes)?
     } else {
         cases::table(&plan, &outcomes)
     })?;
-    let passed = outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(BootReport::passed));
+    let passed =
+        outcomes.iter().all(|outcome| outcome.tried.as_ref().is_ok_and(BootReport::passed));
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The boot of a case.
-pub(super) fn boot(
-    flags: &TestFlags,
-    case: &Case,
-    progress: &mut dyn FnMut(Reached),
-    stop: &dyn Fn() -> bool,
-) -> Result<BootReport, BootError> {
-    let test = Test {
+pub(super) fn test_of<'a>(flags: &TestFlags, case: &'a Trial) -> Test<'a> {
+    Test {
         time_limit: flags.timeout.map(Duration::from_secs),
         evidence: case.evidence.as_deref(),
-        expected: flags.report.expected(),
+        expected: flags.verdict.expected(),
         console_rules: case.rules.as_deref(),
         ..Test::new(&case.disk, case.machine.clone())
-    };
-    qemu::boot(&test, progress, stop)
+    }
 }
 
 /// One disk in one machine.
-fn one(flags: &TestFlags, case: &Case, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
+fn one(flags: &TestFlags, case: &Trial, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
+    let began = SystemTime::now();
     let progress = Progress::new(&case.disk);
-    let tried = boot(flags, case, &mut |reached| progress.reached(reached), stop);
+    let test = test_of(flags, case);
+    let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), stop);
     progress.end();
     let report = match tried {
         Ok(report) => report,
-        Err(BootError::Stopped) => {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(error) => return Err(told(error)),
+        Err(error) => return not_tried(error),
     };
+    flags.reports.write(
+        began,
+        vec![Case {
+            disk: case.disk.clone(),
+            machine: report.machine.essentials(),
+            began,
+            outcome: Outcome::Tried(Box::new(report.clone())),
+            evidence: case.evidence.clone(),
+        }],
+    )?;
     print(&if flags.json {
         serde_json::to_string_pretty(&report).context("printing the result")? + "\n"
     } else {
         text(&report)
     })?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What it means that a boot could not be tried.
+pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
+    match error {
+        BootError::Stopped => {
+            eprintln!("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        error => Err(told(error)),
+    }
 }
 
 /// What could not be tried, in the form that becomes an exit code and a hint.
@@ -261,9 +291,7 @@ pub(super) fn text(report: &BootReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use qemu::{
-        Accelerator, Architecture, Check, DiskBus, Firmware, Guest, MachineReport, Milestone,
-    };
+    use qemu::{Accelerator, Check, Guest, MachineReport, Milestone};
 
     use super::*;
 
@@ -272,9 +300,9 @@ mod tests {
             verdict,
             seconds: 41.2,
             machine: MachineReport {
-                architecture: Architecture::X86_64,
-                firmware: Firmware::Uefi,
-                bus: DiskBus::Virtio,
+                architecture: qemu::Architecture::X86_64,
+                firmware: qemu::Firmware::Uefi,
+                bus: qemu::DiskBus::Virtio,
                 sector_size: 512,
                 memory_mib: 2048,
                 cpus: 1,

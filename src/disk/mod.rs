@@ -51,6 +51,8 @@ pub struct Options<'a> {
     pub sector_size: SectorSize,
     /// Bytes of the ESP; [`Preset::default_esp`] when nobody says otherwise.
     pub esp: u64,
+    /// Whether `/boot` is separate even where the preset has it in the root.
+    pub separate_boot: bool,
     /// Bytes of a separate `/boot`; [`Preset::default_boot`] when nobody says otherwise.
     pub boot: u64,
     /// The root and the whole.
@@ -176,6 +178,7 @@ impl Plan {
                 root: identity.root_partition,
             },
             esp: options.esp,
+            separate_boot: options.separate_boot,
             boot: options.boot,
             root: match options.size {
                 Size::Root(size) => Root::Exactly(size),

@@ -6,7 +6,7 @@ use super::{BiosBytes, Disk, Options, Parts, Plan, Preset, Role, SectorSize, Siz
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
-use crate::filesystem::{ext4, fat};
+use crate::filesystem::{ext4, fat, kernel};
 use crate::identity::Identity;
 use crate::ostree::Sysroot;
 use crate::progress::{Progress, Stage};
@@ -34,12 +34,18 @@ pub struct Wishes<'a> {
     pub sector_size: SectorSize,
     /// Bytes of the whole disk; `None`: what is needed, and room for one upgrade.
     pub size: Option<u64>,
+    /// Whether `/boot` is separate even where the preset has it in the root.
+    pub separate_boot: bool,
+    /// What the kernel shall write as the root; `None`: the root is ext4, and written by us.
+    pub kernel: Option<&'a kernel::Wanted>,
+    /// The whole disk is a multiple of this many bytes: what the strictest of its formats wants.
+    pub size_unit: u64,
 }
 
 /// Number of the partition that holds `/boot`.
-pub fn boot_partition(preset: Preset, architecture: Architecture) -> u32 {
+pub fn boot_partition(preset: Preset, architecture: Architecture, separate_boot: bool) -> u32 {
     let architecture = super::partitioning_architecture(architecture);
-    let roles = preset.roles(architecture);
+    let roles = preset.roles(architecture, separate_boot);
     let holds_boot = if roles.contains(&Role::Boot) { Role::Boot } else { Role::Root };
     roles.into_iter().zip(1..).find(|(role, _)| *role == holds_boot).map_or(1, |(_, number)| number)
 }
@@ -57,24 +63,39 @@ pub fn lay_out(
     let _stage = progress.stage(Stage::LayOut, None);
     let identity = wishes.identity;
     let needs = fit(&sysroot.root, wishes)?;
-    let plan = Plan::new(&Options {
+    let options = Options {
         preset: wishes.preset,
         architecture: wishes.architecture,
         identity,
         sector_size: wishes.sector_size,
         esp: wishes.preset.default_esp(),
+        separate_boot: wishes.separate_boot,
         boot: wishes.preset.default_boot(),
         size: match wishes.size {
             None => Size::Root(needs.comfortable),
             Some(total) => Size::Disk { total, root_needs: needs.least },
         },
-    })?;
-    let root = ext4_volume(
-        &sysroot.root,
-        plan.root_size(),
-        "root",
-        (identity.root_filesystem, identity.root_hash_seed),
-    )
+    };
+    let mut plan = Plan::new(&options)?;
+    let total = plan.size().next_multiple_of(wishes.size_unit);
+    if total > plan.size() {
+        // The table's backup is at the very end: padding the file would leave it in the middle of the disk.
+        let size = Size::Disk { total, root_needs: needs.least };
+        plan = Plan::new(&Options { size, ..options })?;
+        if wishes.size.is_some() {
+            progress.warn(format!(
+                "the disk has {} MiB: one of its formats wants a whole number of GiB",
+                total >> 20
+            ));
+        }
+    }
+    let root = match wishes.kernel {
+        None => {
+            let uuids = (identity.root_filesystem, identity.root_hash_seed);
+            ext4_volume(&sysroot.root, plan.root_size(), "root", uuids)
+        }
+        Some(kernel) => kernel_volume(&sysroot.root, plan.root_size(), wishes, kernel, contents),
+    }
     .context("formatting the root file system")?;
     let separate_boot = match (&sysroot.boot, plan.boot_size()) {
         (Some(tree), Some(size)) => Some(
@@ -119,7 +140,12 @@ fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let free = free + (least + free) * OSTREE_FREE_PERCENT / 100;
     let comfortable =
         ext4::fit(root, &wanted(free, inodes)).context("sizing the root file system")?.size;
-    Ok(Needs { least, comfortable })
+    let Some(kernel::Wanted { kind, .. }) = wishes.kernel else {
+        return Ok(Needs { least, comfortable });
+    };
+    // Only the kernel knows how much it takes: what ext4 would need, an eighth, and what the file system has for itself.
+    let enough = |size: u64| (size + size / 8 + kind.overhead()).max(kernel::Kind::MINIMUM_SIZE);
+    Ok(Needs { least: enough(least), comfortable: enough(comfortable) })
 }
 
 /// Bytes and inodes that another image of this size would take beside this one.
@@ -169,6 +195,20 @@ fn ext4_volume(
         uuid: uuid.to_string(),
         used: (usage.blocks - usage.free_blocks) * 4096,
     })
+}
+
+fn kernel_volume(
+    tree: &Tree,
+    size: u64,
+    wishes: &Wishes<'_>,
+    wanted: &kernel::Wanted,
+    contents: &ContentStore,
+) -> Result<Volume> {
+    let (uuid, sector_size) = (wishes.identity.root_filesystem, wishes.sector_size.bytes());
+    let options = kernel::Options { size, sector_size, uuid, label: "root" };
+    let kernel::Written { map, used } = kernel::write(tree, contents, wanted, &options)?;
+    let label = options.label.to_owned();
+    Ok(Volume { map, filesystem: wanted.kind.name(), label, uuid: uuid.to_string(), used })
 }
 
 /// An inode for so many bytes, and in any case one for every inode of the tree and an upgrade of it.

@@ -14,9 +14,9 @@
 mod download;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -84,7 +84,13 @@ impl Cache {
     pub fn open(directory: &Path) -> Result<Self> {
         let context = || format!("opening the cache {}", directory.display());
         for part in ["blobs/sha256", "ingest"] {
-            fs::create_dir_all(directory.join(part)).with_context(context)?;
+            // What a login was needed for is for nobody else on the machine.
+            let mut builder = DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(directory.join(part))
+                .with_context(context)?;
         }
         let cache = Self { directory: directory.to_owned() };
         if !directory.join("oci-layout").exists() {

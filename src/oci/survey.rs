@@ -17,8 +17,8 @@ pub struct Survey {
     pub source: Source,
     /// The first document: an index, or the manifest.
     pub top: TopFacts,
-    /// What refers to the image's manifest or index as a signature.
-    pub signatures: Vec<SignatureFacts>,
+    /// What refers to the image's manifest or index as a signature; `None`: there was no registry to ask.
+    pub signatures: Option<Vec<SignatureFacts>>,
 }
 
 /// The document that the name means.
@@ -98,11 +98,12 @@ fn describe(source: Source, access: &Access, progress: &Progress) -> Result<Surv
     }
     let top = TopFacts { digest: source.top.digest.to_string(), media_type, entries };
     let signatures = match (&source.connection, access.offline) {
-        (Some(connection), false) => signatures(connection, &source).unwrap_or_else(|error| {
-            progress.warn(format!("signatures cannot be looked for: {error:#}"));
-            Vec::new()
-        }),
-        _ => Vec::new(),
+        (Some(connection), false) => signatures(connection, &source)
+            .inspect_err(|error| {
+                progress.warn(format!("signatures cannot be looked for: {error:#}"));
+            })
+            .ok(),
+        _ => None,
     };
     Ok(Survey { source, top, signatures })
 }

@@ -310,12 +310,20 @@ fn an_index_is_resolved_by_architecture() {
         assert_eq!(*layers[0].entries[0].path, *name.as_bytes());
         assert_eq!(source.image.architecture, architecture);
     }
-    // An index in an index, beside an attestation.
+    // An index in an index, beside an attestation and other things that are no images.
     let inner = blobs.manifest.clone();
+    let mut bill = amd64.blobs().manifest;
+    bill["artifactType"] = json!("application/spdx+json");
+    let mut chart = bill.clone();
+    chart["mediaType"] = json!("application/vnd.example.chart");
+    for thing in [&mut bill, &mut chart] {
+        thing.as_object_mut().unwrap().remove("platform");
+    }
+    chart.as_object_mut().unwrap().remove("artifactType");
     let mut attestation = arm64.blobs().manifest;
     attestation["platform"] = json!({ "architecture": "unknown", "os": "unknown" });
     attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
-    let outer = json!({ "schemaVersion": 2, "manifests": [attestation, inner] });
+    let outer = json!({ "schemaVersion": 2, "manifests": [attestation, bill, chart, inner] });
     let bytes = serde_json::to_vec(&outer).unwrap();
     blobs.manifest["digest"] = json!(tiny_image::digest(&bytes));
     blobs.manifest["size"] = json!(bytes.len());

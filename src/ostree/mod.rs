@@ -7,6 +7,7 @@
 
 mod acl;
 mod aleph;
+mod archive;
 mod boot_entry;
 mod commit;
 mod container;
@@ -35,6 +36,7 @@ use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
 
+pub use archive::Archived;
 pub use boot_entry::KernelSource;
 pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
 pub use etc::RootSshKeys;

@@ -102,22 +102,27 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         access: Default::default(),
         image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
         architecture,
-        formats: Format::ALL.to_vec(),
+        formats: [Format::Raw, Format::Qcow2].map(Into::into).into(),
+        qcow2_compression: None,
         destination: Destination::Directory(directory.to_owned()),
         layout: Preset::Bootc,
         sector_size: SectorSize::S512,
         size: None,
         root_filesystem: None,
+        btrfs_compression: None,
+        btrfs_subvolume: None,
         install_bootloader: true,
         root_mount_spec: None,
         boot_mount_spec: None,
         seed: String::new(),
+        preset_kargs: true,
         kargs: vec!["quiet".to_owned()],
         karg_deletes: Vec::new(),
         target_image: None,
         target_transport: Transport::Registry,
         enforce_container_sigpolicy: false,
         bound_images: BoundImages::Skip,
+        bound_image_sources: Vec::new(),
         root_ssh_keys: None,
         stateroot: None,
         work_directory: directory.to_owned(),
@@ -145,12 +150,25 @@ fn every_disk_is_seen_as_it_was_built() {
                 let facts = inspect(&raw).unwrap();
                 let qcow2 = inspect(&path_of(&report, Format::Qcow2)).unwrap();
                 assert_eq!(Facts { format: "raw", ..qcow2 }, facts);
+                compressed(&raw, &facts);
                 compare(&facts, &report);
                 assert_eq!(facts.sector_size, sector_size.bytes());
                 assert_eq!(facts.architecture, Some(architecture));
                 tools(&raw, &facts);
             }
         }
+    }
+}
+
+/// The same disk with compressed clusters, as `qemu-img` makes them.
+fn compressed(raw: &Path, facts: &Facts) {
+    for kind in ["zlib", "zstd"] {
+        let path = raw.with_extension(kind);
+        let Some(mut qemu_img) = tool("qemu-img") else { return };
+        let option = format!("compression_type={kind}");
+        run(qemu_img.args(["convert", "-c", "-O", "qcow2", "-o", &option]).arg(raw).arg(&path));
+        let seen = inspect(&path).unwrap();
+        assert_eq!(Facts { format: "raw", ..seen }, *facts);
     }
 }
 

@@ -8,6 +8,8 @@ mod composefs;
 mod deployment;
 #[path = "../support/directory.rs"]
 mod directory;
+#[path = "../support/encapsulated.rs"]
+mod encapsulated;
 mod ext4;
 #[path = "../support/extract.rs"]
 mod extract;
@@ -15,6 +17,7 @@ mod fat;
 mod gpt;
 mod importer;
 mod inspect;
+mod kernel;
 mod oci;
 mod ostree_repo;
 mod output;

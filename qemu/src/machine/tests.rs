@@ -16,6 +16,8 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
         smbios: &["one,two".to_owned()],
         accelerator,
         tpm: (machine.tpm != Tpm::None).then_some(Path::new("/t/tpm")),
+        durable: false,
+        network: false,
     };
     let line: Vec<String> =
         machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();
@@ -40,9 +42,9 @@ fn secure_boot_on_nvme_under_tcg() {
 -no-user-config
 -nodefaults
 -display none
--no-reboot
 -S
 -nic none
+-no-reboot
 -machine q35,smm=on
 -accel tcg,thread=multi
 -cpu max

@@ -132,6 +132,12 @@ impl Failure {
             }
             Self::Network(error) if is_about_certificates(&error) => {
                 let reason = chain(&error);
+                if reason.contains("CaUsedAsEndEntity") {
+                    return anyhow!(
+                        "fetching {name}: the registry shows an authority's certificate as its own, which TLS does not allow; \
+                         let that authority sign another one for it (CA:FALSE), or trust anybody with --tls-verify=false"
+                    );
+                }
                 anyhow!(
                     "fetching {name}: the registry's certificate is not accepted: {reason}; \
                      give its authority's certificate with --cert-dir, or trust anybody with --tls-verify=false"

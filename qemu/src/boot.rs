@@ -1,8 +1,7 @@
 //! One boot, from power-on to a verdict.
 
 use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,14 +9,17 @@ use serde_json::json;
 use crate::accelerator::Accelerator;
 use crate::console_rules::Rules;
 use crate::credentials;
+use crate::device::Tpm;
 use crate::evidence::Scene;
-use crate::firmware::{self, Flash};
+use crate::firmware;
 use crate::machine::{Machine, Wiring};
+use crate::milestone::Milestone;
 use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
 use crate::report::{BootReport, Expected, MachineReport, Reached};
 use crate::screen::Screen;
 use crate::session::{Ending as Wanted, Session};
+use crate::tpm::Swtpm;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -110,7 +112,7 @@ pub fn boot(
     let place = |name: &str| directory.path().join(name);
     let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
     let variables = test.session.variables.map_or_else(|| place("variables"), Path::to_owned);
-    let flash = found.as_ref().map(|found| own_variables(found, variables)).transpose()?;
+    let flash = found.as_ref().map(|found| found.own_variables(&variables)).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
@@ -118,10 +120,15 @@ pub fn boot(
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
         Proof::Report => {
+            let port = test.machine.channel().device();
             let reboot = test.session.ending == Wanted::Reboot;
-            credentials::smbios_strings(test.session.errand, reboot)
+            credentials::smbios_strings(port, test.session.errand, reboot)
         }
         Proof::Console(_) => Vec::new(),
+    };
+    let tpm = match test.machine.tpm {
+        Tpm::None => None,
+        Tpm::Swtpm => Some(Swtpm::start(directory.path())?),
     };
     let arguments = test.machine.arguments(&Wiring {
         disk: &disk,
@@ -131,6 +138,7 @@ pub fn boot(
         qmp: &sockets.path("qmp"),
         smbios: &smbios,
         accelerator: &accelerator,
+        tpm: tpm.as_ref().map(Swtpm::socket),
         durable: test.session.ending.is_cut(),
         network: test.session.network,
     });
@@ -162,15 +170,18 @@ pub fn boot(
     Ok(report)
 }
 
-/// A copy of the variables' template, writable and of this machine alone; one that is there already is taken as it is.
-fn own_variables(found: &Flash, copy: PathBuf) -> Result<Flash, BootError> {
-    if !copy.exists() {
-        let doing = format!("copying {}", found.variables.display());
-        // Not fs::copy, which would copy a read-only template's permissions too.
-        let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
-        fs::write(&copy, template).map_err(BootError::io(doing))?;
+/// Looks for the programs and the firmware that a machine takes, so that what is missing is known before anything starts.
+///
+/// # Errors
+/// [`BootError::Missing`], with the packages that bring it.
+pub fn prerequisites(machine: &Machine) -> Result<(), BootError> {
+    program::find(machine.program())?;
+    program::find("qemu-img")?;
+    firmware::find(Path::new("/"), machine.firmware, machine.architecture)?;
+    match machine.tpm {
+        Tpm::None => Ok(()),
+        Tpm::Swtpm => program::find("swtpm").map(|_| ()),
     }
-    Ok(Flash { code: found.code.clone(), variables: copy })
 }
 
 /// Listens until there is nothing more to hear.
@@ -183,6 +194,7 @@ fn attend(
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
     let mut switched_off = None;
+    let mut started_again = false;
     let mut hopeless_since = None;
     let mut cut_at = None;
     loop {
@@ -209,6 +221,17 @@ fn attend(
             Next::Silence => {}
             Next::Event(Timed { event: Event::Qmp(message), at }) => match message {
                 Message::Shutdown { guest: true, reason } => switched_off = Some(reason),
+                // A boot loader that finds a TPM writes the boot entries that are missing and starts again, so that what is
+                // measured is what it will always be. Once: the second time it is on its way to doing so for ever.
+                Message::Reset
+                    if !started_again && record.watch.furthest() <= Milestone::Bootloader =>
+                {
+                    started_again = true;
+                }
+                Message::Reset => {
+                    switched_off = Some("guest-reset".to_owned());
+                    vm.ask(&json!({ "execute": "quit" })).map_err(BootError::io("ending QEMU"))?;
+                }
                 Message::DiskFailed { reason } => return Ok(End::DiskFailed(reason)),
                 Message::Error { ref id, .. } | Message::Return { ref id } if id == SCREEN => {
                     seen(screen, at, &message)?;

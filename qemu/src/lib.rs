@@ -24,27 +24,37 @@ pub mod chain;
 mod console;
 mod console_rules;
 mod credentials;
+mod device;
 mod evidence;
 mod firmware;
 mod guest;
+mod interactive;
 mod machine;
+mod matrix;
 mod milestone;
 mod overlay;
+mod pairwise;
+mod parallel;
 mod program;
 mod qmp;
 mod record;
 mod report;
 mod screen;
 mod session;
+mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
-pub use boot::{Proof, Test, boot};
+pub use boot::{Proof, Test, boot, prerequisites};
 pub use console_rules::{RuleError, Rules, Severity};
+pub use device::{DiskBus, Network, Tpm};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
-pub use machine::{Architecture, DiskBus, Machine, Wiring};
+pub use interactive::{Prepared, Ssh, Visit};
+pub use machine::{Architecture, Machine, Wiring};
+pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use milestone::{Finding, Milestone};
+pub use parallel::{Resources, in_parallel};
 pub use report::{
     BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
     Verdict, table,

@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::accelerator::Accelerator;
+use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
-use crate::machine::{Architecture, DiskBus, Machine};
+use crate::machine::{Architecture, Machine};
 use crate::milestone::{Finding, Milestone};
 use crate::screen::Shot;
 
@@ -105,6 +106,12 @@ pub struct MachineReport {
     pub memory_mib: u32,
     /// Processors it really had.
     pub cpus: u32,
+    /// The network card.
+    pub network: Network,
+    /// The TPM.
+    pub tpm: Tpm,
+    /// Whether it had a serial console.
+    pub serial: bool,
     /// What executed its instructions, and if not KVM, why.
     pub accelerator: Accelerator,
     /// QEMU's version.
@@ -120,6 +127,9 @@ impl MachineReport {
             sector_size: machine.sector_size,
             memory_mib: machine.memory_mib,
             cpus: machine.cpus_under(accelerator),
+            network: machine.network,
+            tpm: machine.tpm,
+            serial: machine.serial,
             accelerator: accelerator.clone(),
             qemu,
         }

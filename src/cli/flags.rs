@@ -25,7 +25,8 @@ Examples:
       makes fedora-bootc-43.….x86_64.qcow2 here
   bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
-  bootpress test fedora-bootc-43.x86_64.qcow2
+  bootpress test fedora-bootc-43.x86_64.qcow2 --quick
+  bootpress run fedora-bootc-43.x86_64.qcow2 --ssh
   bootpress inspect fedora-bootc-43.x86_64.qcow2
   bootpress inspect quay.io/fedora/fedora-bootc:43
       tells what the image is and whether a build will do, without fetching layers
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
     Test(Box<super::test::TestFlags>),
+    /// Boot a disk in QEMU to use it: its console is the terminal
+    Run(super::run::RunFlags),
     /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
     Inspect(Box<super::inspect::InspectFlags>),
     /// Fetch an image into the cache, so that builds need no network

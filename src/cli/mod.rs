@@ -4,14 +4,17 @@ mod ami;
 mod bib;
 mod build;
 mod cache;
+mod cases;
 mod chain;
 mod flags;
 mod generate;
 mod inspect;
 mod inspect_image;
 mod json;
+mod machine_flags;
 mod pull;
 mod report_flags;
+mod run;
 mod summary;
 mod terminal;
 mod test;
@@ -43,6 +46,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match flags.command {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
+        Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),

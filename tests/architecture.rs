@@ -86,7 +86,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio", &["oci"]),
     ("flate2", &["inspect", "oci", "output"]),
     ("zstd", &["inspect", "oci", "output"]),
-    ("aws_lc_rs", &["trust"]),
+    ("aws_lc_rs", &["oci", "trust"]),
     ("pgp", &["trust"]),
     ("webpki", &["trust"]),
     ("x509_cert", &["trust"]),
@@ -96,7 +96,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("regex_automata", &["selinux"]),
     ("rustix", &["filesystem"]),
     ("tempfile", &["content", "filesystem", "oci", "output"]),
-    ("saphyr", &["config"]),
+    ("saphyr", &["config", "trust"]),
 ];
 
 /// Rooms that decide and compute, and never touch a file.

@@ -170,7 +170,7 @@ mod tests {
             "./quay.io",
             "/tmp/x",
             "Cargo.toml",
-            "UPPER/x",
+            "x/UPPER",
         ] {
             assert!(!is_image(Path::new(disk)), "{disk}");
         }

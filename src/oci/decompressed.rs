@@ -27,11 +27,11 @@ impl Compression {
         }
     }
 
-    /// What the first four bytes say (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2).
+    /// What the first bytes say, four or more of them (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2).
     pub(super) fn sniff(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
     }

@@ -143,6 +143,7 @@ fn all_requirements_have_to_be_met() {
     });
     assert!(!verdict.unwrap().verified && !asked.get());
     // Without its key a policy says nothing.
+    let both = files.policy(json!([by("one"), by("two")]));
     std::fs::remove_file(files.at("two")).unwrap();
     assert!(outcome(&both, &[first, second]).unwrap_err().contains("reading"));
     assert!(!outcome(&Demand::Nothing, &[]).unwrap().verified);

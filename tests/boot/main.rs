@@ -78,6 +78,14 @@ static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, carried::
 static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, carried::remake);
 /// `/boot` is found by udev, for which 90 seconds have been seen not to be enough where QEMU gets a quarter of a processor.
 const PATIENT: &str = "systemd.default_device_timeout_sec=900";
+/// A disk with users, a service, swap and a `/var/log` of its own, and a script that looks at all of it.
+static CONFIGURED: Disk = Disk::new(
+    "configured",
+    Architecture::X86_64,
+    Variant::Default,
+    "qcow2",
+    &["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot.toml")],
+);
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "vdi", &[]);
 
 #[test]
@@ -180,6 +188,16 @@ fn x86_64_roots_that_the_kernel_wrote() {
         let boot = guest.mount("/boot").expect("a /boot of its own");
         assert_eq!(boot.filesystem, "ext4");
     }
+}
+
+#[test]
+fn x86_64_configured() {
+    let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
+    let guest = Case::new("x86_64-configured", &CONFIGURED, uefi).passes();
+    let logs = guest.mount("/var/log").expect("a file system of its own");
+    assert_eq!(logs.filesystem, "ext4");
+    // The script mounts it when it has seen everything; had it failed, the boot would not have passed.
+    assert!(guest.mount("/run/configured").is_some(), "the script of the first boot did not run");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bootc_image;
 mod bootloader;
 mod build;
 mod composefs;
+mod config;
 mod deployment;
 #[path = "../support/directory.rs"]
 mod directory;

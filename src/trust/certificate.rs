@@ -64,7 +64,8 @@ impl Signer {
             &anchors,
             &between,
             UnixTime::since_unix_epoch(Duration::from_secs(time)),
-            KeyUsage::required(CODE_SIGNING),
+            // An authority may say nothing of usages, which means all of them (RFC 5280, section 4.2.1.12).
+            KeyUsage::required_if_present(CODE_SIGNING),
             None,
             None,
         )

@@ -142,7 +142,7 @@ fn a_corrupted_kernel() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 4096].fill(0x5a);
     medium.replace(&kernel, &bytes);
-    told(&medium.fails(None), Milestone::Bootloader, &["EFI stub gave up"]);
+    told(&medium.fails(None), Milestone::Kernel, &["EFI stub gave up"]);
 }
 
 #[test]

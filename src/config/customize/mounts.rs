@@ -36,6 +36,9 @@ pub struct Mounting {
     pub grow: Option<Grow>,
 }
 
+/// Where the ESP is mounted, if it is.
+const ESP: &str = "/boot/efi";
+
 /// Writes units or lines, and returns the mount points without links in them.
 pub(super) fn apply(system: &mut System<'_>, mounting: &Mounting) -> Result<Vec<String>> {
     let mut volumes = Vec::new();
@@ -44,7 +47,10 @@ pub(super) fn apply(system: &mut System<'_>, mounting: &Mounting) -> Result<Vec<
         let mut mount = mount.clone();
         if let Some(asked) = &mount.mountpoint {
             let path = mountpoint(system, asked)?;
-            volumes.push(path.clone());
+            // What is on the ESP comes from the boot loader, not from a directory.
+            if path != ESP {
+                volumes.push(path.clone());
+            }
             mount.mountpoint = Some(path);
         }
         match mounting.style {
@@ -65,7 +71,7 @@ pub(super) fn apply(system: &mut System<'_>, mounting: &Mounting) -> Result<Vec<
 fn mountpoint(system: &mut System<'_>, asked: &str) -> Result<String> {
     let path = system.canonical(asked)?;
     // On the disk it is part of `/boot`, which whoever fills that makes.
-    if path == "/boot/efi" || system.is_directory(&path) {
+    if path == ESP || system.is_directory(&path) {
         return Ok(path);
     }
     match path.starts_with("/var/") && !system.exists(&path) {

@@ -3,7 +3,7 @@
 //!
 //! A pressed disk is copied and damaged offline, through mtools and debugfs. Most end within half a minute. The flood needs
 //! minutes to be one, the initramfs waits long for a root that never comes, and what hangs for good waits for its time limit: these
-//! are tried with `FULL=1` only, and the harness is tested against their like with smaller guests.
+//! are tried by `tests/run full` only, and the harness is tested against their like with smaller guests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -162,10 +162,8 @@ fn no_initramfs() {
 }
 
 #[test]
+#[ignore = "takes minutes: tests/run full"]
 fn a_wrong_root_uuid() {
-    if std::env::var_os("FULL").is_none() {
-        return;
-    }
     let Some(medium) = Medium::new("must-fail-root") else { return };
     medium.entry(|entry| {
         let (before, after) = entry.split_once("root=UUID=").unwrap();
@@ -193,10 +191,8 @@ fn a_guest_that_reboots_for_ever() {
 }
 
 #[test]
+#[ignore = "takes minutes: tests/run full"]
 fn a_guest_whose_console_floods() {
-    if std::env::var_os("FULL").is_none() {
-        return;
-    }
     let Some(medium) = Medium::new("must-fail-flood") else { return };
     medium.argue("rdinit=/usr/bin/busybox -- yes flood");
     told(&medium.fails(None), Milestone::Kernel, &["the console is flooded"]);
@@ -212,10 +208,8 @@ fn a_unit_that_fails() {
 
 /// What cannot write is started again and again: such a guest is neither up nor down.
 #[test]
+#[ignore = "takes minutes: tests/run full"]
 fn a_full_disk() {
-    if std::env::var_os("FULL").is_none() {
-        return;
-    }
     let Some(medium) = Medium::new("must-fail-full") else { return };
     let stats = medium.debugfs(&["stats".to_owned()]);
     let free = stats.lines().find_map(|line| line.strip_prefix("Free blocks:")).unwrap();
@@ -230,10 +224,8 @@ fn a_full_disk() {
 }
 
 #[test]
+#[ignore = "takes minutes: tests/run full"]
 fn a_unit_that_hangs() {
-    if std::env::var_os("FULL").is_none() {
-        return;
-    }
     let Some(medium) = Medium::new("must-fail-hang") else { return };
     medium.unit("hang.service", "ExecStart=/bin/sleep infinity");
     let report = medium.fails(Some(Duration::from_secs(420)));

@@ -28,6 +28,8 @@ pub struct Identity {
     pub boot_hash_seed: Uuid,
     /// Seed of the hashed directories of the root's ext4.
     pub root_hash_seed: Uuid,
+    /// What identifiers in disk files derive from: those of vhd, vhdx, vdi and vmdk.
+    pub files: Uuid,
 }
 
 impl Identity {
@@ -56,7 +58,18 @@ impl Identity {
             root_filesystem: uuid("root filesystem"),
             boot_hash_seed: uuid("boot hash seed"),
             root_hash_seed: uuid("root hash seed"),
+            files: uuid("files"),
         }
+    }
+
+    /// The UUID of something that not every disk has.
+    pub fn further(&self, role: &str) -> Uuid {
+        let hash = Sha256::new()
+            .chain_update("bootpress identity v1, further")
+            .chain_update(self.disk.as_bytes())
+            .chain_update(role)
+            .finalize();
+        uuid::Builder::from_random_bytes(std::array::from_fn(|i| hash[i])).into_uuid()
     }
 }
 

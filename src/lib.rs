@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod report;
 pub mod request;
+pub mod update;
 
 // Vocabulary: used by all, uses nothing but itself.
 pub mod architecture;
@@ -16,21 +17,27 @@ pub mod identity;
 pub mod image;
 pub mod layer;
 pub mod progress;
+pub mod signature;
 pub mod sparse;
 pub mod tree;
 
 // Stages: each uses the vocabulary, none uses another.
 pub mod bootc;
 pub mod bootloader;
+pub mod config;
 pub mod filesystem;
 pub mod oci;
 pub mod ostree;
 pub mod output;
 pub mod selinux;
+pub mod storage;
+pub mod trust;
 
 // Joining.
+pub mod bound;
 pub mod disk;
 pub mod iso;
 
-// A disk that is there, looked at.
+// A disk that is there, or an image, looked at.
 pub mod inspect;
+pub mod survey;

@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 
 use crate::bootc::{self, Settings};
 use crate::bootloader::{self, Boot};
+use crate::bound;
+use crate::config;
 use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
@@ -11,18 +13,22 @@ use crate::identity::Identity;
 use crate::iso;
 use crate::oci;
 use crate::ostree;
-use crate::output::{self, Format};
-use crate::plan::Plan;
+use crate::output;
+use crate::plan::{self, Layouts, Plan};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::request::Request;
 use crate::selinux::Policy;
+use crate::storage;
+use crate::trust;
 
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
+    plan::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
-    let source = oci::open(&request.image, request.architecture, progress)?;
+    let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
+    let verdict = trust::check(&request.trust, &source.subject(), &|wanted| source.claims(wanted))?;
     let targets = request.targets(image)?;
     let identity = Identity::derive(&image.manifest_digest, &request.seed);
 
@@ -34,15 +40,22 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
     let labels = labels.as_ref().map(|labels| labels as &ostree::Labels<'_>);
 
-    let plan = Plan::of(request, image, &settings, &identity, progress)?;
-    let boot = match plan.bootloader(image) {
+    let layout = plan::layout(request, &union.root, &contents, progress)?;
+    let identity = disk::identify(identity, layout.as_ref())?;
+    let asked = Layouts { layout: layout.as_ref(), root: &union.root };
+    let plan = Plan::of(request, image, &settings, &identity, asked, progress)?;
+    let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
+    let mut boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
     };
+    config::customize_boot(&mut boot.boot, &request.config.blueprint, &contents)?;
     let (repository, committed) = union.commit(image, &plan.target, labels, &contents, progress)?;
-    let deployment = plan.deployment(&boot, &erofs::ostree_image, &verity::measure);
-    let sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
+    let customize = |tree: &mut _, parts| plan.customize(tree, parts, &contents, progress);
+    let deployment = plan.deployment(&boot, &erofs::ostree_image, &verity::measure, &customize);
+    let mut sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
+    storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
     let medium = match plan.medium(image) {
@@ -59,11 +72,12 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
         }
         None => None,
     };
-    let files = output::write(&disk.map, &contents, &targets, progress)?;
-    let mut report = Report::of(image, &settings.bound_images, &boot, &sysroot, disk, files);
+    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
+    let bound = (settings.bound_images.as_slice(), applications.as_slice());
+    let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
     if let Some(map) = medium {
-        let target = (Format::Raw, request.medium_target(image));
-        report.add_media(output::write(&map, &contents, &[target], progress)?);
+        let target = request.medium_target(image);
+        report.add_media(output::write(&map, &contents, &[target], &plan.files(image), progress)?);
     }
-    Ok(report)
+    Ok(report.judged(verdict))
 }

@@ -4,16 +4,22 @@ use anyhow::Result;
 
 use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
 use crate::bootloader::{Boot, BootOptions};
-use crate::disk::{self, Preset, SectorSize, Wishes};
+use crate::config::{self, FilesystemKind, Grow, Layout, Mounting};
+use crate::content::ContentStore;
+use crate::disk::{self, Arrangement, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
+use crate::filesystem::kernel;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::iso;
 use crate::ostree::{
-    ComposefsWriter, DeployOptions, FsVerity, KernelSource, RootSshKeys, SignaturePolicy,
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, KernelSource, RootSshKeys,
+    SignaturePolicy, System,
 };
+use crate::output;
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
+use crate::tree::Tree;
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -34,7 +40,67 @@ pub struct Plan<'a> {
     pub mounts: Mounts,
     /// Kernel arguments without `ostree=`.
     pub kernel_arguments: Vec<String>,
+    /// What the root is, and why.
+    pub root: RootChoice,
+    kernel: Option<kernel::Wanted>,
+    /// What is mounted besides the root and `/boot`.
+    pub mounting: Mounting,
+    sector_size: SectorSize,
+    /// Partitions that the user chose.
+    arrangement: Option<Arrangement>,
     repository_config: Vec<(&'static str, &'static str, &'a str)>,
+}
+
+/// Partitions that somebody asks for, and the image's tree, which may have to fill them.
+#[derive(Clone, Copy, Debug)]
+pub struct Layouts<'a> {
+    /// `None`: those of the preset.
+    pub layout: Option<&'a Layout>,
+    /// The merged tree of the image.
+    pub root: &'a Tree,
+}
+
+/// A root file system, and who wanted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootChoice {
+    /// Which.
+    pub filesystem: RootFilesystem,
+    /// Why: `--filesystem`, …
+    pub because: &'static str,
+}
+
+impl RootChoice {
+    fn of(request: &Request, settings: &Settings, layout: Option<&Layout>) -> Result<Self> {
+        let arranged = layout.map(root_kind).transpose()?.flatten();
+        if let (None, Some(filesystem)) = (request.root_filesystem, arranged) {
+            return Ok(Self { filesystem, because: "as the layout says" });
+        }
+        Ok(match (request.root_filesystem, settings.install.root_filesystem) {
+            (Some(filesystem), _) => Self { filesystem, because: "as asked for" },
+            (None, Some(filesystem)) => {
+                Self { filesystem, because: "as the image's install configuration says" }
+            }
+            (None, None) => Self {
+                filesystem: RootFilesystem::Ext4,
+                because: "by default: neither you nor the image names another",
+            },
+        })
+    }
+}
+
+/// Refuses what this machine cannot do, before anything is fetched.
+pub fn check(request: &Request) -> Result<()> {
+    kernel_kind(request.root_filesystem.unwrap_or(RootFilesystem::Ext4))
+        .map_or(Ok(()), kernel::check)
+}
+
+/// The file systems that only the kernel writes.
+const fn kernel_kind(filesystem: RootFilesystem) -> Option<kernel::Kind> {
+    match filesystem {
+        RootFilesystem::Ext4 => None,
+        RootFilesystem::Xfs => Some(kernel::Kind::Xfs),
+        RootFilesystem::Btrfs => Some(kernel::Kind::Btrfs),
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -44,17 +110,36 @@ impl<'a> Plan<'a> {
         image: &Image,
         settings: &'a Settings,
         identity: &'a Identity,
+        layouts: Layouts<'_>,
         progress: &Progress,
     ) -> Result<Self> {
         refuse_what_we_cannot(request, settings)?;
-        for bound in &settings.bound_images {
-            progress.warn(format!(
-                "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
-            ));
+        for warning in &request.config.warnings {
+            progress.warn(warning.clone());
+        }
+        if request.bound_images == BoundImages::Skip {
+            for bound in &settings.bound_images {
+                progress.warn(format!(
+                    "the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used"
+                ));
+            }
         }
         let boot_uuid = identity.boot_filesystem.to_string();
-        let boot_uuid = (request.layout == Preset::Osbuild).then_some(boot_uuid.as_str());
+        let Layouts { layout, root: image_root } = layouts;
+        let root = RootChoice::of(request, settings, layout)?;
+        let kernel = kernel_wanted(request, settings, &root)?;
+        let arranged = |layout| {
+            let whose = (request.layout, image.architecture);
+            Arrangement::of(layout, whose, kernel.is_some(), identity, image_root)
+        };
+        let arrangement = layout.map(arranged).transpose()?;
+        let separate_boot = match &arrangement {
+            Some(arrangement) => arrangement.separate_boot(),
+            None => request.layout == Preset::Osbuild || kernel.is_some(),
+        };
+        let boot_uuid = separate_boot.then_some(boot_uuid.as_str());
         let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
+        mounts.root_flags = kernel.as_ref().and_then(root_flags);
         // What is asked for goes before what the image configures; empty means none, as there.
         let named = |spec: &String| (!spec.is_empty()).then(|| spec.clone());
         if let Some(spec) = &request.root_mount_spec {
@@ -65,8 +150,10 @@ impl<'a> Plan<'a> {
         }
         let mut added: Vec<String> = match request.layout {
             Preset::Bootc => Vec::new(),
+            Preset::Osbuild if !request.preset_kargs => Vec::new(),
             Preset::Osbuild => OSBUILD_ARGUMENTS.map(str::to_owned).to_vec(),
         };
+        added.extend(config::kernel_arguments(&request.config.blueprint));
         added.extend_from_slice(&request.kargs);
         let kernel_arguments =
             bootc::command_line(settings, &mounts, &added, &request.karg_deletes);
@@ -86,6 +173,11 @@ impl<'a> Plan<'a> {
             stateroot: request.stateroot.clone().or(configured).unwrap_or_else(|| "default".into()),
             mounts,
             kernel_arguments,
+            root,
+            kernel,
+            mounting: mounting(request, identity, arrangement.as_ref()),
+            sector_size: layout.and_then(disk::sector_size).unwrap_or(request.sector_size),
+            arrangement,
             repository_config: repository_config(settings),
         })
     }
@@ -105,10 +197,16 @@ impl<'a> Plan<'a> {
                 self.identity.root_filesystem
             },
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
-            boot_partition: disk::boot_partition(self.request.layout, image.architecture),
+            boot_partition: match &self.arrangement {
+                Some(arrangement) => arrangement.boot_partition(),
+                None => {
+                    disk::boot_partition(self.request.layout, image.architecture, separate_boot)
+                }
+            },
+            dos: self.arrangement.as_ref().is_some_and(Arrangement::is_dos),
             separate_boot,
             // No BIOS starts from other sectors.
-            bios: self.request.sector_size == SectorSize::S512,
+            bios: self.sector_size == SectorSize::S512,
             time: 0,
         })
     }
@@ -119,6 +217,7 @@ impl<'a> Plan<'a> {
         boot: &'b Boot,
         composefs: &'b ComposefsWriter<'b>,
         fs_verity: &'b FsVerity<'b>,
+        customize: &'b Customize<'b>,
     ) -> DeployOptions<'b> {
         DeployOptions {
             stateroot: &self.stateroot,
@@ -138,6 +237,7 @@ impl<'a> Plan<'a> {
                 .root_ssh_keys
                 .as_deref()
                 .map(|keys| RootSshKeys { home: &self.settings.root_home, keys }),
+            customize: Some(customize),
             installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
             repository_config: &self.repository_config,
             composefs,
@@ -145,14 +245,44 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Writes what the configuration asks for into the system on the disk.
+    pub fn customize(
+        &self,
+        tree: &mut Tree,
+        system: System,
+        contents: &ContentStore,
+        progress: &Progress,
+    ) -> Result<Changed> {
+        let System { deployment, etc, var } = system;
+        let places = config::Places { deployment, etc, var };
+        let blueprint = &self.request.config.blueprint;
+        let seed = self.identity.disk.to_string();
+        let changes = config::customize(tree, places, blueprint, &self.mounting, &seed, contents)?;
+        changes.warnings.into_iter().for_each(|warning| progress.warn(warning));
+        Ok(Changed { written: changes.written, volumes: changes.volumes })
+    }
+
     /// For the disk.
-    pub fn disk(&self, image: &Image) -> Wishes<'a> {
+    pub fn disk(&self, image: &Image) -> Wishes<'_> {
         Wishes {
             preset: self.request.layout,
             architecture: image.architecture,
             identity: self.identity,
-            sector_size: self.request.sector_size,
+            sector_size: self.sector_size,
             size: self.request.size,
+            arrangement: self.arrangement.as_ref(),
+            separate_boot: self.separate_boot(),
+            kernel: self.kernel.as_ref(),
+            size_unit: self.request.size_unit(),
+        }
+    }
+
+    /// For the disk files.
+    pub fn files(&self, image: &Image) -> output::Options {
+        output::Options {
+            sector_size: self.sector_size.bytes(),
+            qcow2_compression: self.request.qcow2_compression,
+            ..output::Options::new(self.identity.files, image.architecture)
         }
     }
 
@@ -175,8 +305,44 @@ impl<'a> Plan<'a> {
 
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
-        self.request.layout == Preset::Osbuild
+        match &self.arrangement {
+            Some(arrangement) => arrangement.separate_boot(),
+            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
+            None => self.request.layout == Preset::Osbuild || self.kernel.is_some(),
+        }
     }
+}
+
+/// The layout that counts: the user's, else the image's, else none and the preset's.
+pub fn layout(
+    request: &Request,
+    root: &Tree,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Option<Layout>> {
+    if let Some(layout) = &request.config.blueprint.layout {
+        return Ok(Some(layout.clone()));
+    }
+    if !request.image_layout {
+        return Ok(None);
+    }
+    let (layout, warnings) = config::layout_in_image(root, contents)?;
+    warnings.into_iter().for_each(|warning| progress.warn(warning));
+    Ok(layout)
+}
+
+/// What is mounted, and whether the root grows.
+fn mounting(request: &Request, identity: &Identity, arrangement: Option<&Arrangement>) -> Mounting {
+    let mut mounting = arrangement.map(Arrangement::mounting).unwrap_or_default();
+    mounting.grow = request.grow.then(|| Grow {
+        uuid: identity.root_filesystem.to_string(),
+        partition_type: match request.layout {
+            Preset::Bootc => "root",
+            Preset::Osbuild => "linux-generic",
+        },
+        is_last: arrangement.is_none_or(Arrangement::root_is_last),
+    });
+    mounting
 }
 
 fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
@@ -199,26 +365,6 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             Some("`enabled = verity` checks the same contents without a signature"),
         ));
     }
-    if let (BoundImages::Stored | BoundImages::Pull, Some(bound)) =
-        (request.bound_images, settings.bound_images.first())
-    {
-        return Err(unsupported(
-            format!("the image is bound to {bound}, and bootpress puts no second image on a disk"),
-            Some("with --bound-images skip the machine pulls it when it is first used"),
-        ));
-    }
-    let asked = request.root_filesystem;
-    match asked.or(settings.install.root_filesystem).unwrap_or(RootFilesystem::Ext4) {
-        RootFilesystem::Ext4 => {}
-        other => {
-            let who =
-                if asked.is_some() { "you ask" } else { "the image's install configuration asks" };
-            return Err(unsupported(
-                format!("{who} for a root on {}, and bootpress writes ext4 only", other.name()),
-                Some("build with --filesystem ext4"),
-            ));
-        }
-    }
     match settings.install.bootloader {
         Some(other @ (Bootloader::Systemd | Bootloader::GrubCc)) if request.install_bootloader => {
             Err(unsupported(
@@ -230,6 +376,62 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The root file system that a layout asks for.
+fn root_kind(layout: &Layout) -> Result<Option<RootFilesystem>> {
+    Ok(Some(match layout.root_kind() {
+        None => return Ok(None),
+        Some(FilesystemKind::Ext4) => RootFilesystem::Ext4,
+        Some(FilesystemKind::Xfs) => RootFilesystem::Xfs,
+        Some(FilesystemKind::Btrfs) => RootFilesystem::Btrfs,
+        Some(FilesystemKind::Vfat) => {
+            return Err(unsupported("the root cannot be on FAT, which knows no owners", None));
+        }
+    }))
+}
+
+/// What the kernel shall write, if it is to write the root. `Unsupported` if it cannot.
+fn kernel_wanted(
+    request: &Request,
+    settings: &Settings,
+    root: &RootChoice,
+) -> Result<Option<kernel::Wanted>> {
+    let name = root.filesystem.name();
+    let for_btrfs = request.btrfs_compression.is_some() || request.btrfs_subvolume.is_some();
+    if for_btrfs && root.filesystem != RootFilesystem::Btrfs {
+        return Err(unsupported(
+            format!(
+                "the root is {name}, {}, and has neither subvolumes nor compression",
+                root.because
+            ),
+            Some("build with --filesystem btrfs, or without --btrfs-…"),
+        ));
+    }
+    let Some(kind) = kernel_kind(root.filesystem) else { return Ok(None) };
+    if wants_verity(settings) {
+        return Err(unsupported(
+            format!(
+                "the image wants fs-verity (composefs.enabled = verity), and bootpress writes it on ext4 only, not on {name}"
+            ),
+            Some("build with --filesystem ext4"),
+        ));
+    }
+    kernel::check(kind)?;
+    Ok(Some(kernel::Wanted {
+        kind,
+        compression: request.btrfs_compression.clone(),
+        subvolume: request.btrfs_subvolume.clone(),
+        work_directory: request.work_directory.clone(),
+    }))
+}
+
+/// How the machine mounts the root, so that it is compressed further on, too.
+fn root_flags(kernel: &kernel::Wanted) -> Option<String> {
+    let subvolume = kernel.subvolume.as_ref().map(|name| format!("subvol={name}"));
+    let compress = kernel.compression.as_ref().map(|how| format!("compress={how}"));
+    let flags: Vec<String> = subvolume.into_iter().chain(compress).collect();
+    (!flags.is_empty()).then(|| flags.join(","))
 }
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.

@@ -13,7 +13,10 @@ use crate::disk::{Disk, PartitionReport};
 use crate::image::Image;
 use crate::ostree::Sysroot;
 use crate::output::FileReport;
+use crate::plan::RootChoice;
 use crate::progress::Stage;
+use crate::storage::Application;
+use crate::trust::Verdict;
 
 pub use picture::{Row, human, picture};
 
@@ -27,6 +30,9 @@ pub struct Report {
     pub version: u32,
     /// What it was built from.
     pub image: ImageReport,
+    /// Who vouches for it; `None`: nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Verdict>,
     /// The machine's architecture.
     pub architecture: Architecture,
     /// What boots.
@@ -43,6 +49,12 @@ pub struct Report {
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
+    /// Those that are on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stored_images: Vec<String>,
+    /// What the configuration wrote into the system, by path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<String>,
     /// How long each stage took, in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
@@ -84,6 +96,10 @@ pub struct SystemReport {
     pub command_line: String,
     /// Checksum of the deployed ostree commit.
     pub commit: String,
+    /// The root file system: `ext4`, `xfs`, `btrfs`.
+    pub root_filesystem: &'static str,
+    /// Why it is that one.
+    pub root_filesystem_because: &'static str,
 }
 
 /// How long a stage took.
@@ -101,7 +117,8 @@ impl Report {
     /// What the pipeline has made.
     pub fn of(
         image: &Image,
-        bound_images: &[String],
+        root: &RootChoice,
+        (bound_images, applications): (&[String], &[Application]),
         boot: &Boot,
         sysroot: &Sysroot,
         disk: Disk,
@@ -117,10 +134,17 @@ impl Report {
             kernel: sysroot.kernel.version.clone(),
             command_line: sysroot.command_line.clone(),
             commit: sysroot.merge_commit.to_string(),
+            root_filesystem: root.filesystem.name(),
+            root_filesystem_because: root.because,
         };
         let mut report =
             Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
-        report.bound_images = bound_images.to_vec();
+        report.stored_images = applications.iter().map(|stored| stored.name.clone()).collect();
+        let absent = bound_images.iter().filter(|name| !report.stored_images.contains(*name));
+        report.bound_images = absent.cloned().collect();
+        report.configured.clone_from(&sysroot.written);
+        report.configured.sort();
+        report.configured.dedup();
         report.warnings.clone_from(&boot.warnings);
         report
     }
@@ -135,6 +159,13 @@ impl Report {
         }));
     }
 
+    /// The same, with what is known about who signed the image.
+    #[must_use]
+    pub fn judged(mut self, verdict: Verdict) -> Self {
+        self.trust = Some(verdict);
+        self
+    }
+
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
     pub fn new(
         image: ImageReport,
@@ -147,6 +178,7 @@ impl Report {
         Self {
             version: VERSION,
             image,
+            trust: None,
             architecture,
             system,
             size,
@@ -154,6 +186,8 @@ impl Report {
             files,
             media: Vec::new(),
             bound_images: Vec::new(),
+            stored_images: Vec::new(),
+            configured: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
         }
@@ -197,9 +231,11 @@ mod tests {
         let file = FileReport {
             path: "disk.qcow2".into(),
             format: Format::Qcow2,
+            compression: None,
             size: 4611 << 20,
             allocated: 1_910_000_000,
             sha256: "00".repeat(32),
+            uncompressed: None,
         };
         let image = ImageReport {
             reference: "docker://quay.io/fedora/fedora-bootc:43".to_owned(),
@@ -211,6 +247,8 @@ mod tests {
             kernel: "6.17.1-300.fc43.x86_64".to_owned(),
             command_line: "root=UUID=00000000-0000-4000-8000-000000000006 rw".to_owned(),
             commit: "22".repeat(32),
+            root_filesystem: "ext4",
+            root_filesystem_because: "as asked for",
         };
         let mut report =
             Report::new(image, Architecture::X86_64, system, file.size, vec![root], vec![file]);
@@ -231,7 +269,9 @@ mod tests {
                 ],
                 "kernel": "6.17.1-300.fc43.x86_64",
                 "command_line": "root=UUID=00000000-0000-4000-8000-000000000006 rw",
-                "commit": "2222222222222222222222222222222222222222222222222222222222222222"
+                "commit": "2222222222222222222222222222222222222222222222222222222222222222",
+                "root_filesystem": "ext4",
+                "root_filesystem_because": "as asked for"
               },
               "size": 4834983936,
               "partitions": [

@@ -6,33 +6,46 @@ use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
-use crate::disk::{Preset, SectorSize};
+use crate::config::Config;
+use crate::disk::{DiskSize, Preset, SectorSize};
+use crate::error::unsupported;
 use crate::image::Image;
 use crate::iso;
-use crate::oci::Reference;
-use crate::output::Format;
+use crate::oci::{Access, Reference};
+use crate::output::{ClusterCompression, FileFormat, Format, Target};
+use crate::trust::Demand;
 
 /// What to build, how, and where to put it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The image.
     pub image: Reference,
+    /// Who has to vouch for it.
+    pub trust: Demand,
+    /// How registries are reached, and what is kept of what they send.
+    pub access: Access,
     /// The architecture to take from it.
     pub architecture: Architecture,
     /// The formats, each once.
-    pub formats: Vec<Format>,
+    pub formats: Vec<FileFormat>,
     /// A medium that boots live and installs the disk, besides the disk files.
     pub medium: Option<Medium>,
+    /// How a qcow2's clusters are compressed.
+    pub qcow2_compression: Option<ClusterCompression>,
     /// Where the files go.
     pub destination: Destination,
     /// Which partitions.
     pub layout: Preset,
     /// Bytes of a sector of the disk.
     pub sector_size: SectorSize,
-    /// Size of the whole disk in bytes; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
+    pub size: Option<DiskSize>,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
+    /// How a root on btrfs compresses: what `compress=` means to `mount`.
+    pub btrfs_compression: Option<String>,
+    /// The subvolume of a root on btrfs that is mounted; `None`: none is made.
+    pub btrfs_subvolume: Option<String>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
     /// The value of `root=`, empty for none; `None`: what the image configures, else the root's UUID.
@@ -41,6 +54,8 @@ pub struct Request {
     pub boot_mount_spec: Option<String>,
     /// What UUIDs derive from besides the manifest's digest.
     pub seed: String,
+    /// Whether the layout's own kernel arguments are added: osbuild has some.
+    pub preset_kargs: bool,
     /// Kernel arguments to add, in order.
     pub kargs: Vec<String>,
     /// Kernel arguments to take away: `key` or `key=value`.
@@ -53,10 +68,20 @@ pub struct Request {
     pub enforce_container_sigpolicy: bool,
     /// What is done about the images that the image is bound to.
     pub bound_images: BoundImages,
+    /// Where some of them are: name and image.
+    pub bound_image_sources: Vec<(String, Reference)>,
     /// Public keys that let root log in by ssh: the text of an `authorized_keys` file.
     pub root_ssh_keys: Option<Vec<u8>>,
     /// Stateroot; `None`: what the image configures, else `default`.
     pub stateroot: Option<String>,
+    /// What a configuration file asks for.
+    pub config: Config,
+    /// Whether a layout inside the image counts, where the configuration has none.
+    pub image_layout: bool,
+    /// Whether the root shall fill its disk at the first boot.
+    pub grow: bool,
+    /// Whether everything is done but for writing the disk.
+    pub dry_run: bool,
     /// Where the spool goes.
     pub work_directory: PathBuf,
 }
@@ -130,9 +155,9 @@ pub enum BoundImages {
     /// The machine pulls them when it first uses them.
     #[default]
     Skip,
-    /// They are copied from the storage of the machine that builds.
+    /// They are put on the disk; all of them have to be given.
     Stored,
-    /// They are pulled into the disk.
+    /// They are put on the disk; those that are not given are pulled.
     Pull,
 }
 
@@ -143,20 +168,34 @@ pub enum Destination {
     Directory(PathBuf),
     /// This very file; for a request with one format.
     File(PathBuf),
+    /// A file for each format, in their order.
+    Files(Vec<PathBuf>),
 }
 
 impl Request {
-    /// The files to write. Fails early if their directory does not exist.
-    pub fn targets(&self, image: &Image) -> Result<Vec<(Format, PathBuf)>> {
-        let path = |format: &Format| match &self.destination {
+    /// The files to write. Fails early if their directory does not exist, or if a format cannot hold such a disk.
+    pub fn targets(&self, image: &Image) -> Result<Vec<Target>> {
+        let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
+            Destination::Files(files) => files[index].clone(),
             Destination::Directory(directory) => {
-                directory.join(self.file_name(image, format.extension()))
+                directory.join(self.file_name(image, &format.extension()))
             }
         };
-        let targets: Vec<_> = self.formats.iter().map(|format| (*format, path(format))).collect();
-        for (_, file) in &targets {
-            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if self.dry_run {
+            return Ok(Vec::new());
+        }
+        let formats = self.formats.iter().enumerate();
+        let targets: Vec<_> =
+            formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
+        for Target { format, path } in &targets {
+            if self.sector_size == SectorSize::S4096 && !format.format.takes_large_sectors() {
+                return Err(unsupported(
+                    format!("disks of format {} have sectors of 512 bytes", format.format),
+                    Some("build with --sector-size 512, or as raw, qcow2 or vhdx"),
+                ));
+            }
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             if let Some(directory) = directory {
                 directory
                     .metadata()
@@ -167,11 +206,14 @@ impl Request {
     }
 
     /// The file of the medium.
-    pub fn medium_target(&self, image: &Image) -> PathBuf {
-        match &self.destination {
+    pub fn medium_target(&self, image: &Image) -> Target {
+        let path = match &self.destination {
             Destination::File(file) => file.clone(),
+            // The last one: disks come first.
+            Destination::Files(files) => files[self.formats.len()].clone(),
             Destination::Directory(directory) => directory.join(self.file_name(image, "iso")),
-        }
+        };
+        Target::new(Format::Raw, path)
     }
 
     /// The label of the medium when nobody says otherwise: `<image name>-<version>`, as far as a volume id can hold it.
@@ -180,6 +222,11 @@ impl Request {
         let name = name.trim_end_matches('.').trim_end_matches(image.architecture.name());
         let safe = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' };
         name.trim_end_matches('.').chars().map(safe).take(32).collect()
+    }
+
+    /// The size of the disk must be a multiple of this many bytes, for all the formats.
+    pub fn size_unit(&self) -> u64 {
+        self.formats.iter().map(|format| format.format.size_unit()).max().unwrap_or(1)
     }
 
     /// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.

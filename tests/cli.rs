@@ -202,7 +202,7 @@ fn usage_is_explained() {
         exit code 1
     "#]]
     .assert_eq(&said(&["oci:nowhere"]));
-    assert!(said(&["docker-archive:x"]).ends_with("exit code 2\n"));
+    assert!(said(&["docker-daemon:x"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--size", "ten"]).ends_with("exit code 2\n"));
     assert!(said(&["oci:x", "--format", "floppy"]).contains("raw"));
     let output = place.bootpress(&["build", "oci:x", "--arch", "s390x"]);
@@ -242,4 +242,105 @@ fn largest_blob(layout: &Path) -> PathBuf {
     let blobs =
         fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
     blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// The program under the other tool's name.
+fn bib(place: &Place, arguments: &[&str]) -> Output {
+    let link = place.path("bootc-image-builder");
+    if !link.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bootpress"), &link).unwrap();
+    }
+    Command::new(link)
+        .args(arguments)
+        .current_dir(place.0.path())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn bib_refusal(place: &Place, arguments: &[&str]) -> String {
+    let output = bib(place, arguments);
+    assert!(!output.status.success(), "{}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+#[test]
+fn by_the_name_of_bootc_image_builder_it_takes_its_flags_and_leaves_its_files() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let line = "--type qcow2 --type raw --type ami --type vhd --type ova --target-arch amd64 --rootfs ext4 --chown 0:0 \
+                --local --tls-verify=false --use-librepo=false --in-vm --rpmmd /rpmmd --store /store --progress verbose \
+                --log-level info --seed 7 --no-default-kernel-args --output out oci:image";
+    let output = bib(&place, &line.split_whitespace().collect::<Vec<_>>());
+    if !nix::unistd::getuid().is_root() {
+        assert!(text(&output.stderr).contains("giving out to 0:0"));
+    } else {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).ends_with("Build complete!\nResults saved in\nout\n"));
+    }
+    let files = ["qcow2/disk.qcow2", "image/disk.raw", "vpc/disk.vhd", "archive/disk.ova"];
+    for file in files {
+        assert!(place.path("out").join(file).is_file(), "{file} is missing");
+    }
+    let manifest = fs::read(place.path("out/manifest-qcow2-raw-ami-vhd-ova.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["exports"][1]["types"], serde_json::json!(["raw", "ami"]));
+    let said = text(&output.stdout);
+    // Amazon's volumes are whole GiB, and so is the disk then, in every format.
+    assert_eq!(fs::metadata(place.path("out/image/disk.raw")).unwrap().len() % (1 << 30), 0);
+    assert!(said.contains("aws ec2 register-image") && !said.contains("console=tty0"), "{said}");
+
+    let printed = bib(&place, &["manifest", "--target-arch", "amd64", "oci:image"]);
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(printed["digest"], manifest["digest"]);
+    let version = text(&bib(&place, &["version"]).stdout);
+    for line in ["build_revision: ", "build_time: ", "build_tainted: "] {
+        assert!(version.contains(line), "{version}");
+    }
+}
+
+#[test]
+fn by_that_name_it_refuses_what_cannot_be_done() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let said = |arguments: &[&str]| bib_refusal(&place, arguments);
+    assert!(said(&["--type", "floppy", "oci:image"]).contains("unsupported image type \"floppy\""));
+    assert!(said(&["--type", "iso", "--type", "raw", "x"]).contains("cannot mix ISO/disk images"));
+    let aws = ["--aws-ami-name=a", "--aws-bucket=b", "--aws-region=c", "oci:image"];
+    assert!(said(&aws).contains("aws flags set for non-ami image type"));
+    assert!(said(&[&["--type", "ami"], &aws[..]].concat()).contains("bootpress uploads nothing"));
+    assert!(
+        said(&["--aws-bucket=b", "oci:image"]).contains("aws-ami-name and aws-region is missing")
+    );
+    assert!(said(&["--rootfs", "zfs", "oci:image"]).contains("known file systems"));
+    assert!(said(&["--chown", "me", "oci:image"]).contains("UID:GID"));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&place.bootpress(&["completions", shell]).stdout);
+        assert!(script.contains("bootpress") && script.contains("qcow2-compress"), "{shell}");
+    }
+    assert!(text(&place.bootpress(&["man"]).stdout).starts_with(".ie"));
+    assert!(place.bootpress(&["man", "pages"]).status.success());
+    let page = fs::read_to_string(place.path("pages/bootpress-build.1")).unwrap();
+    assert!(page.contains("target\\-imgref"), "{page}");
+}
+
+#[test]
+fn formats_are_named_and_refused_early() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let said = place.refusal(&["oci:image", "--sector-size", "4096", "--format", "vmdk"]);
+    assert!(said.contains("disks of format vmdk have sectors of 512 bytes"), "{said}");
+    assert!(place.refusal(&["oci:image", "--format", "raw.rar"]).contains("not as rar"));
+    let output =
+        place.build(&["oci:image", "--format", "raw.zst,vmdk", "-o", "out/", "--size", "1100M"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(place.path("out/image-43.1.x86_64.raw.zst").is_file());
+    assert!(text(&output.stdout).contains("(uncompressed)"));
+    // Google's disks are whole GiB.
+    let output = place.build(&["oci:image", "--format", "gce", "--size", "1100M", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["size"], 2_u64 << 30);
+    assert!(report["warnings"].to_string().contains("whole number of GiB"), "{report}");
 }

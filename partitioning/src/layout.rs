@@ -15,7 +15,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::lba::{Lba, MIB, SectorSize};
-use crate::table::{Partition, Table};
+use crate::table::{Partition, Scheme, Table};
 use crate::types::{Architecture, Role};
 
 /// Room for GRUB's core: 1 MiB, as everyone gives it.
@@ -56,18 +56,17 @@ impl Preset {
 
     /// Bytes of a separate `/boot` unless somebody asks for others: osbuild's 1 GiB.
     pub const fn default_boot(self) -> u64 {
-        match self {
-            Self::Bootc => 0,
-            Self::Osbuild => 1024 * MIB,
-        }
+        1024 * MIB
     }
 
-    /// The partitions, in the order in which they are numbered and lie.
-    pub fn roles(self, architecture: Architecture) -> Vec<Role> {
+    /// The partitions, in the order in which they are numbered and lie. osbuild's layout has a separate `/boot` in any case.
+    pub fn roles(self, architecture: Architecture, separate_boot: bool) -> Vec<Role> {
         let wanted = |role: &Role| match role {
             Role::BiosBoot => architecture == Architecture::X86_64,
-            Role::Boot => self == Self::Osbuild,
+            Role::Boot => separate_boot || self == Self::Osbuild,
             Role::Esp | Role::Root => true,
+            // These are chosen one by one.
+            Role::Data | Role::Swap => false,
         };
         Role::ALL.into_iter().filter(wanted).collect()
     }
@@ -80,6 +79,7 @@ impl Preset {
             (Self::Bootc, Role::Esp) => "EFI-SYSTEM",
             (Self::Bootc, Role::Boot) => "boot",
             (Self::Bootc, Role::Root) => "root",
+            (Self::Bootc, Role::Data | Role::Swap) => "",
         }
     }
 }
@@ -142,7 +142,9 @@ pub struct Layout {
     pub guids: Guids,
     /// Bytes of the ESP, rounded up to MiB.
     pub esp: u64,
-    /// Bytes of a separate `/boot`, rounded up to MiB; not looked at where the preset has none.
+    /// Whether there is a separate `/boot` even if the preset has none: a root that GRUB cannot read wants it.
+    pub separate_boot: bool,
+    /// Bytes of a separate `/boot`, rounded up to MiB; not looked at where there is none.
     pub boot: u64,
     /// The root.
     pub root: Root,
@@ -172,6 +174,14 @@ pub enum PlanError {
         /// Which.
         role: Role,
     },
+    /// More than a master boot record can say.
+    #[error("a dos table has at most 4 partitions on at most 2 TiB, not {partitions} on {} MiB", disk / MIB)]
+    NoDos {
+        /// How many partitions there would be.
+        partitions: usize,
+        /// Bytes of the disk.
+        disk: u64,
+    },
     /// More bytes than 64 bits can count.
     #[error("the disk is larger than any disk can be")]
     TooLarge,
@@ -183,7 +193,8 @@ impl Table {
         let Layout { preset, architecture, sector_size, .. } = *layout;
         let mut partitions = Vec::new();
         let mut next = MIB;
-        for (role, number) in preset.roles(architecture).into_iter().zip(1..) {
+        for (role, number) in preset.roles(architecture, layout.separate_boot).into_iter().zip(1..)
+        {
             let size = size_of(layout, role, next)?;
             if size == 0 {
                 return Err(PlanError::Empty { role });
@@ -194,6 +205,7 @@ impl Table {
                 number,
                 role: Some(role),
                 type_guid: role.type_guid(preset, architecture),
+                type_byte: None,
                 guid: guid_of(&layout.guids, role),
                 name: preset.partition_name(role).to_owned(),
                 first: sector(next),
@@ -205,7 +217,7 @@ impl Table {
         // The backup table needs 33 sectors of 512 bytes or 5 of 4096: less than the MiB that it gets.
         let size = next.checked_add(MIB).ok_or(PlanError::TooLarge)?;
         let sectors = size / sector_size.bytes();
-        Ok(Self { guid: layout.guids.disk, sector_size, sectors, partitions })
+        Ok(Self { guid: layout.guids.disk, scheme: Scheme::Gpt, sector_size, sectors, partitions })
     }
 }
 
@@ -217,6 +229,7 @@ fn size_of(layout: &Layout, role: Role, start: u64) -> Result<u64, PlanError> {
         (Role::Esp, _) => whole(layout.esp),
         (Role::Boot, _) => whole(layout.boot),
         (Role::Root, Root::Exactly(size)) => whole(size),
+        (Role::Data | Role::Swap, _) => Ok(0),
         (Role::Root, Root::RestOf { disk, needs }) => {
             let disk = whole(disk)?;
             let around = start.checked_add(MIB).ok_or(PlanError::TooLarge)?;
@@ -235,7 +248,7 @@ const fn guid_of(guids: &Guids, role: Role) -> Uuid {
         Role::BiosBoot => guids.bios_boot,
         Role::Esp => guids.esp,
         Role::Boot => guids.boot,
-        Role::Root => guids.root,
+        Role::Root | Role::Data | Role::Swap => guids.root,
     }
 }
 
@@ -252,7 +265,9 @@ mod tests {
             root: Uuid::from_u128(5),
         };
         let (esp, boot) = (preset.default_esp(), preset.default_boot());
-        Layout { preset, architecture, sector_size: SectorSize::S512, guids, esp, boot, root }
+        let sector_size = SectorSize::S512;
+        let separate_boot = false;
+        Layout { preset, architecture, sector_size, guids, esp, separate_boot, boot, root }
     }
 
     fn picture(table: &Table) -> Vec<String> {
@@ -293,6 +308,20 @@ mod tests {
             ]
         );
         assert_eq!(table.size(), 615 * MIB);
+    }
+
+    #[test]
+    fn bootc_gets_a_boot_partition_where_its_root_cannot_hold_it() {
+        let layout = layout(Preset::Bootc, Architecture::Aarch64, Root::Exactly(100 * MIB));
+        let table = Table::plan(&Layout { separate_boot: true, ..layout }).unwrap();
+        assert_eq!(
+            picture(&table),
+            [
+                "1 esp 1..513 \"EFI-SYSTEM\" 0",
+                "2 boot 513..1537 \"boot\" 0",
+                "3 root 1537..1637 \"root\" 0"
+            ]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!     sector_size: SectorSize::S512,
 //!     guids: Guids { disk: Uuid::from_u128(1), bios_boot: Uuid::from_u128(2), esp: Uuid::from_u128(3), boot: Uuid::from_u128(4), root: Uuid::from_u128(5) },
 //!     esp: 512 * MIB,
+//!     separate_boot: false,
 //!     boot: 0,
 //!     root: Root::Exactly(2048 * MIB),
 //! })?;
@@ -20,14 +21,16 @@
 //! ```
 #![warn(missing_docs)]
 
+mod arrangement;
 mod layout;
 mod lba;
 mod parse;
 mod table;
 mod types;
 
+pub use arrangement::{Arrangement, Slot};
 pub use layout::{Guids, Layout, PlanError, Preset, Root};
 pub use lba::{Lba, MIB, SectorSize};
 pub use parse::ParseError;
-pub use table::{Partition, Table, TableBytes};
+pub use table::{Partition, Scheme, Table, TableBytes};
 pub use types::{Architecture, Role, type_name};

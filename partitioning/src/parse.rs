@@ -9,7 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::lba::{Lba, SectorSize};
-use crate::table::{Partition, Table};
+use crate::table::{Partition, Scheme, Table};
 use crate::types::Role;
 
 /// More entries than any tool makes; what bounds our memory.
@@ -83,7 +83,7 @@ fn read(
         partitions.extend(partition(entry, number, &header, sectors)?);
     }
     check_overlap(&partitions)?;
-    Ok(Table { guid: header.disk_guid, sector_size, sectors, partitions })
+    Ok(Table { guid: header.disk_guid, scheme: Scheme::Gpt, sector_size, sectors, partitions })
 }
 
 /// The fields of a header that matter after its checksum is found right.
@@ -155,6 +155,7 @@ fn partition(
         number,
         role: Role::of_type(type_guid),
         type_guid,
+        type_byte: None,
         guid: Uuid::from_bytes_le(array(entry, 16)),
         name: String::from_utf16_lossy(&name),
         first: Lba(first),
@@ -207,6 +208,7 @@ mod tests {
                 root: guid(4),
             },
             esp: 4 * MIB,
+            separate_boot: false,
             boot: 0,
             root: Root::Exactly(3 * MIB),
         })

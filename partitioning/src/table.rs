@@ -29,6 +29,8 @@ pub struct Partition {
     pub role: Option<Role>,
     /// GUID of its type.
     pub type_guid: Uuid,
+    /// Its type in an MBR; `None` in a GPT.
+    pub type_byte: Option<u8>,
     /// Its own GUID.
     pub guid: Uuid,
     /// At most 36 UTF-16 units.
@@ -53,11 +55,23 @@ impl Partition {
     }
 }
 
+/// The kind of a partition table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// GUID partition table.
+    #[default]
+    Gpt,
+    /// Master boot record, with four primary partitions.
+    Dos,
+}
+
 /// A partition table. Made by [`Table::plan`] or [`Table::parse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// GUID of the table.
     pub guid: Uuid,
+    /// Its kind.
+    pub scheme: Scheme,
     /// Bytes of a sector.
     pub sector_size: SectorSize,
     /// Sectors of the whole disk.
@@ -90,6 +104,13 @@ impl Table {
 
     /// The table written down. Panics if the partitions are not those of a plan: numbered from 1 on without gaps.
     pub fn bytes(&self) -> TableBytes {
+        if self.scheme == Scheme::Dos {
+            return TableBytes {
+                primary: master_boot_record(self).to_vec(),
+                backup: Vec::new(),
+                backup_offset: self.size(),
+            };
+        }
         let sector = self.sector_size.bytes();
         let backup_len = ENTRIES + sector;
         let ends = Ends {
@@ -105,6 +126,25 @@ impl Table {
             backup_offset: self.size() - backup_len,
         }
     }
+}
+
+/// The first sector of a disk without GPT: signature, four records, the mark at the end.
+fn master_boot_record(table: &Table) -> [u8; 512] {
+    let mut sector = [0; 512];
+    sector[0x1b8..0x1bc].copy_from_slice(&table.guid.as_bytes()[..4]);
+    for (record, partition) in sector[446..510].chunks_exact_mut(16).zip(&table.partitions) {
+        let (first, count) = (partition.first.0, partition.last.0 - partition.first.0 + 1);
+        let number = |number: u64| u32::try_from(number).expect("planned for an MBR").to_le_bytes();
+        record[0] = if partition.attributes & (1 << 2) == 0 { 0 } else { 0x80 };
+        // Cylinders, heads and sectors that say "look at the numbers behind".
+        record[1..4].copy_from_slice(&[0xfe, 0xff, 0xff]);
+        record[4] = partition.type_byte.unwrap_or(0x83);
+        record[5..8].copy_from_slice(&[0xfe, 0xff, 0xff]);
+        record[8..12].copy_from_slice(&number(first));
+        record[12..].copy_from_slice(&number(count));
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
 }
 
 fn write(table: &Table, mut ends: Ends) -> Result<Ends, gpt::GptError> {

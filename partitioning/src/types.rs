@@ -10,6 +10,7 @@ const BIOS_BOOT: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
 const ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
 const XBOOTLDR: Uuid = uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172");
 const LINUX_DATA: Uuid = uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
+const SWAP: Uuid = uuid!("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f");
 const ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
 const ROOT_AARCH64: Uuid = uuid!("b921b045-1df0-41c3-af44-4c6f280d3fae");
 
@@ -43,11 +44,16 @@ pub enum Role {
     Boot,
     /// Root file system.
     Root,
+    /// Any other file system, or none.
+    Data,
+    /// Swap.
+    Swap,
 }
 
 impl Role {
     /// All of them, in the order in which they lie on a disk.
-    pub const ALL: [Self; 4] = [Self::BiosBoot, Self::Esp, Self::Boot, Self::Root];
+    pub const ALL: [Self; 6] =
+        [Self::BiosBoot, Self::Esp, Self::Boot, Self::Root, Self::Data, Self::Swap];
 
     /// The role as one word.
     pub const fn name(self) -> &'static str {
@@ -56,6 +62,8 @@ impl Role {
             Self::Esp => "esp",
             Self::Boot => "boot",
             Self::Root => "root",
+            Self::Data => "data",
+            Self::Swap => "swap",
         }
     }
 
@@ -65,18 +73,20 @@ impl Role {
             BIOS_BOOT => Some(Self::BiosBoot),
             ESP => Some(Self::Esp),
             XBOOTLDR => Some(Self::Boot),
+            SWAP => Some(Self::Swap),
             ROOT_X86_64 | ROOT_AARCH64 | LINUX_DATA => Some(Self::Root),
             _ => None,
         }
     }
 
     /// The partition type that a preset gives to this role.
-    pub(crate) const fn type_guid(self, preset: Preset, architecture: Architecture) -> Uuid {
+    pub const fn type_guid(self, preset: Preset, architecture: Architecture) -> Uuid {
         match (self, preset, architecture) {
             (Self::BiosBoot, _, _) => BIOS_BOOT,
             (Self::Esp, _, _) => ESP,
             (Self::Boot, _, _) => XBOOTLDR,
-            (Self::Root, Preset::Osbuild, _) => LINUX_DATA,
+            (Self::Swap, _, _) => SWAP,
+            (Self::Data, _, _) | (Self::Root, Preset::Osbuild, _) => LINUX_DATA,
             (Self::Root, Preset::Bootc, Architecture::X86_64) => ROOT_X86_64,
             (Self::Root, Preset::Bootc, Architecture::Aarch64) => ROOT_AARCH64,
         }
@@ -96,6 +106,7 @@ pub fn type_name(type_guid: Uuid) -> &'static str {
         ESP => "EFI system",
         XBOOTLDR => "Linux extended boot",
         LINUX_DATA => "Linux data",
+        SWAP => "Linux swap",
         ROOT_X86_64 => "Linux root (x86-64)",
         ROOT_AARCH64 => "Linux root (ARM-64)",
         _ => "unknown",

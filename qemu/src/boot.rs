@@ -1,7 +1,6 @@
 //! One boot, from power-on to a verdict.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,13 +9,17 @@ use serde_json::json;
 use crate::accelerator::Accelerator;
 use crate::console_rules::Rules;
 use crate::credentials;
+use crate::device::Tpm;
 use crate::evidence::Scene;
-use crate::firmware::{self, Flash};
+use crate::firmware;
 use crate::machine::{Machine, Wiring};
+use crate::milestone::Milestone;
 use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
 use crate::report::{BootReport, Expected, MachineReport, Reached};
 use crate::screen::Screen;
+use crate::session::{Ending as Wanted, Session};
+use crate::tpm::Swtpm;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
 
@@ -56,6 +59,8 @@ pub struct Test<'a> {
     pub console_rules: Option<&'a Rules>,
     /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
     pub disk_afterwards: Option<&'a Path>,
+    /// What it is to do besides booting; [`Session::default`] for nothing.
+    pub session: Session<'a>,
 }
 
 impl<'a> Test<'a> {
@@ -71,6 +76,7 @@ impl<'a> Test<'a> {
             expected: Expected::default(),
             console_rules: None,
             disk_afterwards: None,
+            session: Session::default(),
         }
     }
 }
@@ -105,16 +111,24 @@ pub fn boot(
         .map_err(BootError::io("making a directory for the machine"))?;
     let place = |name: &str| directory.path().join(name);
     let found = firmware::find(Path::new("/"), test.machine.firmware, test.machine.architecture)?;
-    let flash =
-        found.as_ref().map(|found| own_variables(found, &place("variables"))).transpose()?;
+    let variables = test.session.variables.map_or_else(|| place("variables"), Path::to_owned);
+    let flash = found.as_ref().map(|found| found.own_variables(&variables)).transpose()?;
     let disk = test.disk_afterwards.map_or_else(|| place("disk.qcow2"), Path::to_owned);
     overlay::create(test.disk, &disk)?;
     // Absolute, for the reason that overlay.rs gives.
     let disk = disk.canonicalize().map_err(BootError::io(format!("finding {}", disk.display())))?;
     let sockets = Sockets::listen(directory.path())?;
     let smbios = match test.proof {
-        Proof::Report => credentials::smbios_strings(),
+        Proof::Report => {
+            let port = test.machine.channel().device();
+            let reboot = test.session.ending == Wanted::Reboot;
+            credentials::smbios_strings(port, test.session.errand, reboot)
+        }
         Proof::Console(_) => Vec::new(),
+    };
+    let tpm = match test.machine.tpm {
+        Tpm::None => None,
+        Tpm::Swtpm => Some(Swtpm::start(directory.path())?),
     };
     let arguments = test.machine.arguments(&Wiring {
         disk: &disk,
@@ -124,6 +138,9 @@ pub fn boot(
         qmp: &sockets.path("qmp"),
         smbios: &smbios,
         accelerator: &accelerator,
+        tpm: tpm.as_ref().map(Swtpm::socket),
+        durable: test.session.ending.is_cut(),
+        network: test.session.network,
     });
     let command = shown(&qemu, &arguments);
     let scene = Scene {
@@ -138,7 +155,8 @@ pub fn boot(
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
     let mut screen = Screen::new(place("screen.ppm"), test.evidence);
-    let end = attend(&mut vm, limit, &mut record, &mut screen, progress, stop)?;
+    let bounds = (limit, test.session.ending);
+    let end = attend(&mut vm, bounds, &mut record, &mut screen, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
     if !matches!(end, End::PoweredOff | End::Reset) {
         last_look(&mut vm, &mut screen)?;
@@ -152,26 +170,33 @@ pub fn boot(
     Ok(report)
 }
 
-/// A copy of the variables' template, writable and of this machine alone.
-fn own_variables(found: &Flash, copy: &Path) -> Result<Flash, BootError> {
-    let doing = format!("copying {}", found.variables.display());
-    // Not fs::copy, which would copy a read-only template's permissions too.
-    let template = fs::read(&found.variables).map_err(BootError::io(doing.clone()))?;
-    fs::write(copy, template).map_err(BootError::io(doing))?;
-    Ok(Flash { code: found.code.clone(), variables: copy.to_owned() })
+/// Looks for the programs and the firmware that a machine takes, so that what is missing is known before anything starts.
+///
+/// # Errors
+/// [`BootError::Missing`], with the packages that bring it.
+pub fn prerequisites(machine: &Machine) -> Result<(), BootError> {
+    program::find(machine.program())?;
+    program::find("qemu-img")?;
+    firmware::find(Path::new("/"), machine.firmware, machine.architecture)?;
+    match machine.tpm {
+        Tpm::None => Ok(()),
+        Tpm::Swtpm => program::find("swtpm").map(|_| ()),
+    }
 }
 
 /// Listens until there is nothing more to hear.
 fn attend(
     vm: &mut Vm,
-    limit: Duration,
+    (limit, wanted): (Duration, Wanted<'_>),
     record: &mut Record<'_>,
     screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
     let mut switched_off = None;
+    let mut started_again = false;
     let mut hopeless_since = None;
+    let mut cut_at = None;
     loop {
         if stop() {
             return Err(BootError::Stopped);
@@ -186,11 +211,27 @@ fn attend(
         if record.flooded() {
             return Ok(End::Flooded);
         }
+        if let Some(delay) = record.due(wanted)
+            && now >= *cut_at.get_or_insert(now + delay)
+        {
+            return Ok(End::Cut);
+        }
         look(vm, screen);
         match vm.next(TICK) {
             Next::Silence => {}
             Next::Event(Timed { event: Event::Qmp(message), at }) => match message {
                 Message::Shutdown { guest: true, reason } => switched_off = Some(reason),
+                // A boot loader that finds a TPM writes the boot entries that are missing and starts again, so that what is
+                // measured is what it will always be. Once: the second time it is on its way to doing so for ever.
+                Message::Reset
+                    if !started_again && record.watch.furthest() <= Milestone::Bootloader =>
+                {
+                    started_again = true;
+                }
+                Message::Reset => {
+                    switched_off = Some("guest-reset".to_owned());
+                    vm.ask(&json!({ "execute": "quit" })).map_err(BootError::io("ending QEMU"))?;
+                }
                 Message::DiskFailed { reason } => return Ok(End::DiskFailed(reason)),
                 Message::Error { ref id, .. } | Message::Return { ref id } if id == SCREEN => {
                     seen(screen, at, &message)?;
@@ -199,7 +240,11 @@ fn attend(
                 _ => {}
             },
             Next::Event(timed) => record.take(timed, progress)?,
-            Next::Ended => return Ok(ending(vm, switched_off.as_deref())),
+            // What was off before the plug was pulled was off at the time wanted.
+            Next::Ended => match ending(vm, switched_off.as_deref()) {
+                End::PoweredOff | End::Reset if cut_at.is_some() => return Ok(End::Cut),
+                end => return Ok(end),
+            },
         }
     }
 }

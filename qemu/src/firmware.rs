@@ -1,19 +1,21 @@
 //! Firmware: which kinds there are, and where distributions keep their images.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::BootError;
 use crate::machine::Architecture;
 
 /// What runs first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
     /// UEFI: OVMF on x86, AAVMF on Arm.
     Uefi,
     /// The same with Microsoft's keys enrolled and Secure Boot on.
+    #[serde(alias = "uefi-secure")]
     UefiSecureBoot,
     /// SeaBIOS, x86 only.
     Bios,
@@ -66,6 +68,17 @@ impl Flash {
         } else {
             "raw"
         }
+    }
+
+    /// With a copy of the variables' template, writable and of one machine alone; one that is there already is taken as it is.
+    pub(crate) fn own_variables(&self, copy: &Path) -> Result<Self, BootError> {
+        if !copy.exists() {
+            let doing = format!("copying {}", self.variables.display());
+            // Not fs::copy, which would copy a read-only template's permissions too.
+            let template = fs::read(&self.variables).map_err(BootError::io(doing.clone()))?;
+            fs::write(copy, template).map_err(BootError::io(doing))?;
+        }
+        Ok(Self { code: self.code.clone(), variables: copy.to_owned() })
     }
 }
 
@@ -131,8 +144,6 @@ pub(crate) fn find(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

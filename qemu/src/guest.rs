@@ -73,6 +73,12 @@ impl Guest {
         }
     }
 
+    /// Adds a fact that no guest has said.
+    #[cfg(test)]
+    pub(crate) fn tell(&mut self, key: &str, value: &str) {
+        self.facts.insert(key.to_owned(), value.to_owned());
+    }
+
     /// A fact.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.facts.get(key).map(String::as_str)

@@ -105,6 +105,15 @@ secure_boot=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0980
 [ -r "$secure_boot" ] && say secure-boot "$(od -An -tu1 "$secure_boot" 2>/dev/null | tr -s ' ' | cut -d ' ' -f 6)"
 [ -d /sys/firmware/efi ] && say firmware uefi || say firmware bios
 
+# What it was asked to do besides. Sourced, in a shell of its own, so that it can say things on its way.
+errand=${CREDENTIALS_DIRECTORY:-/nowhere}/boot-report.errand
+if [ -r "$errand" ]; then
+    output=$( (. "$errand") 2>&1)
+    code=$?
+    say errand "$output"
+    say errand.exit "$code"
+fi
+
 # Only where it does not share the way with the kernel: it is long. The newest lines, if they are too many.
 case $port in
 /dev/console | "${BOOT_REPORT_FALLBACK:-}") ;;
@@ -121,6 +130,8 @@ case $port in
     ;;
 esac
 
+ending=${CREDENTIALS_DIRECTORY:-/nowhere}/boot-report.ending
+ending=$(cat "$ending" 2>/dev/null || echo poweroff)
 say end ""
 exec 3>&-
-systemctl --no-block poweroff
+systemctl --no-block "$ending"

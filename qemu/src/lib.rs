@@ -8,8 +8,9 @@
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
-//! [`boot`] is the whole of it in one function. The disk is read through an overlay and never written; what looks into the
-//! guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk either.
+//! [`boot()`] is the whole of it in one function, [`chain`] several boots of one disk. The disk is read through an overlay and
+//! never written; what looks into the guest arrives as systemd credentials in SMBIOS strings, so nothing is added to the disk
+//! either.
 
 #![warn(missing_docs)]
 
@@ -19,31 +20,47 @@ use thiserror::Error;
 
 mod accelerator;
 mod boot;
+pub mod chain;
 mod console;
 mod console_rules;
 mod credentials;
+mod device;
 mod evidence;
 mod firmware;
 mod guest;
+mod interactive;
 mod machine;
+mod matrix;
 mod milestone;
 mod overlay;
+mod pairwise;
+mod parallel;
 mod program;
 mod qmp;
 mod record;
 mod report;
 mod screen;
+mod session;
+mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
-pub use boot::{Proof, Test, boot};
+pub use boot::{Proof, Test, boot, prerequisites};
 pub use console_rules::{RuleError, Rules, Severity};
+pub use device::{DiskBus, Network, Tpm};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
-pub use machine::{Architecture, DiskBus, Machine, Wiring};
+pub use interactive::{Prepared, Ssh, Visit};
+pub use machine::{Architecture, Machine, Wiring};
+pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use milestone::{Finding, Milestone};
-pub use report::{BootReport, Check, Expected, MachineReport, Reached, Selinux, Verdict};
+pub use parallel::{Resources, in_parallel};
+pub use report::{
+    BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
+    Verdict, table,
+};
 pub use screen::Shot;
+pub use session::{Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

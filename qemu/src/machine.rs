@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
 use crate::credentials::PORT;
+use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::{Firmware, Flash};
 use crate::{BootError, program};
 
 /// An architecture that can be booted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
     /// PC, chip set Q35.
     #[serde(rename = "x86_64")]
@@ -44,37 +45,6 @@ impl Architecture {
     }
 }
 
-/// How the disk is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskBus {
-    /// virtio-blk, as in clouds.
-    Virtio,
-    /// NVMe, as in recent hardware.
-    Nvme,
-    /// SATA behind AHCI, as in older hardware.
-    Ahci,
-}
-
-impl DiskBus {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Virtio, Self::Nvme, Self::Ahci];
-
-    /// The name on command lines and in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio",
-            Self::Nvme => "nvme",
-            Self::Ahci => "ahci",
-        }
-    }
-
-    /// Reads [`name`](Self::name).
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|bus| bus.name() == name)
-    }
-}
-
 /// A machine to boot a disk in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -90,6 +60,38 @@ pub struct Machine {
     pub cpus: u32,
     /// The disk's logical sector size in bytes, 512 or 4096.
     pub sector_size: u32,
+    /// The network card. It leads nowhere.
+    pub network: Network,
+    /// The TPM.
+    pub tpm: Tpm,
+    /// Whether there is a serial port for the console.
+    pub serial: bool,
+}
+
+/// The way a guest's report takes. Only devices that the machine is allowed to have come into question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// A port of virtio-serial.
+    Virtio,
+    /// The PC's second serial port.
+    SecondUart,
+    /// A serial port on a PCI card, where boards have one port only.
+    PciUart,
+    /// A serial adapter at USB, where a machine is to have no serial port.
+    UsbSerial,
+}
+
+impl Channel {
+    /// What the guest calls it.
+    pub(crate) const fn device(self) -> &'static str {
+        match self {
+            Self::Virtio => "/dev/virtio-ports/boot-report",
+            Self::SecondUart => "/dev/ttyS1",
+            // Arm's own port is ttyAMA0.
+            Self::PciUart => "/dev/ttyS0",
+            Self::UsbSerial => "/dev/ttyUSB0",
+        }
+    }
 }
 
 /// What connects a machine to this process: files and sockets, all of them made before QEMU starts.
@@ -109,10 +111,16 @@ pub struct Wiring<'a> {
     pub smbios: &'a [String],
     /// What executes the guest's instructions.
     pub accelerator: &'a Accelerator,
+    /// Unix socket on which the TPM listens, if the machine has one.
+    pub tpm: Option<&'a Path>,
+    /// Whether what the guest has flushed must outlive QEMU's sudden end.
+    pub durable: bool,
+    /// Whether there is a network card, behind which is this machine's loopback.
+    pub network: bool,
 }
 
 impl Machine {
-    /// An unremarkable machine: UEFI, virtio, 2 GiB, two processors, sectors of 512 bytes.
+    /// An unremarkable machine: UEFI, virtio, 2 GiB, two processors, sectors of 512 bytes, a serial console, no network, no TPM.
     pub fn new(architecture: Architecture) -> Self {
         Self {
             architecture,
@@ -121,6 +129,9 @@ impl Machine {
             memory_mib: 2048,
             cpus: 2,
             sector_size: 512,
+            network: Network::None,
+            tpm: Tpm::None,
+            serial: true,
         }
     }
 
@@ -129,24 +140,48 @@ impl Machine {
     /// # Errors
     /// [`BootError::Unsupported`].
     pub fn check(&self) -> Result<(), BootError> {
-        let refuse = |why: &str| Err(BootError::Unsupported(why.to_owned()));
-        match self {
-            Self { firmware: Firmware::Bios, architecture: Architecture::Aarch64, .. } => {
-                refuse("aarch64 machines have no BIOS; use UEFI firmware")
-            }
-            Self { firmware: Firmware::Bios, sector_size: 4096, .. } => {
-                refuse("a BIOS boots only from disks with sectors of 512 bytes")
-            }
-            Self { bus: DiskBus::Ahci, sector_size: 4096, .. } => {
-                refuse("QEMU's AHCI disks have sectors of 512 bytes; use nvme or virtio for 4096")
-            }
-            Self { sector_size, .. } if ![512, 4096].contains(sector_size) => {
-                refuse(&format!("sectors of {sector_size} bytes: only 512 and 4096 exist"))
-            }
-            Self { memory_mib: 0, .. } | Self { cpus: 0, .. } => {
-                refuse("a machine needs memory and a processor")
-            }
-            _ => Ok(()),
+        self.impossible().map_or(Ok(()), |why| Err(BootError::Unsupported(why)))
+    }
+
+    /// Why there can be no such machine, if so.
+    pub fn impossible(&self) -> Option<String> {
+        let arm = self.architecture == Architecture::Aarch64;
+        let bios = self.firmware == Firmware::Bios;
+        let large = self.sector_size == 4096;
+        let rules = [
+            (bios && arm, "aarch64 machines have no BIOS; use UEFI firmware"),
+            (bios && large, "a BIOS boots only from disks with sectors of 512 bytes"),
+            (
+                large && self.bus == DiskBus::Ahci,
+                "QEMU's AHCI disks have sectors of 512 bytes; use nvme or virtio for 4096",
+            ),
+            (large && self.bus == DiskBus::Usb, "QEMU's USB sticks have sectors of 512 bytes"),
+            (large && self.bus == DiskBus::Cdrom, "CDs have sectors of 2048 bytes, ever"),
+            (
+                arm && !self.serial,
+                "QEMU's aarch64 board has a serial port that cannot be taken out",
+            ),
+            (self.memory_mib == 0 || self.cpus == 0, "a machine needs memory and a processor"),
+        ];
+        if ![512, 4096].contains(&self.sector_size) {
+            return Some(format!("sectors of {} bytes: only 512 and 4096 exist", self.sector_size));
+        }
+        rules.into_iter().find(|(broken, _)| *broken).map(|(_, why)| why.to_owned())
+    }
+
+    /// Whether nothing in it is made for virtual machines only: then nothing that serves the test may be, either, since a guest that
+    /// lacks a driver for hardware must not be helped by one for virtio.
+    pub fn is_bare(&self) -> bool {
+        self.network == Network::E1000e && !self.bus.is_virtio()
+    }
+
+    /// The way the guest's report takes.
+    pub(crate) fn channel(&self) -> Channel {
+        match (self.is_bare(), self.serial, self.architecture) {
+            (false, ..) => Channel::Virtio,
+            (true, true, Architecture::X86_64) => Channel::SecondUart,
+            (true, true, Architecture::Aarch64) => Channel::PciUart,
+            (true, false, _) => Channel::UsbSerial,
         }
     }
 
@@ -170,13 +205,40 @@ impl Machine {
     /// The command line after the program's name. Paused at the start (`-S`), so that no event precedes the listener.
     pub fn arguments(&self, wiring: &Wiring<'_>) -> Vec<OsString> {
         let mut line = Line::default();
-        line.add("-no-user-config -nodefaults -display none -no-reboot -S -nic none");
-        line.add("-machine").add(self.board(wiring.accelerator));
-        line.add("-accel").add(wiring.accelerator.qemu(self.architecture));
-        line.add("-cpu").add(wiring.accelerator.cpu(self.architecture));
-        line.add("-smp").add(&self.cpus_under(wiring.accelerator).to_string());
+        line.add("-no-user-config -nodefaults -display none -S -nic none");
+        if self.tpm == Tpm::None {
+            line.add("-no-reboot");
+        }
+        self.add_board(&mut line, wiring.accelerator, wiring.flash);
+        self.add_disk(&mut line, wiring);
+        let card = match self.network {
+            Network::None if wiring.network => Network::Virtio,
+            network => network,
+        };
+        if let Some(device) = card.device() {
+            // Nothing is reached through it unless that is wanted, so that a test depends on nothing but the disk.
+            let restrict = if wiring.network { "" } else { ",restrict=on" };
+            line.add(&format!("-netdev user,id=net{restrict} -device {device}"));
+        }
+        self.add_devices(&mut line, wiring.tpm);
+        self.add_sockets(&mut line, wiring);
+        line.smbios(wiring.smbios);
+        line.done()
+    }
+
+    /// Board, processors, memory and firmware.
+    pub(crate) fn add_board(
+        &self,
+        line: &mut Line,
+        accelerator: &Accelerator,
+        flash: Option<&Flash>,
+    ) {
+        line.add("-machine").add(self.board(accelerator));
+        line.add("-accel").add(accelerator.qemu(self.architecture));
+        line.add("-cpu").add(accelerator.cpu(self.architecture));
+        line.add("-smp").add(&self.cpus_under(accelerator).to_string());
         line.add("-m").add(&format!("{}M", self.memory_mib));
-        if let Some(flash) = wiring.flash {
+        if let Some(flash) = flash {
             if (self.firmware, self.architecture)
                 == (Firmware::UefiSecureBoot, Architecture::X86_64)
             {
@@ -195,32 +257,64 @@ impl Machine {
                 &flash.variables,
             );
         }
+    }
+
+    fn add_disk(&self, line: &mut Line, wiring: &Wiring<'_>) {
         // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing.
-        line.file(
-            "-drive",
-            "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=",
-            wiring.disk,
-        );
-        for device in self.disk_devices() {
+        // Unless QEMU is killed: it keeps some of the overlay's tables to itself until the guest flushes.
+        let cache = if wiring.durable { "writeback" } else { "unsafe" };
+        let options = match self.bus {
+            DiskBus::Cdrom => "media=cdrom,readonly=on".to_owned(),
+            _ => format!("cache={cache},discard=unmap"),
+        };
+        let drive = format!("if=none,id=disk,format=qcow2,{options},file=");
+        line.file("-drive", &drive, wiring.disk);
+        if self.bus.needs_usb(self.architecture) || self.channel() == Channel::UsbSerial {
+            line.add("-device qemu-xhci,id=usb");
+        }
+        self.add_disk_devices(line);
+    }
+
+    /// What attaches the drive `disk`.
+    pub(crate) fn add_disk_devices(&self, line: &mut Line) {
+        for device in self.bus.devices(self.architecture, self.sector_size) {
             line.add("-device").add(&device);
         }
+    }
+
+    /// Screen, TPM and entropy.
+    pub(crate) fn add_devices(&self, line: &mut Line, tpm: Option<&Path>) {
         line.add("-device").add(self.screen_device());
-        line.add("-object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy");
-        line.file("-chardev", "socket,id=console,path=", wiring.console)
-            .add("-serial chardev:console");
+        if let Some(socket) = tpm {
+            line.file("-chardev", "socket,id=tpm,path=", socket)
+                .add("-tpmdev emulator,id=tpm,chardev=tpm -device");
+            line.add(match self.architecture {
+                Architecture::X86_64 => "tpm-crb,tpmdev=tpm",
+                Architecture::Aarch64 => "tpm-tis-device,tpmdev=tpm",
+            });
+        }
+        if !self.is_bare() {
+            line.add("-object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy");
+        }
+    }
+
+    /// The three ways to this process. All three sockets are there in every machine, whether something speaks on them or not.
+    fn add_sockets(&self, line: &mut Line, wiring: &Wiring<'_>) {
+        line.file("-chardev", "socket,id=console,path=", wiring.console);
+        if self.serial {
+            line.add("-serial chardev:console");
+        }
         line.file("-chardev", "socket,id=qmp,path=", wiring.qmp)
             .add("-mon chardev=qmp,mode=control");
-        line.add("-device virtio-serial-pci").file(
-            "-chardev",
-            "socket,id=report,path=",
-            wiring.report,
-        );
-        line.add("-device").add(&format!("virtserialport,chardev=report,name={PORT}"));
-        for string in wiring.smbios {
-            line.0.push("-smbios".into());
-            line.0.push(format!("type=11,value={}", string.replace(',', ",,")).into());
-        }
-        line.0
+        line.file("-chardev", "socket,id=report,path=", wiring.report);
+        match self.channel() {
+            Channel::Virtio => line
+                .add("-device virtio-serial-pci -device")
+                .add(&format!("virtserialport,chardev=report,name={PORT}")),
+            Channel::SecondUart => line.add("-serial chardev:report"),
+            Channel::PciUart => line.add("-device pci-serial,chardev=report"),
+            Channel::UsbSerial => line.add("-device usb-serial,bus=usb.0,chardev=report"),
+        };
     }
 
     fn board(&self, accelerator: &Accelerator) -> &'static str {
@@ -228,7 +322,8 @@ impl Machine {
             (Architecture::X86_64, Firmware::Uefi, _) => "q35",
             (Architecture::X86_64, Firmware::UefiSecureBoot, _) => "q35,smm=on",
             // Without graphics SeaBIOS shows its text screen on the serial port.
-            (Architecture::X86_64, Firmware::Bios, _) => "q35,graphics=off",
+            (Architecture::X86_64, Firmware::Bios, _) if self.serial => "q35,graphics=off",
+            (Architecture::X86_64, Firmware::Bios, _) => "q35",
             (Architecture::Aarch64, _, Accelerator::Kvm) => "virt,gic-version=host",
             (Architecture::Aarch64, _, Accelerator::Tcg { .. }) => "virt",
         }
@@ -241,45 +336,38 @@ impl Machine {
             Architecture::Aarch64 => "ramfb",
         }
     }
-
-    fn disk_devices(&self) -> Vec<String> {
-        let sectors = match self.sector_size {
-            512 => String::new(),
-            size => format!(",logical_block_size={size},physical_block_size={size}"),
-        };
-        match (self.bus, self.architecture) {
-            (DiskBus::Virtio, _) => vec![format!("virtio-blk-pci,drive=disk,bootindex=0{sectors}")],
-            (DiskBus::Nvme, _) => vec![format!("nvme,drive=disk,serial=disk,bootindex=0{sectors}")],
-            (DiskBus::Ahci, Architecture::X86_64) => {
-                vec!["ide-hd,drive=disk,bus=ide.0,bootindex=0".to_owned()]
-            }
-            (DiskBus::Ahci, Architecture::Aarch64) => {
-                vec![
-                    "ich9-ahci,id=ahci".to_owned(),
-                    "ide-hd,drive=disk,bus=ahci.0,bootindex=0".to_owned(),
-                ]
-            }
-        }
-    }
 }
 
 /// A command line under construction.
 #[derive(Default)]
-struct Line(Vec<OsString>);
+pub(crate) struct Line(Vec<OsString>);
 
 impl Line {
     /// Adds arguments that contain no spaces themselves.
-    fn add(&mut self, arguments: &str) -> &mut Self {
+    pub(crate) fn add(&mut self, arguments: &str) -> &mut Self {
         self.0.extend(arguments.split(' ').map(OsString::from));
         self
     }
 
     /// Adds an option whose value ends in a file's path.
-    fn file(&mut self, option: &str, value: &str, path: &Path) -> &mut Self {
+    pub(crate) fn file(&mut self, option: &str, value: &str, path: &Path) -> &mut Self {
         let mut value = OsString::from(value);
         value.push(program::escaped(path));
         self.0.extend([option.into(), value]);
         self
+    }
+
+    /// Adds SMBIOS type 11 strings.
+    pub(crate) fn smbios(&mut self, strings: &[String]) {
+        for string in strings {
+            self.0.push("-smbios".into());
+            self.0.push(format!("type=11,value={}", string.replace(',', ",,")).into());
+        }
+    }
+
+    /// The finished line.
+    pub(crate) fn done(self) -> Vec<OsString> {
+        self.0
     }
 }
 

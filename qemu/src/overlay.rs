@@ -9,11 +9,10 @@ use crate::{BootError, program};
 
 /// Makes a qcow2 file at `overlay` whose unwritten clusters are those of `disk`.
 pub(crate) fn create(disk: &Path, overlay: &Path) -> Result<(), BootError> {
-    let reading = || BootError::io(format!("reading {}", disk.display()));
     // An absolute path has no prefix that QEMU could take for a protocol, and holds wherever the overlay is.
-    let disk = &fs::canonicalize(disk).map_err(reading())?;
-    let mut file = File::open(disk).map_err(reading())?;
-    let format = format_of(&mut file).map_err(reading())?;
+    let disk =
+        &fs::canonicalize(disk).map_err(BootError::io(format!("reading {}", disk.display())))?;
+    let format = format(disk)?;
     let output = Command::new(program::find("qemu-img")?)
         .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
         .args([disk, overlay])
@@ -24,6 +23,12 @@ pub(crate) fn create(disk: &Path, overlay: &Path) -> Result<(), BootError> {
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(BootError::Start { program: "qemu-img".to_owned(), reason })
+}
+
+/// QEMU's name of the format of a disk file.
+pub(crate) fn format(disk: &Path) -> Result<&'static str, BootError> {
+    let opened = File::open(disk).and_then(|mut file| format_of(&mut file));
+    opened.map_err(BootError::io(format!("reading {}", disk.display())))
 }
 
 /// QEMU's name of a disk file's format. Told to QEMU rather than left to it: a raw disk whose guest wrote a qcow2 header
@@ -41,6 +46,7 @@ fn format_of(file: &mut (impl Read + Seek)) -> std::io::Result<&'static str> {
                 (b"conectix", "vpc"),
             ][..],
         ),
+        (64, &[(b"\x7f\x10\xda\xbe", "vdi")]),
         // A fixed VHD is a raw disk with a footer.
         (size.saturating_sub(512), &[(b"conectix", "vpc")]),
     ] {
@@ -73,6 +79,7 @@ mod tests {
         assert_eq!(disk(0, b"QFI\xfb"), "qcow2");
         assert_eq!(disk(0, b"KDMV"), "vmdk");
         assert_eq!(disk(0, b"vhdxfile"), "vhdx");
+        assert_eq!(disk(64, b"\x7f\x10\xda\xbe"), "vdi");
         assert_eq!(disk(3584, b"conectix"), "vpc");
         assert_eq!(disk(3583, b"conectix"), "raw");
         assert_eq!(format_of(&mut Cursor::new(b"QFI")).unwrap(), "raw");

@@ -8,10 +8,12 @@ use std::process::Command;
 use crate::BootError;
 
 /// Debian's and Fedora's packages for the programs this crate runs.
-const PACKAGES: [(&str, &str); 3] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86 (Debian) or qemu-system-x86-core (Fedora)"),
     ("qemu-system-aarch64", "qemu-system-arm (Debian) or qemu-system-aarch64-core (Fedora)"),
     ("qemu-img", "qemu-utils (Debian) or qemu-img (Fedora)"),
+    ("swtpm", "swtpm (Debian and Fedora)"),
+    ("ssh-keygen", "openssh-client (Debian) or openssh (Fedora)"),
 ];
 
 /// Finds a program in PATH, or says which package has it.

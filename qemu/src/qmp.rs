@@ -18,6 +18,8 @@ pub(crate) enum Message {
     Error { id: String, description: String },
     /// The machine was switched off or reset.
     Shutdown { guest: bool, reason: String },
+    /// The guest reset the machine, which runs on: only those do that were not told to end then.
+    Reset,
     /// The disk failed on our side; the guest waits.
     DiskFailed { reason: String },
     /// Anything else.
@@ -48,6 +50,11 @@ impl Message {
                 guest: value.pointer("/data/guest").and_then(Value::as_bool).unwrap_or_default(),
                 reason: text("/data/reason"),
             },
+            Some("RESET")
+                if value.pointer("/data/guest").and_then(Value::as_bool) == Some(true) =>
+            {
+                Self::Reset
+            }
             Some("BLOCK_IO_ERROR") if text("/data/action") == "stop" => {
                 Self::DiskFailed { reason: text("/data/reason") }
             }
@@ -159,6 +166,9 @@ mod tests {
         );
         let done = Message::Return { id: "screen".to_owned() };
         assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done);
+        let reset = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
+        assert_eq!(Message::parse(reset), Message::Reset);
+        assert_eq!(Message::parse(&reset.replace("true", "false")), Message::Other);
         let error = r#"{"error": {"class": "GenericError", "desc": "no"}}"#;
         let refused = Message::Error { id: String::new(), description: "no".to_owned() };
         assert_eq!(Message::parse(error), refused);

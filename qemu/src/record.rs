@@ -11,6 +11,7 @@ use crate::guest::Guest;
 use crate::milestone::{Milestone, Watch};
 use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
 use crate::screen::Shot;
+use crate::session::Ending as Wanted;
 use crate::vm::{Event, Timed};
 
 /// Prompts are short; a long unfinished line is not looked at before it ends.
@@ -19,8 +20,8 @@ const LONGEST_PROMPT: usize = 500;
 /// How many of the console's last lines a report has.
 const TAIL: usize = 20;
 
-/// A console that says more is flooded. A boot with systemd's debug messages says a third of it.
-const FLOOD: u64 = 32 << 20;
+/// A console that says more is flooded. A boot with systemd's debug messages says half of it.
+const FLOOD: u64 = 8 << 20;
 
 /// How a boot ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) enum End {
     PoweredOff,
     /// The guest reset the machine.
     Reset,
+    /// We pulled the plug, as was wanted.
+    Cut,
     /// It would get no further.
     Hopeless,
     /// The console said more than anybody would read.
@@ -118,6 +121,17 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// How soon the plug is to be pulled, if it is time for that.
+    pub(crate) fn due(&self, wanted: Wanted<'_>) -> Option<Duration> {
+        match wanted {
+            Wanted::CutAt(milestone) => {
+                (self.watch.furthest() >= milestone).then_some(Duration::ZERO)
+            }
+            Wanted::CutAfter(key, delay) => self.guest.fact(key).map(|_| delay),
+            Wanted::PowerOff | Wanted::Reboot => None,
+        }
+    }
+
     /// Whether the console has said more than anybody would read.
     pub(crate) const fn flooded(&self) -> bool {
         self.said > FLOOD
@@ -146,7 +160,7 @@ impl<'a> Record<'a> {
         let verdict = match checks.iter().find(|check| !check.passed && !check.tolerated) {
             None => Verdict::Passed,
             // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if end == End::PoweredOff => {
+            Some(check) if end == ended_well(test).1 => {
                 Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
             }
             Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
@@ -181,7 +195,10 @@ impl<'a> Record<'a> {
 
     fn checks(&self, test: &Test<'_>, end: &End, limit: Duration) -> Vec<Check> {
         let mut checks = vec![self.check_console()];
+        let (ending, wanted) = ended_well(test);
         match &self.message {
+            // What was cut off had no time to say anything.
+            _ if wanted == End::Cut => {}
             Some((text, true)) => checks.push(Check::new("message", true, text)),
             Some((text, false)) => {
                 let detail = format!("the console never showed `{text}`");
@@ -198,7 +215,10 @@ impl<'a> Record<'a> {
                 checks.push(Check::new("report", false, detail));
             }
         }
-        checks.push(Check::new("power-off", *end == End::PoweredOff, self.described(end, limit)));
+        if test.session.errand.is_some() && wanted != End::Cut {
+            checks.push(self.guest.check_errand());
+        }
+        checks.push(Check::new(ending, *end == wanted, self.described(end, limit)));
         for check in &mut checks {
             check.tolerated = test.expected.tolerated.iter().any(|name| name == check.name);
         }
@@ -220,11 +240,26 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// How it ended. Where that tells no cause, the first error on the console may, or the first warning.
     fn described(&self, end: &End, limit: Duration) -> String {
+        let how = self.ended(end, limit);
+        let first =
+            |severity| self.watch.findings().iter().find(|found| found.severity == severity);
+        let cause = first(Severity::Error).or_else(|| first(Severity::Warning));
+        match (end, cause) {
+            (End::TimedOut | End::Flooded | End::Reset, Some(found)) => {
+                format!("{how}; on the console: {}: {}", found.meaning, found.line)
+            }
+            _ => how,
+        }
+    }
+
+    fn ended(&self, end: &End, limit: Duration) -> String {
         let limit = limit.as_secs_f64();
         match (end, self.watch.hopeless()) {
             (End::PoweredOff, _) => "clean".to_owned(),
             (End::Reset, _) => "the guest reset the machine".to_owned(),
+            (End::Cut, _) => format!("it had got as far as: {}", self.watch.furthest()),
             (End::Hopeless, Some(why)) => format!("{}: {}", why.meaning, why.line),
             (End::Hopeless, None) => unreachable!("hopeless for a reason"),
             (End::Flooded, _) => format!(
@@ -258,5 +293,72 @@ impl<'a> Record<'a> {
             Some(evidence) => evidence.keep(report, transcript, messages),
             None => Ok(()),
         }
+    }
+}
+
+/// The end that is wanted, and what it is called.
+const fn ended_well(test: &Test<'_>) -> (&'static str, End) {
+    match test.session.ending {
+        Wanted::PowerOff => ("power-off", End::PoweredOff),
+        Wanted::Reboot => ("reboot", End::Reset),
+        Wanted::CutAt(_) | Wanted::CutAfter(..) => ("power cut", End::Cut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::machine::{Architecture, Machine};
+
+    /// What is said of a guest whose console said this, and which ended so.
+    fn told(said: &[&str], end: &End) -> (bool, Vec<String>) {
+        let test = Test::new(Path::new("disk"), Machine::new(Architecture::X86_64));
+        let scene = Scene {
+            command: &[],
+            disk: test.disk,
+            overlay: Path::new("overlay"),
+            machine: Path::new("machine"),
+            variables: None,
+        };
+        let mut record = Record::begin(&test, &scene).unwrap();
+        for text in said {
+            let event = Event::Console(text.as_bytes().to_vec());
+            record.take(Timed { at: Duration::from_secs(1), event }, &mut |_| {}).unwrap();
+        }
+        let checks = record.checks(&test, end, Duration::from_secs(60));
+        let failed = checks.into_iter().filter(|check| !check.passed);
+        (record.flooded(), failed.map(|check| check.detail).collect())
+    }
+
+    #[test]
+    fn a_flood_is_told() {
+        let line = "flood of water\n".repeat(1 << 16);
+        let count = usize::try_from(FLOOD).unwrap() / line.len();
+        let (flooded, _) = told(&vec![line.as_str(); count], &End::TimedOut);
+        assert!(!flooded);
+        let (flooded, failed) = told(&vec![line.as_str(); count + 1], &End::Flooded);
+        assert!(flooded);
+        assert_eq!(failed[1], "the console is flooded: 8 MiB; it got as far as: nothing");
+    }
+
+    #[test]
+    fn an_error_on_the_console_fails_a_boot_that_ends_well() {
+        let lines = ["SeaBIOS (version 1)\n", "Linux version 7\n", "[ 3.0] Oops: int3\n"];
+        let (_, failed) = told(&lines, &End::PoweredOff);
+        assert_eq!(failed[0], "kernel oops: [ 3.0] Oops: int3");
+        assert_eq!(failed[1], "the guest did not report; it got as far as: kernel");
+        let (_, failed) = told(&lines, &End::TimedOut);
+        let late = "not up in 60 s; it got as far as: kernel; on the console: kernel oops: [ 3.0] Oops: int3";
+        assert_eq!(failed[2], late);
+        let warned = ["Linux version 7\n", "x: No space left on device\n"];
+        let (_, failed) = told(&warned, &End::TimedOut);
+        assert!(
+            failed[1]
+                .ends_with("; on the console: a file system is full: x: No space left on device")
+        );
+        let (_, failed) = told(&warned, &End::PoweredOff);
+        assert_eq!(failed.len(), 1, "warnings and less are no failures");
     }
 }

@@ -1,13 +1,28 @@
-//! What a boot came to.
+//! What a boot came to, and below it what many came to in the forms that others read.
+
+mod html;
+mod json;
+mod junit;
+mod resultsdb;
+mod suite;
+mod table;
+mod tap;
+mod text;
+mod tmt;
+mod yaml;
+
+pub use self::suite::{Case, Format, Outcome, Suite};
+pub use self::table::table;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::accelerator::Accelerator;
+use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
-use crate::machine::{Architecture, DiskBus, Machine};
+use crate::machine::{Architecture, Machine};
 use crate::milestone::{Finding, Milestone};
 use crate::screen::Shot;
 
@@ -49,6 +64,14 @@ impl BootReport {
         self.verdict == Verdict::Passed
     }
 
+    /// Adds something that was looked at; the verdict follows, unless it says something worse already.
+    pub(crate) fn expect(&mut self, check: Check) {
+        if !check.passed && self.passed() {
+            self.verdict = Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) };
+        }
+        self.checks.push(check);
+    }
+
     /// The furthest it got.
     pub fn furthest(&self) -> Milestone {
         self.reached.last().map_or(Milestone::Nothing, |reached| reached.milestone)
@@ -83,6 +106,12 @@ pub struct MachineReport {
     pub memory_mib: u32,
     /// Processors it really had.
     pub cpus: u32,
+    /// The network card.
+    pub network: Network,
+    /// The TPM.
+    pub tpm: Tpm,
+    /// Whether it had a serial console.
+    pub serial: bool,
     /// What executed its instructions, and if not KVM, why.
     pub accelerator: Accelerator,
     /// QEMU's version.
@@ -98,6 +127,9 @@ impl MachineReport {
             sector_size: machine.sector_size,
             memory_mib: machine.memory_mib,
             cpus: machine.cpus_under(accelerator),
+            network: machine.network,
+            tpm: machine.tpm,
+            serial: machine.serial,
             accelerator: accelerator.clone(),
             qemu,
         }

@@ -4,6 +4,7 @@
 //! due ──screendump──► QEMU writes a PPM ──answered──► compared ──► kept, if enough of it changed; the last one always
 //! ```
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ const MOST: usize = 24;
 const LARGEST_SIDE: u32 = 16_384;
 
 /// A picture of the screen.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Shot {
     /// When, since power-on.
     pub seconds: f64,
@@ -37,6 +38,12 @@ pub struct Shot {
     /// The same as bytes.
     #[serde(skip)]
     pub png: Vec<u8>,
+}
+
+impl fmt::Debug for Shot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} by {})", self.file, self.width, self.height)
+    }
 }
 
 /// The screen of a machine that runs.

@@ -31,6 +31,9 @@ pub(super) const DIRECTORY: &str = "usr/lib/grub/i386-pc";
 /// ext4), the BIOS' disks.
 const MODULES: [&str; 4] = ["mdraid1x", "part_gpt", "ext2", "biosdisk"];
 
+/// The same for a disk whose table is a master boot record.
+const MODULES_DOS: [&str; 4] = ["mdraid1x", "part_msdos", "ext2", "biosdisk"];
+
 const SECTOR: usize = 512;
 /// Where the kernel is linked to run (`GRUB_KERNEL_I386_PC_LINK_ADDR`).
 const LINK_ADDRESS: u64 = 0x9000;
@@ -110,14 +113,18 @@ pub(super) fn install(
     boot: &mut Tree,
 ) -> Result<BiosCode> {
     let directory_of_boot = if options.separate_boot { "/grub2" } else { "/boot/grub2" };
-    let prefix = format!("(,gpt{}){directory_of_boot}", options.boot_partition);
+    let (map, modules) = match options.dos {
+        true => ("msdos", MODULES_DOS),
+        false => ("gpt", MODULES),
+    };
+    let prefix = format!("(,{map}{}){directory_of_boot}", options.boot_partition);
     let image = |name: &str| -> Result<Vec<u8>> {
         let path = format!("{DIRECTORY}/{name}");
         read(root, contents, &path)?.ok_or_else(|| {
             unsupported(format!("the image lacks {path}, which GRUB needs on a BIOS"), None)
         })
     };
-    let payload = payload(&image, &prefix, &MODULES).context("making GRUB's core.img")?;
+    let payload = payload(&image, &modules, &prefix).context("making GRUB's core.img")?;
     let core = core(&image, &payload).context("making GRUB's core.img")?;
     let code = BiosCode { boot: sector(&image, "boot.img")?, core };
 
@@ -205,7 +212,7 @@ fn compress(payload: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The kernel, and behind it the modules and the prefix that it finds there.
-fn payload(image: &Image<'_>, prefix: &str, modules: &[&str]) -> Result<Vec<u8>> {
+fn payload(image: &Image<'_>, modules: &[&str], prefix: &str) -> Result<Vec<u8>> {
     const ELF_MODULE: u32 = 0;
     const PREFIX: u32 = 3;
     let mut objects = Vec::new();

@@ -44,6 +44,8 @@ pub struct BootOptions {
     pub boot_partition: u32,
     /// Whether that is a partition of its own; else it is the root's.
     pub separate_boot: bool,
+    /// Whether the partition table is a master boot record.
+    pub dos: bool,
     /// Whether a BIOS can start from the disk: none does from sectors of 4096 bytes.
     pub bios: bool,
     /// Seconds since 1970 to record as bootupd's age when the image does not say it.

@@ -38,6 +38,7 @@ impl Image {
             skip_boot_uuid,
             boot_partition: 3,
             separate_boot: false,
+            dos: false,
             bios: true,
             time: 86_400,
         };

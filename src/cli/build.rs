@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
+use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::{Event, Progress};
@@ -20,10 +21,14 @@ use super::{json, summary, terminal};
 
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
-    let request = request(flags)?;
+    press(&request(flags)?, flags.progress, flags.json)
+}
+
+/// Builds what a request asks for and prints what was made.
+pub(super) fn press(request: &Request, shown: ProgressFlag, as_json: bool) -> Result<()> {
     let heard = Arc::new(Mutex::new(Heard::default()));
-    let progress = listen(&heard, progress(flags.progress));
-    let mut report = pipeline::build(&request, &progress)?;
+    let progress = listen(&heard, progress(shown));
+    let mut report = pipeline::build(request, &progress)?;
     // Through the same channel as those that came while it was built, so that people see them, too.
     for warning in std::mem::take(&mut report.warnings) {
         progress.warn(warning);
@@ -33,7 +38,7 @@ pub(super) fn run(flags: &BuildFlags) -> Result<()> {
         report.warnings.extend_from_slice(&heard.warnings);
     }
     let mut out = io::stdout().lock();
-    if flags.json {
+    if as_json {
         serde_json::to_writer_pretty(&mut out, &report).context("printing the report")?;
         writeln!(out).context("printing the report")
     } else {
@@ -65,12 +70,19 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
     })
 }
 
-fn request(flags: &BuildFlags) -> Result<Request> {
+/// The request that the flags come to.
+pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     let mut formats = flags.formats.clone();
     if formats.is_empty() {
-        formats.push(Wanted::Disk(Format::Qcow2));
+        formats.push(Wanted::Disk(Format::Qcow2.into()));
     }
-    formats.dedup();
+    let mut seen = Vec::new();
+    formats.retain(|format| {
+        !seen.contains(format) && {
+            seen.push(*format);
+            true
+        }
+    });
     let wants_medium = formats.contains(&Wanted::Iso);
     if let Some(flag) = flags.medium.given().filter(|_| !wants_medium) {
         bail!("{flag} is for media: add --format iso");
@@ -80,6 +92,7 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         (Some(directory), _) => directory.clone(),
         (None, Destination::Directory(directory)) => directory.clone(),
         (None, Destination::File(file)) => parent(file),
+        (None, Destination::Files(_)) => unreachable!("the flags name one file or a directory"),
     };
     let keys = flags.root_ssh_authorized_keys.as_ref();
     let root_ssh_keys = keys
@@ -87,31 +100,42 @@ fn request(flags: &BuildFlags) -> Result<Request> {
         .transpose()?;
     Ok(Request {
         image: flags.image.clone(),
+        trust: flags.trust.demand(),
+        access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
         formats: formats.into_iter().filter_map(Wanted::disk).collect(),
         medium: wants_medium.then(|| flags.medium.medium()),
+        qcow2_compression: flags.output_flags.qcow2_compression(),
         destination,
         layout: flags.layout.into(),
         sector_size: flags.sector_size,
         size: flags.size,
         root_filesystem: flags.filesystem,
+        btrfs_compression: flags.output_flags.btrfs_compression.clone(),
+        btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
         install_bootloader: flags.bootloader == BootloaderFlag::Auto,
         root_mount_spec: flags.root_mount_spec.clone(),
         boot_mount_spec: flags.boot_mount_spec.clone(),
         seed: flags.seed.clone(),
+        preset_kargs: true,
         kargs: flags.kargs.clone(),
         karg_deletes: flags.karg_deletes.clone(),
         target_image: flags.target_imgref.clone(),
         target_transport: flags.target_transport,
         enforce_container_sigpolicy: flags.enforce_container_sigpolicy,
-        bound_images: flags.bound_images.into(),
+        bound_images: flags.bound.bound_images.into(),
+        bound_image_sources: flags.bound.bound_image.clone(),
         root_ssh_keys,
         stateroot: flags.stateroot.clone(),
+        config: flags.config.read()?,
+        image_layout: !flags.config.ignore_image_layout,
+        grow: flags.config.grow,
+        dry_run: flags.config.dry_run,
         work_directory,
     })
 }
 
-fn architecture(asked: Option<&str>) -> Result<Architecture> {
+pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {
     if let Some(refused) = asked.and_then(Architecture::refusal) {
         return Err(refused);
     }
@@ -146,7 +170,7 @@ fn parent(file: &Path) -> PathBuf {
     }
 }
 
-fn progress(flag: ProgressFlag) -> Progress {
+pub(super) fn progress(flag: ProgressFlag) -> Progress {
     match flag {
         ProgressFlag::Auto => terminal::automatic(),
         ProgressFlag::Bars => terminal::bars(),

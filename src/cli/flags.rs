@@ -1,17 +1,24 @@
 //! The command line.
 
+pub(crate) mod bound;
+pub(crate) mod config;
+pub(crate) mod iso;
+mod output;
+pub(crate) mod registry;
+
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
-use bootpress::disk::{Preset, SectorSize};
+use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::request::{BoundImages, Transport};
+use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::config::ConfigFlags;
 use self::iso::{IsoFlags, MediumFlags, Wanted};
-
-pub(crate) mod iso;
+use self::output::OutputFlags;
+use self::registry::RegistryFlags;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -19,8 +26,12 @@ Examples:
       makes fedora-bootc-43.….x86_64.qcow2 here
   bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
   bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
-  bootpress test fedora-bootc-43.x86_64.qcow2
+  bootpress test fedora-bootc-43.x86_64.qcow2 --quick
+  bootpress run fedora-bootc-43.x86_64.qcow2 --ssh
   bootpress inspect fedora-bootc-43.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43
+      tells what the image is and whether a build will do, without fetching layers
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
 Set RUST_LOG=bootpress=debug to see why things happen.";
@@ -38,16 +49,27 @@ pub(crate) enum Command {
     /// Make disks from a bootc image
     Build(Box<BuildFlags>),
     /// Boot a disk, unmodified, in QEMU and say how it went
-    Test(super::test::TestFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, and who signed what boots
-    Inspect(super::inspect::InspectFlags),
+    Test(Box<super::test::TestFlags>),
+    /// Boot a disk in QEMU to use it: its console is the terminal
+    Run(super::run::RunFlags),
+    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    Inspect(Box<super::inspect::InspectFlags>),
+    /// Fetch an image into the cache, so that builds need no network
+    Pull(Box<super::pull::PullFlags>),
+    /// Show or shrink the cache of fetched images
+    Cache(super::cache::CacheFlags),
+    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command into a directory
+    Man(super::generate::ManFlags),
     /// Show and change the settings of an ISO, in place
     Iso(IsoFlags),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildFlags {
-    /// The bootc image: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker://NAME or just NAME
+    /// The bootc image: docker://NAME or just NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
+    /// dir:DIR, containers-storage:NAME; `-` for FILE is standard input
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Reference,
 
@@ -55,10 +77,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk, or iso: a medium that runs it live and installs it; repeat it for several in one run
-    /// [possible values: raw, qcow2, iso] [default: qcow2]
+    /// Format of the disk, or iso, a medium that runs it live and installs it; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
     pub(crate) formats: Vec<Wanted>,
+
+    #[command(flatten)]
+    pub(crate) output_flags: OutputFlags,
 
     /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
     #[arg(long, short, value_name = "PATH", default_value = ".")]
@@ -68,9 +93,10 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_enum, default_value_t = LayoutFlag::Bootc, help_heading = "Disk")]
     pub(crate) layout: LayoutFlag,
 
-    /// Size of the whole disk, such as 10G (binary units) [default: content, and room for one upgrade]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Disk")]
-    pub(crate) size: Option<u64>,
+    /// Size of the whole disk: 10G (binary units), min+2GiB, min+20%, image*1.5; `min` is the smallest that everything fits
+    /// on, `image` the size of the image's files [default: content, and room for one upgrade]
+    #[arg(long, value_name = "SIZE", help_heading = "Disk")]
+    pub(crate) size: Option<DiskSize>,
 
     /// Bytes of a sector: 512, or 4096 for disks that have no others ("4K native"; UEFI only)
     #[arg(long, value_name = "BYTES", value_parser = sector_size, default_value = "512", help_heading = "Disk")]
@@ -128,10 +154,8 @@ pub(crate) struct BuildFlags {
     #[arg(long, help_heading = "Installed system")]
     pub(crate) enforce_container_sigpolicy: bool,
 
-    /// Application images that the image is bound to: `skip` leaves them to the machine, which pulls them when it first uses
-    /// them; `stored` and `pull` are for images that are bound to none
-    #[arg(long, value_enum, default_value_t = BoundImagesFlag::Skip, help_heading = "Installed system")]
-    pub(crate) bound_images: BoundImagesFlag,
+    #[command(flatten)]
+    pub(crate) bound: bound::BoundFlags,
 
     /// Lets root log in with these ssh public keys
     #[arg(long, value_name = "FILE", help_heading = "Installed system")]
@@ -143,6 +167,10 @@ pub(crate) struct BuildFlags {
 
     #[command(flatten)]
     pub(crate) medium: MediumFlags,
+    #[command(flatten)]
+    pub(crate) config: ConfigFlags,
+    #[command(flatten)]
+    pub(crate) trust: super::trust_flags::TrustFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]
@@ -155,6 +183,9 @@ pub(crate) struct BuildFlags {
     /// Print what was made as JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -168,23 +199,6 @@ impl From<LayoutFlag> for Preset {
         match flag {
             LayoutFlag::Bootc => Self::Bootc,
             LayoutFlag::Osbuild => Self::Osbuild,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BoundImagesFlag {
-    Skip,
-    Stored,
-    Pull,
-}
-
-impl From<BoundImagesFlag> for BoundImages {
-    fn from(flag: BoundImagesFlag) -> Self {
-        match flag {
-            BoundImagesFlag::Skip => Self::Skip,
-            BoundImagesFlag::Stored => Self::Stored,
-            BoundImagesFlag::Pull => Self::Pull,
         }
     }
 }
@@ -207,7 +221,7 @@ pub(crate) enum ProgressFlag {
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
-fn architecture(name: &str) -> Result<String, String> {
+pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(
@@ -236,27 +250,6 @@ fn transport(name: &str) -> Result<Transport, String> {
     })
 }
 
-/// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
-    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => {
-            return Err(format!(
-                "`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024"
-            ));
-        }
-    };
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -266,15 +259,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Flags::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_binary() {
-        assert_eq!(parse_size("10G"), Ok(10 << 30));
-        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert!(parse_size("10 apples").is_err());
-        assert!(parse_size("").is_err());
-        assert!(parse_size("99999999999T").is_err());
     }
 }

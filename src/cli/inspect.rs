@@ -9,22 +9,30 @@ use bootpress::inspect::{EfiProgram, Facts, PartitionFacts, inspect};
 use bootpress::report::{Row, human, picture};
 use clap::Args;
 
+use super::inspect_image::{self, ImageFlags};
+
 /// Columns of a table with UUIDs.
 const WIDTH: usize = 132;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectFlags {
-    /// The disk: raw or qcow2; it is only read
-    #[arg(value_name = "DISK")]
+    /// A disk, raw or qcow2, or an image as `build` takes it; it is only read
+    #[arg(value_name = "DISK|IMAGE")]
     disk: PathBuf,
 
     /// Print the facts as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    image: ImageFlags,
 }
 
 /// Looks at the disk and prints what was seen.
 pub(super) fn run(flags: &InspectFlags) -> Result<()> {
+    if inspect_image::is_image(&flags.disk) {
+        return inspect_image::run(&flags.disk, &flags.image, flags.json);
+    }
     let facts = inspect(&flags.disk)?;
     let mut out = io::stdout().lock();
     if flags.json {

@@ -1,13 +1,25 @@
 //! The command: flags in, engine called, results shown, failures told and turned into exit codes.
 
+mod ami;
+mod bib;
 mod build;
+mod cache;
+mod cases;
+mod chain;
 mod flags;
+mod generate;
 mod inspect;
+mod inspect_image;
 mod iso;
 mod json;
+mod machine_flags;
+mod pull;
+mod report_flags;
+mod run;
 mod summary;
 mod terminal;
 mod test;
+mod trust_flags;
 mod verdict_flags;
 
 use std::process::ExitCode;
@@ -27,13 +39,21 @@ mod exit {
 /// Runs the command that the arguments name.
 pub(crate) fn run() -> ExitCode {
     install_panic_message();
-    install_tracing();
+    if bib::is_called() {
+        return bib::run();
+    }
+    install_tracing(None);
     let flags = Flags::parse();
     let result = match flags.command {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Test(flags) => test::run(&flags),
+        Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Completions(flags) => generate::completions(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Man(flags) => generate::man(&flags).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| fail(&error))
 }
@@ -65,8 +85,13 @@ fn install_panic_message() {
     }));
 }
 
-fn install_tracing() {
+/// Logs what RUST_LOG says, and what `also` does.
+fn install_tracing(also: Option<&str>) {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let filter = match also.and_then(|also| also.parse().ok()) {
+        Some(directive) => filter.add_directive(directive),
+        None => filter,
+    };
     // Another subscriber cannot be there before `main`; if one is, it may stay.
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use bootpress::output::{FileFormat, Format};
 use bootpress::report::{Report, human, picture};
 
+use super::ami;
 use super::terminal::duration;
 
 /// Columns that fit everywhere.
@@ -25,15 +27,26 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
     row("image", &format!("{}{version}", image.reference))?;
     row("digest", &image.digest)?;
+    if let Some(verdict) = &report.trust {
+        row("signature", &verdict.to_string())?;
+    }
     row("architecture", report.architecture.name())?;
     for line in &report.system.bootloader {
         row("boot loader", line)?;
     }
     row("kernel", &report.system.kernel)?;
     row("command line", &report.system.command_line)?;
+    let system = &report.system;
+    row("root", &format!("{}, {}", system.root_filesystem, system.root_filesystem_because))?;
     row("commit", &report.system.commit)?;
+    for stored in &report.stored_images {
+        row("bound image", stored)?;
+    }
     for bound in &report.bound_images {
         row("bound image", &format!("{bound} (not on the disk)"))?;
+    }
+    for path in &report.configured {
+        row("configured", path)?;
     }
     let stages: Vec<String> = report
         .stages
@@ -44,17 +57,30 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         row("time", &stages.join(", "))?;
     }
     writeln!(out)?;
+    if report.files.is_empty() {
+        writeln!(
+            out,
+            "nothing was written: this is what a disk of {} would be",
+            human(report.size)
+        )?;
+    }
     for file in &report.files {
         writeln!(
             out,
             "{}\n{:<13} {} written, a disk of {}\n{:<13} {}",
             file.path.display(),
-            file.format.to_string(),
+            FileFormat { format: file.format, packing: file.compression }.to_string(),
             human(file.allocated),
             human(report.size),
             "sha256",
             file.sha256
         )?;
+        if let Some(inside) = &file.uncompressed {
+            writeln!(out, "{:<13} {} (uncompressed)", "", inside.sha256)?;
+        }
+        if file.format == Format::Ami {
+            writeln!(out, "\n{}", ami::instructions(report, file))?;
+        }
     }
     for medium in &report.media {
         writeln!(

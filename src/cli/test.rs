@@ -2,125 +2,202 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use bootpress::architecture::Architecture as Ours;
 use bootpress::error::unsupported;
-use bootpress::inspect;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
-use qemu::{
-    Architecture, BootError, BootReport, DiskBus, Firmware, Machine, Reached, Test, Verdict,
-};
+use qemu::{BootError, BootReport, Case, Outcome, Reached, Test, Verdict};
 
+use super::cases::{self, Plan, Trial};
+use super::machine_flags::{self, Choice, MachineFlags};
+use super::report_flags::ReportFlags;
 use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(crate) struct TestFlags {
-    /// The disk: raw, qcow2, vmdk, vhdx or vhd; it is only read
-    #[arg(value_name = "DISK")]
-    disk: PathBuf,
+    /// The disks: raw, qcow2, vmdk, vhdx or vhd, or ISOs; they are only read
+    #[arg(value_name = "DISK", required_unless_present = "list")]
+    pub(super) disks: Vec<PathBuf>,
 
-    /// Architecture of the disk [default: as its name says (disk.aarch64.qcow2), else as it tells itself]
-    #[arg(long, value_parser = architecture)]
-    arch: Option<Architecture>,
+    #[command(flatten)]
+    pub(super) machine: MachineFlags,
 
-    /// Firmware: uefi, uefi-secure (Secure Boot with Microsoft's keys) or bios
-    #[arg(long, value_parser = firmware, default_value = "uefi", help_heading = "Machine")]
-    firmware: Firmware,
+    /// The four machines of each architecture that cover most
+    #[arg(long, conflicts_with_all = ["machines", "full"], help_heading = "Machine")]
+    quick: bool,
 
-    /// How the disk is attached: virtio, nvme or ahci
-    #[arg(long, value_parser = bus, default_value = "virtio", help_heading = "Machine")]
-    bus: DiskBus,
+    /// Machines that have every pair of the matrix' values
+    #[arg(long, conflicts_with = "machines", help_heading = "Machine")]
+    full: bool,
 
-    /// Logical sector size of the disk in bytes: 512 or 4096
-    #[arg(long, value_name = "BYTES", default_value_t = 512, help_heading = "Machine")]
-    sector_size: u32,
+    /// Show the machines there are and what is left out why; with --full those of --full, too
+    #[arg(long, help_heading = "Machine")]
+    list: bool,
 
-    /// Memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048, help_heading = "Machine")]
-    memory: u32,
+    /// Machines at a time: a number, or auto for as many as this machine's processors and memory bear
+    #[arg(long, value_name = "N", value_parser = jobs, default_value = "auto")]
+    pub(super) jobs: Jobs,
 
-    /// Processors; x86_64 without KVM gets one whatever is asked
-    #[arg(long, value_name = "COUNT", default_value_t = 2, help_heading = "Machine")]
-    cpus: u32,
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
 
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: Option<u64>,
+    pub(super) timeout: Option<u64>,
 
-    /// Directory for the console, the guest's report, the QEMU command line and result.json
+    /// Directory for the console, the guest's report, the QEMU command line and result.json; with several machines or disks it has
+    /// a directory for each
     #[arg(long, value_name = "DIR")]
-    evidence: Option<PathBuf>,
+    pub(super) evidence: Option<PathBuf>,
 
     #[command(flatten)]
-    report: VerdictFlags,
+    pub(super) verdict: VerdictFlags,
+
+    #[command(flatten)]
+    reports: ReportFlags,
 
     /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// Boots the disk and prints the result. Exit codes: 0 passed, 1 failed; what cannot be tried is an error.
+/// How many machines at a time: `None` for as many as there is room for.
+pub(super) type Jobs = Option<NonZeroUsize>;
+
+fn jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "a number from 1 on, or auto".to_owned())
+}
+
+/// Boots the disks and prints the results. Exit codes: 0 all passed, 1 one failed; what cannot be tried is an error.
 pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
-    let machine = Machine {
-        firmware: flags.firmware,
-        bus: flags.bus,
-        memory_mib: flags.memory,
-        cpus: flags.cpus,
-        sector_size: flags.sector_size,
-        ..Machine::new(architecture_of(flags)?)
+    let matrix = flags.machine.matrix()?;
+    if flags.list {
+        print(&machine_flags::table(&matrix, flags.full))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let choice = match (flags.quick, flags.full) {
+        (true, _) => Choice::Quick,
+        (_, true) => Choice::Full,
+        _ => Choice::Named,
     };
-    let rules = flags.report.console_rules()?;
-    let test = Test {
-        time_limit: flags.timeout.map(Duration::from_secs),
-        evidence: flags.evidence.as_deref(),
-        expected: flags.report.expected(),
-        console_rules: rules.as_ref(),
-        ..Test::new(&flags.disk, machine)
-    };
+    let plan = Plan::new(flags, &matrix, choice)?;
+    for case in &plan.cases {
+        qemu::prerequisites(&case.machine).map_err(told)?;
+    }
+    flags.reports.check()?;
+    let began = SystemTime::now();
     let interrupted = interruption()?;
-    let progress = Progress::new(&flags.disk);
-    let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), &|| {
-        interrupted.load(Ordering::Relaxed)
-    });
+    let stop = || interrupted.load(Ordering::Relaxed);
+    if let Some(steps) = &flags.chain.chain {
+        let Some(case) = plan.only() else {
+            let hint = "name one disk and one --machine";
+            return Err(unsupported("a chain in several machines", Some(hint)));
+        };
+        return super::chain::run(&test_of(flags, case), steps, flags.json, &flags.reports, &stop);
+    }
+    if let Some(case) = plan.only() {
+        return one(flags, case, &stop);
+    }
+    let outcomes = cases::run(flags, &plan, &stop)?;
+    if stop() {
+        return not_tried(BootError::Stopped);
+    }
+    flags.reports.write(began, cases::reported(&plan, &outcomes))?;
+    print(&if flags.json {
+        cases::json(&plan, &outcomes)?
+    } else {
+        cases::table(&plan, &outcomes)
+    })?;
+    let passed =
+        outcomes.iter().all(|outcome| outcome.tried.as_ref().is_ok_and(BootReport::passed));
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The boot of a case.
+pub(super) fn test_of<'a>(flags: &TestFlags, case: &'a Trial) -> Test<'a> {
+    Test {
+        time_limit: flags.timeout.map(Duration::from_secs),
+        evidence: case.evidence.as_deref(),
+        expected: flags.verdict.expected(),
+        console_rules: case.rules.as_deref(),
+        ..Test::new(&case.disk, case.machine.clone())
+    }
+}
+
+/// One disk in one machine.
+fn one(flags: &TestFlags, case: &Trial, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
+    let began = SystemTime::now();
+    let progress = Progress::new(&case.disk);
+    let test = test_of(flags, case);
+    let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), stop);
     progress.end();
     let report = match tried {
         Ok(report) => report,
-        Err(BootError::Stopped) => {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(BootError::Missing { what, packages }) => {
-            let hint = format!("install {packages}");
-            return Err(unsupported(format!("{what} was not found"), Some(&hint)));
-        }
-        Err(BootError::Unsupported(what)) => return Err(unsupported(what, None)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return not_tried(error),
     };
-    let mut out = io::stdout().lock();
-    if flags.json {
-        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
-        writeln!(out).context("printing the result")?;
+    flags.reports.write(
+        began,
+        vec![Case {
+            disk: case.disk.clone(),
+            machine: report.machine.essentials(),
+            began,
+            outcome: Outcome::Tried(Box::new(report.clone())),
+            evidence: case.evidence.clone(),
+        }],
+    )?;
+    print(&if flags.json {
+        serde_json::to_string_pretty(&report).context("printing the result")? + "\n"
     } else {
-        write!(out, "{}", text(&report)).context("printing the result")?;
-    }
+        text(&report)
+    })?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What it means that a boot could not be tried.
+pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
+    match error {
+        BootError::Stopped => {
+            eprintln!("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        error => Err(told(error)),
+    }
+}
+
+/// What could not be tried, in the form that becomes an exit code and a hint.
+pub(super) fn told(error: BootError) -> anyhow::Error {
+    match error {
+        BootError::Missing { what, packages } => {
+            let hint = format!("install {packages}");
+            unsupported(format!("{what} was not found"), Some(&hint))
+        }
+        BootError::Unsupported(what) => unsupported(what, None),
+        error => error.into(),
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().lock().write_all(text.as_bytes()).context("printing the result")
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.
 /// Every thread inherits the mask, so the thread that waits gets the signal.
-fn interruption() -> Result<Arc<AtomicBool>> {
+pub(super) fn interruption() -> Result<Arc<AtomicBool>> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
@@ -136,48 +213,6 @@ fn interruption() -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(flag)
-}
-
-/// The architecture that was asked for, else the one in the file's name, else the one that what is on it is for, else this
-/// machine's.
-fn architecture_of(flags: &TestFlags) -> Result<Architecture> {
-    let named = flags.arch.or_else(|| architecture_in(&flags.disk));
-    named.or_else(|| guess(&flags.disk)).or_else(Architecture::host).ok_or_else(|| {
-        let host = std::env::consts::ARCH;
-        unsupported(
-            format!("QEMU is not set up for {host} guests here"),
-            Some("name an architecture with --arch"),
-        )
-    })
-}
-
-/// An architecture between dots, as in `fedora-bootc-43.aarch64.qcow2`.
-fn architecture_in(disk: &Path) -> Option<Architecture> {
-    disk.file_name()?.to_str()?.split('.').find_map(|part| architecture(part).ok())
-}
-
-/// What the disk's boot programs and partition types tell. A disk of a format that is not read, or a damaged one, tells nothing:
-/// booting it will say what is wrong.
-fn guess(disk: &Path) -> Option<Architecture> {
-    inspect::architecture_of(disk).and_then(|ours| Architecture::parse(ours.name()))
-}
-
-fn architecture(name: &str) -> Result<Architecture, String> {
-    Ours::parse(name)
-        .and_then(|ours| Architecture::parse(ours.name()))
-        .ok_or_else(|| known(&Architecture::ALL.map(Architecture::name)))
-}
-
-fn firmware(name: &str) -> Result<Firmware, String> {
-    Firmware::parse(name).ok_or_else(|| known(&Firmware::ALL.map(Firmware::name)))
-}
-
-fn bus(name: &str) -> Result<DiskBus, String> {
-    DiskBus::parse(name).ok_or_else(|| known(&DiskBus::ALL.map(DiskBus::name)))
-}
-
-fn known(names: &[&str]) -> String {
-    format!("known: {}", names.join(", "))
 }
 
 /// Milestones as they are reached: a spinner with lines above it on a terminal, lines elsewhere.
@@ -217,7 +252,7 @@ impl Progress {
 }
 
 /// The result for people.
-fn text(report: &BootReport) -> String {
+pub(super) fn text(report: &BootReport) -> String {
     let mut text = String::new();
     let essentials = report.machine.essentials();
     let outcome = match &report.verdict {
@@ -265,12 +300,15 @@ mod tests {
             verdict,
             seconds: 41.2,
             machine: MachineReport {
-                architecture: Architecture::X86_64,
-                firmware: Firmware::Uefi,
-                bus: DiskBus::Virtio,
+                architecture: qemu::Architecture::X86_64,
+                firmware: qemu::Firmware::Uefi,
+                bus: qemu::DiskBus::Virtio,
                 sector_size: 512,
                 memory_mib: 2048,
                 cpus: 1,
+                network: qemu::Network::None,
+                tpm: qemu::Tpm::None,
+                serial: true,
                 accelerator: Accelerator::Tcg { why: "no /dev/kvm".to_owned() },
                 qemu: "7.2.22".to_owned(),
             },
@@ -305,16 +343,5 @@ mod tests {
             "{failed}"
         );
         assert!(failed.ends_with("the console's last lines:\n  | login:\n"), "{failed}");
-    }
-
-    #[test]
-    fn names_tell_the_architecture() {
-        let found = |name: &str| architecture_in(Path::new(name));
-        assert_eq!(
-            found("out/fedora-bootc-43.20260101.aarch64.qcow2"),
-            Some(Architecture::Aarch64)
-        );
-        assert_eq!(found("fedora-bootc-43.x86_64.raw"), Some(Architecture::X86_64));
-        assert_eq!(found("aarch64/disk.raw"), None);
     }
 }

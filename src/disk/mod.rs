@@ -8,14 +8,18 @@
 //! let disk = plan.assemble(Parts { root, .. })?;              table, code and file systems as one map
 //! ```
 
+mod arranged;
+mod size;
 mod volumes;
 
 use std::fmt;
 
 use anyhow::{Result, ensure};
-use partitioning::{Guids, Layout, Partition, PlanError, Root, Table, type_name};
+pub use arranged::{Arrangement, identify, sector_size};
+use partitioning::{Guids, Layout, Partition, PlanError, Root, Scheme, Table, type_name};
 pub use partitioning::{MIB, Preset, Role, SectorSize};
 use serde::{Serialize, Serializer};
+pub use size::{DiskSize, parse_size};
 pub use volumes::{Wishes, boot_partition, lay_out};
 
 use crate::architecture::Architecture;
@@ -51,6 +55,8 @@ pub struct Options<'a> {
     pub sector_size: SectorSize,
     /// Bytes of the ESP; [`Preset::default_esp`] when nobody says otherwise.
     pub esp: u64,
+    /// Whether `/boot` is separate even where the preset has it in the root.
+    pub separate_boot: bool,
     /// Bytes of a separate `/boot`; [`Preset::default_boot`] when nobody says otherwise.
     pub boot: u64,
     /// The root and the whole.
@@ -76,6 +82,27 @@ pub struct Volume {
     pub uuid: String,
     /// Bytes of it that are in use.
     pub used: u64,
+}
+
+/// The bytes of a partition, and what there is to say about them if they are a file system.
+type Filled = (SparseMap, Option<FilesystemReport>);
+
+impl From<Volume> for Filled {
+    fn from(volume: Volume) -> Self {
+        let Volume { map, filesystem: kind, label, uuid, used } = volume;
+        (map, Some(FilesystemReport { kind, label, uuid, used }))
+    }
+}
+
+/// What people call a type in an MBR, as far as layouts of ours use it.
+const fn type_byte_name(byte: u8) -> &'static str {
+    match byte {
+        0x0b | 0x0c => "FAT32",
+        0x82 => "Linux swap",
+        0x83 => "Linux",
+        0xef => "EFI system",
+        _ => "unknown",
+    }
 }
 
 /// What a BIOS starts.
@@ -121,7 +148,7 @@ pub struct PartitionReport {
     pub role: Role,
     /// What people call its type.
     pub type_name: &'static str,
-    /// GUID of its type.
+    /// GUID of its type; on a disk without GPT its byte, `0x83`.
     pub type_guid: String,
     /// Its own GUID.
     pub guid: String,
@@ -176,6 +203,7 @@ impl Plan {
                 root: identity.root_partition,
             },
             esp: options.esp,
+            separate_boot: options.separate_boot,
             boot: options.boot,
             root: match options.size {
                 Size::Root(size) => Root::Exactly(size),
@@ -224,27 +252,35 @@ impl Plan {
     /// than the plan's, or one for a partition that the plan does not have, is our mistake.
     pub fn assemble(self, parts: Parts<'_>) -> Result<Disk> {
         let Parts { root, boot, esp, bios } = parts;
+        let (mut boot, mut esp, mut root) = (boot, esp, Some(root));
+        let take = |partition: &Partition| match partition.role {
+            Some(Role::Esp) => esp.take(),
+            Some(Role::Boot) => boot.take(),
+            Some(Role::Root) => root.take(),
+            _ => None,
+        };
+        let volumes: Vec<_> = self.table.partitions.iter().map(take).collect();
+        assert!(boot.is_none(), "this layout has no separate /boot");
+        self.join(volumes.into_iter().map(|volume| volume.map(Filled::from)).collect(), bios)
+    }
+
+    /// The same for partitions in order, whatever they are for; one that gets nothing is zero.
+    fn join(self, filled: Vec<Option<Filled>>, bios: Option<&Embed<'_>>) -> Result<Disk> {
         let mut map = SparseMap::new(self.table.size());
         let mut bytes = self.table.bytes();
         if let Some(embed) = bios {
             let core = self.embed(embed, &mut bytes.primary)?;
-            map.put(self.bios_start(), core);
+            map.put(self.bios_room().0, core);
         }
         map.put(0, bytes.primary);
-        map.put(bytes.backup_offset, bytes.backup);
-        let (mut boot, mut esp, mut root) = (boot, esp, Some(root));
-        let mut partitions = Vec::new();
-        for partition in &self.table.partitions {
-            let role = partition.role.expect("planned partitions have roles");
-            let volume = match role {
-                Role::BiosBoot => None,
-                Role::Esp => esp.take(),
-                Role::Boot => boot.take(),
-                Role::Root => root.take(),
-            };
-            partitions.push(self.place(&mut map, partition, role, volume));
+        if !bytes.backup.is_empty() {
+            map.put(bytes.backup_offset, bytes.backup);
         }
-        assert!(boot.is_none(), "this layout has no separate /boot");
+        let mut partitions = Vec::new();
+        for (partition, filled) in self.table.partitions.iter().zip(filled) {
+            let role = partition.role.expect("planned partitions have roles");
+            partitions.push(self.place(&mut map, partition, role, filled));
+        }
         Ok(Disk { map, partitions })
     }
 
@@ -253,21 +289,23 @@ impl Plan {
         map: &mut SparseMap,
         partition: &Partition,
         role: Role,
-        volume: Option<Volume>,
+        filled: Option<Filled>,
     ) -> PartitionReport {
         let (start, size) =
             (partition.start(self.table.sector_size), partition.size(self.table.sector_size));
-        let filesystem = volume.map(|volume| {
-            let Volume { map: inner, filesystem: kind, label, uuid, used } = volume;
+        let filesystem = filled.and_then(|(inner, report)| {
             assert_eq!(inner.size(), size, "the {role} file system fills its partition");
             map.place(start, inner);
-            FilesystemReport { kind, label, uuid, used }
+            report
         });
         PartitionReport {
             number: partition.number,
             role,
-            type_name: type_name(partition.type_guid),
-            type_guid: partition.type_guid.to_string(),
+            type_name: partition.type_byte.map_or(type_name(partition.type_guid), type_byte_name),
+            type_guid: match partition.type_byte {
+                Some(byte) => format!("0x{byte:02x}"),
+                None => partition.type_guid.to_string(),
+            },
             guid: partition.guid.to_string(),
             name: partition.name.clone(),
             start,
@@ -278,34 +316,45 @@ impl Plan {
 
     /// The core, after its MBR has taken the place of the protective one, whose partition records it keeps.
     fn embed(&self, embed: &Embed<'_>, primary: &mut [u8]) -> Result<Vec<u8>> {
-        let Some(partition) = self.table.find(Role::BiosBoot) else {
+        if self.table.scheme == Scheme::Gpt && self.table.find(Role::BiosBoot).is_none() {
             return Err(unsupported("only x86_64 disks start from BIOS", None));
-        };
+        }
         if self.table.sector_size != SectorSize::S512 {
             return Err(unsupported(
                 "no BIOS starts from sectors of 4096 bytes",
                 Some("take sectors of 512 bytes, or leave BIOS out"),
             ));
         }
+        let (start, room) = self.bios_room();
         let mbr = primary.first_chunk_mut::<MBR_SIZE>().expect("a table begins with an MBR");
-        let bios = embed(partition.first.0, mbr)?;
+        let bios = embed(start / SectorSize::S512.bytes(), mbr)?;
         assert_eq!(
             bios.mbr[MBR_RECORDS], mbr[MBR_RECORDS],
             "boot code leaves partition records alone"
         );
-        let room = partition.size(self.table.sector_size);
         ensure!(
             bios.core.len() as u64 <= room,
-            "GRUB's core of {} bytes does not fit the BIOS boot partition of {room}",
-            bios.core.len()
+            "GRUB's core of {} bytes does not fit the {} of {room}",
+            bios.core.len(),
+            match self.table.scheme {
+                Scheme::Gpt => "BIOS boot partition",
+                Scheme::Dos => "gap before the first partition",
+            }
         );
         *mbr = bios.mbr;
         Ok(bios.core)
     }
 
-    fn bios_start(&self) -> u64 {
-        let partition = self.table.find(Role::BiosBoot).expect("embedding found it");
-        partition.start(self.table.sector_size)
+    /// Offset and size of the place for a BIOS's boot code: a partition, or without GPT the gap before the first.
+    fn bios_room(&self) -> (u64, u64) {
+        let sector_size = self.table.sector_size;
+        match self.table.find(Role::BiosBoot) {
+            Some(partition) => (partition.start(sector_size), partition.size(sector_size)),
+            None => {
+                let first = self.table.partitions.iter().map(|p| p.start(sector_size)).min();
+                (MBR_SIZE as u64, first.unwrap_or(MIB) - MBR_SIZE as u64)
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ fn options(identity: &Identity) -> Options<'_> {
         identity,
         sector_size: SectorSize::S512,
         esp: 2 * MIB,
+        separate_boot: false,
         boot: 3 * MIB,
         size: Size::Root(4 * MIB),
     }

@@ -2,11 +2,14 @@
 
 use anyhow::{Context, Result};
 
-use super::{BiosBytes, Disk, Options, Parts, Plan, Preset, Role, SectorSize, Size, Volume};
+use super::{
+    Arrangement, BiosBytes, Disk, DiskSize, Options, Parts, Plan, Preset, Role, SectorSize, Size,
+    Volume,
+};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
-use crate::filesystem::{ext4, fat};
+use crate::filesystem::{ext4, fat, kernel};
 use crate::identity::Identity;
 use crate::ostree::Sysroot;
 use crate::progress::{Progress, Stage};
@@ -33,13 +36,21 @@ pub struct Wishes<'a> {
     /// Bytes of a sector.
     pub sector_size: SectorSize,
     /// Bytes of the whole disk; `None`: what is needed, and room for one upgrade.
-    pub size: Option<u64>,
+    pub size: Option<DiskSize>,
+    /// Partitions that the user chose; `None`: those of the preset.
+    pub arrangement: Option<&'a Arrangement>,
+    /// Whether `/boot` is separate even where the preset has it in the root.
+    pub separate_boot: bool,
+    /// What the kernel shall write as the root; `None`: the root is ext4, and written by us.
+    pub kernel: Option<&'a kernel::Wanted>,
+    /// The whole disk is a multiple of this many bytes: what the strictest of its formats wants.
+    pub size_unit: u64,
 }
 
 /// Number of the partition that holds `/boot`.
-pub fn boot_partition(preset: Preset, architecture: Architecture) -> u32 {
+pub fn boot_partition(preset: Preset, architecture: Architecture, separate_boot: bool) -> u32 {
     let architecture = super::partitioning_architecture(architecture);
-    let roles = preset.roles(architecture);
+    let roles = preset.roles(architecture, separate_boot);
     let holds_boot = if roles.contains(&Role::Boot) { Role::Boot } else { Role::Root };
     roles.into_iter().zip(1..).find(|(role, _)| *role == holds_boot).map_or(1, |(_, number)| number)
 }
@@ -55,26 +66,50 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Disk> {
     let _stage = progress.stage(Stage::LayOut, None);
+    if let Some(arrangement) = wishes.arrangement {
+        return arrangement.lay_out(sysroot, boot, wishes, contents);
+    }
     let identity = wishes.identity;
     let needs = fit(&sysroot.root, wishes)?;
-    let plan = Plan::new(&Options {
+    let options = Options {
         preset: wishes.preset,
         architecture: wishes.architecture,
         identity,
         sector_size: wishes.sector_size,
         esp: wishes.preset.default_esp(),
+        separate_boot: wishes.separate_boot,
         boot: wishes.preset.default_boot(),
-        size: match wishes.size {
-            None => Size::Root(needs.comfortable),
-            Some(total) => Size::Disk { total, root_needs: needs.least },
-        },
-    })?;
-    let root = ext4_volume(
-        &sysroot.root,
-        plan.root_size(),
-        "root",
-        (identity.root_filesystem, identity.root_hash_seed),
-    )
+        size: Size::Root(needs.comfortable),
+    };
+    let size = match wishes.size {
+        None => options.size,
+        Some(asked) => {
+            let least = Plan::new(&Options { size: Size::Root(needs.least), ..options })?.size();
+            let total = asked.bytes(least, image_size(&sysroot.root));
+            Size::Disk { total, root_needs: needs.least }
+        }
+    };
+    let options = Options { size, ..options };
+    let mut plan = Plan::new(&options)?;
+    let total = plan.size().next_multiple_of(wishes.size_unit);
+    if total > plan.size() {
+        // The table's backup is at the very end: padding the file would leave it in the middle of the disk.
+        let size = Size::Disk { total, root_needs: needs.least };
+        plan = Plan::new(&Options { size, ..options })?;
+        if wishes.size.is_some() {
+            progress.warn(format!(
+                "the disk has {} MiB: one of its formats wants a whole number of GiB",
+                total >> 20
+            ));
+        }
+    }
+    let root = match wishes.kernel {
+        None => {
+            let uuids = (identity.root_filesystem, identity.root_hash_seed);
+            ext4_volume(&sysroot.root, plan.root_size(), "root", uuids)
+        }
+        Some(kernel) => kernel_volume(&sysroot.root, plan.root_size(), wishes, kernel, contents),
+    }
     .context("formatting the root file system")?;
     let separate_boot = match (&sysroot.boot, plan.boot_size()) {
         (Some(tree), Some(size)) => Some(
@@ -85,7 +120,8 @@ pub fn lay_out(
     };
     let esp = match &boot.esp {
         Some(tree) => Some(
-            esp_volume(tree, plan.esp_size(), wishes, contents).context("formatting the ESP")?,
+            esp_volume(tree, plan.esp_size(), "EFI-SYSTEM", identity.esp_volume, wishes, contents)
+                .context("formatting the ESP")?,
         ),
         None => None,
     };
@@ -99,14 +135,14 @@ pub fn lay_out(
 }
 
 /// Two sizes of a root, in bytes.
-struct Needs {
+pub(super) struct Needs {
     /// What is there fits, and nothing more.
-    least: u64,
+    pub(super) least: u64,
     /// There is room for one upgrade to an image of the same size, and for running.
-    comfortable: u64,
+    pub(super) comfortable: u64,
 }
 
-fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
+pub(super) fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let wanted = |free_bytes, free_inodes| ext4::Wanted {
         free_bytes,
         free_inodes,
@@ -119,7 +155,28 @@ fn fit(root: &Tree, wishes: &Wishes<'_>) -> Result<Needs> {
     let free = free + (least + free) * OSTREE_FREE_PERCENT / 100;
     let comfortable =
         ext4::fit(root, &wanted(free, inodes)).context("sizing the root file system")?.size;
-    Ok(Needs { least, comfortable })
+    let Some(kernel::Wanted { kind, .. }) = wishes.kernel else {
+        return Ok(Needs { least, comfortable });
+    };
+    // Only the kernel knows how much it takes: what ext4 would need, an eighth, and what the file system has for itself.
+    let enough = |size: u64| (size + size / 8 + kind.overhead()).max(kernel::Kind::MINIMUM_SIZE);
+    Ok(Needs { least: enough(least), comfortable: enough(comfortable) })
+}
+
+/// Bytes of an ext4 that holds a tree and has so much free.
+pub(super) fn fit_data(tree: &Tree, free: u64, wishes: &Wishes<'_>) -> Result<u64> {
+    let wanted = ext4::Wanted {
+        free_bytes: free,
+        free_inodes: 64,
+        bytes_per_inode: BYTES_PER_INODE,
+        hash_seed: wishes.identity.root_hash_seed,
+    };
+    Ok(ext4::fit(tree, &wanted)?.size)
+}
+
+/// Bytes of the files of the image, each in whole blocks.
+pub(super) fn image_size(root: &Tree) -> u64 {
+    upgrade(root).0
 }
 
 /// Bytes and inodes that another image of this size would take beside this one.
@@ -143,10 +200,10 @@ fn upgrade(root: &Tree) -> (u64, u32) {
     (bytes, inodes)
 }
 
-fn ext4_volume(
+pub(super) fn ext4_volume(
     tree: &Tree,
     size: u64,
-    label: &'static str,
+    label: &str,
     (uuid, hash_seed): (uuid::Uuid, uuid::Uuid),
 ) -> Result<Volume> {
     let options = ext4::Options {
@@ -171,6 +228,20 @@ fn ext4_volume(
     })
 }
 
+pub(super) fn kernel_volume(
+    tree: &Tree,
+    size: u64,
+    wishes: &Wishes<'_>,
+    wanted: &kernel::Wanted,
+    contents: &ContentStore,
+) -> Result<Volume> {
+    let (uuid, sector_size) = (wishes.identity.root_filesystem, wishes.sector_size.bytes());
+    let options = kernel::Options { size, sector_size, uuid, label: "root" };
+    let kernel::Written { map, used } = kernel::write(tree, contents, wanted, &options)?;
+    let label = options.label.to_owned();
+    Ok(Volume { map, filesystem: wanted.kind.name(), label, uuid: uuid.to_string(), used })
+}
+
 /// An inode for so many bytes, and in any case one for every inode of the tree and an upgrade of it.
 fn inode_count(tree: &Tree, size: u64) -> u32 {
     let by_size = size / BYTES_PER_INODE;
@@ -178,18 +249,19 @@ fn inode_count(tree: &Tree, size: u64) -> u32 {
     u32::try_from(by_size.max(2 * u64::from(upgrade) + 64)).unwrap_or(u32::MAX)
 }
 
-fn esp_volume(
+pub(super) fn esp_volume(
     tree: &Tree,
     size: u64,
+    label: &str,
+    volume_id: u32,
     wishes: &Wishes<'_>,
     contents: &ContentStore,
 ) -> Result<Volume> {
-    let volume_id = wishes.identity.esp_volume;
     let options = fat::Options {
         size,
         sector_size: u32::try_from(wishes.sector_size.bytes())?,
         volume_id,
-        label: "EFI-SYSTEM",
+        label,
     };
     let map = fat::format(tree, contents, &options)?;
     Ok(Volume {

@@ -239,10 +239,18 @@ impl Looking {
         // Linux data may be anything; the first that looks like a root is it.
         match partition.role {
             Some(Role::Boot) if self.boot.is_none() => self.boot = Some(volume),
-            Some(Role::Root) if self.root.is_none() => self.root = Some(volume),
+            Some(Role::Root) if self.root.is_none() || !self.has_system()? => {
+                self.root = Some(volume)
+            }
             _ => {}
         }
         Ok(facts)
+    }
+
+    /// Whether the root that was found holds deployments.
+    fn has_system(&self) -> Result<bool> {
+        let names = self.root.as_ref().map(|root| root.names("/ostree")).transpose()?;
+        Ok(names.is_some_and(|names| !names.is_empty()))
     }
 
     fn esp(&mut self, fat: &mut Fat, entries: &[Entry]) -> Result<()> {

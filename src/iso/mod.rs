@@ -27,7 +27,9 @@ mod programs;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
-use partitioning::{Lba, Partition, Role as PartitionRole, SectorSize as TableSector, Table};
+use partitioning::{
+    Lba, Partition, Role as PartitionRole, Scheme, SectorSize as TableSector, Table,
+};
 use sha2::{Digest, Sha256};
 use uuid::{Uuid, uuid};
 
@@ -558,9 +560,11 @@ fn table(wishes: &Wishes, size: u64, esp: std::ops::Range<u64>) -> partitioning:
         first: Lba(esp.start / 512),
         last: Lba(esp.end / 512 - 1),
         attributes: 0,
+        type_byte: None,
     };
     Table {
         guid: wishes.identity.disk,
+        scheme: Scheme::Gpt,
         sector_size,
         sectors: size / 512,
         partitions: vec![partition],

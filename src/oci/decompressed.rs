@@ -27,11 +27,11 @@ impl Compression {
         }
     }
 
-    /// What the first four bytes say (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2).
+    /// What the first bytes say, four or more of them (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2).
     pub(super) fn sniff(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
     }
@@ -41,10 +41,10 @@ impl Compression {
 /// (zstd:chunked has those). Corrupt, with `subject` as its name, if the bytes begin like another compression than
 /// `expected`. No bytes at all are an empty archive in every compression.
 pub(super) fn decompressed<'a>(
-    mut blob: impl Read + 'a,
+    mut blob: impl Read + Send + 'a,
     expected: Compression,
     subject: &str,
-) -> Result<Box<dyn Read + 'a>> {
+) -> Result<Box<dyn Read + Send + 'a>> {
     let mut head = Vec::new();
     blob.by_ref().take(4).read_to_end(&mut head)?;
     let found = Compression::sniff(&head);

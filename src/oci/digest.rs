@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{corrupt, unsupported};
 
 /// A SHA-256 digest. Parsing is the door: what has passed is safe as a file name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Digest([u8; 32]);
 
 impl Digest {
@@ -48,6 +48,12 @@ impl Digest {
     /// The 64 digits.
     pub(super) fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl From<Sha256> for Digest {
+    fn from(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
     }
 }
 
@@ -101,15 +107,11 @@ impl<R: Read> Verified<R> {
             };
             return Err(corrupt(digest.to_string(), reason));
         }
-        let found = Self::digest(self.hash);
+        let found = Digest::from(self.hash);
         if found != *digest {
             return Err(corrupt(digest.to_string(), format!("its bytes have the digest {found}")));
         }
         Ok(())
-    }
-
-    fn digest(hash: Sha256) -> Digest {
-        Digest(hash.finalize().into())
     }
 }
 

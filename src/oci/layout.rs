@@ -6,23 +6,21 @@
 //! blobs/sha256/<hex>       every blob and document
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::Blobs;
-use super::decompressed::Compression;
+use super::archive::Archive;
 use super::digest::Digest;
-use super::manifest::{Descriptor, Index, MAXIMUM_DOCUMENT, select};
-use super::tar::{Input, MemberKind, Members};
+use super::manifest::{self, Descriptor, Index, MANIFESTS, MAXIMUM_DOCUMENT, select};
+use super::{Blobs, attachments};
 use crate::architecture::Architecture;
 use crate::error::{corrupt, unsupported};
-use crate::tree::components;
+use crate::signature::{Claim, Wanted};
 
 /// An OCI layout.
 #[derive(Debug)]
@@ -35,14 +33,7 @@ pub(super) struct Layout {
 #[derive(Debug)]
 enum Files {
     Directory,
-    Archive { file: File, size: u64, members: BTreeMap<Vec<u8>, Place> },
-}
-
-/// Where in an archive a file's bytes are.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    start: u64,
-    size: u64,
+    Archive(Archive),
 }
 
 #[derive(Deserialize)]
@@ -64,42 +55,30 @@ impl Layout {
         layout.check_version()
     }
 
-    /// A layout in a tar archive, whose members are looked up once.
-    pub(super) fn archive(path: &Path) -> Result<Self> {
-        let context = || format!("reading {}", path.display());
-        let file = File::open(path).with_context(context)?;
-        let facts = file.metadata().with_context(context)?;
-        ensure!(facts.is_file(), "{} is not a file", path.display());
-        let size = facts.len();
-        let mut head = Vec::new();
-        (&file).take(6).read_to_end(&mut head).with_context(context)?;
-        if Compression::sniff(&head) != Compression::None || head.starts_with(b"\xfd7zXZ\0") {
-            let hint = "decompress it, or write it again with `skopeo copy`";
-            let what = format!("{} is compressed; layers already are", path.display());
-            return Err(unsupported(what, Some(hint)));
-        }
-        let members = index(&file, size, path)?;
-        if !members.contains_key(&b"index.json"[..]) {
-            let what =
-                format!("{} is no archive of an OCI layout: it has no index.json", path.display());
-            if members.contains_key(&b"manifest.json"[..]) {
-                let hint = "`skopeo copy docker-archive:OLD oci-archive:NEW` makes one";
+    /// A layout in a tar archive; see [`Archive::open`].
+    pub(super) fn archive(path: &Path, spool: &Path) -> Result<Self> {
+        let archive = Archive::open(path, spool)?;
+        let path = archive.path().to_owned();
+        if !archive.has("index.json") {
+            let shown = path.display();
+            let what = format!("{shown} is no archive of an OCI layout: it has no index.json");
+            if archive.has("manifest.json") {
+                let hint = format!("say docker-archive:{shown}");
                 return Err(unsupported(
                     format!("{what}, but a manifest.json as docker writes it"),
-                    Some(hint),
+                    Some(&hint),
                 ));
             }
             bail!(what);
         }
-        Self { path: path.to_owned(), files: Files::Archive { file, size, members } }
-            .check_version()
+        Self { path, files: Files::Archive(archive) }.check_version()
     }
 
     /// The descriptor that a tag names; without a tag, the only one there is. Several for different platforms count as one.
     pub(super) fn find(&self, tag: Option<&str>, architecture: Architecture) -> Result<Descriptor> {
         let index: Index = self.json("index.json")?;
         let mut entries = index.manifests;
-        entries.retain(|entry| !entry.is_attestation());
+        entries.retain(|entry| entry.artifact().is_none());
         let tags: BTreeSet<Option<&str>> = entries.iter().map(Descriptor::tag).collect();
         let path = self.path.display();
         let listed = match Vec::from_iter(tags.iter().copied().flatten()) {
@@ -158,7 +137,7 @@ impl Layout {
                 ensure!(facts.is_file(), "{} is not a file", path.display());
                 Ok(facts.len())
             }
-            Files::Archive { members, .. } => Ok(self.place(members, name)?.size),
+            Files::Archive(archive) => archive.size(name),
         }
     }
 
@@ -169,18 +148,8 @@ impl Layout {
                 let path = self.path.join(name);
                 Box::new(File::open(&path).with_context(|| format!("reading {}", path.display()))?)
             }
-            Files::Archive { file, size, members } => {
-                let Place { start, size: length } = self.place(members, name)?;
-                // A member that the archive's end cuts off reads short, as a cut blob does.
-                let end = start.saturating_add(length).min(*size);
-                Box::new(Window { file, position: start, end })
-            }
+            Files::Archive(archive) => Box::new(archive.read(name)?),
         })
-    }
-
-    fn place(&self, members: &BTreeMap<Vec<u8>, Place>, name: &str) -> Result<Place> {
-        let place = members.get(name.as_bytes()).copied();
-        place.with_context(|| format!("{} has no {name}", self.path.display()))
     }
 }
 
@@ -192,44 +161,29 @@ impl Blobs for Layout {
     fn blob(&self, digest: &Digest, _: u64) -> Result<Box<dyn Read + Send + '_>> {
         self.open(&format!("blobs/sha256/{}", digest.hex()))
     }
-}
 
-/// The files of an archive by their normal paths. Of several with one path the last counts, as when it is extracted.
-fn index(file: &File, size: u64, path: &Path) -> Result<BTreeMap<Vec<u8>, Place>> {
-    let window = Window { file, position: 0, end: size };
-    let mut members = Members::new(window, path.display().to_string());
-    let mut places = BTreeMap::new();
-    while let Some(member) = members.next()? {
-        if member.kind == MemberKind::File && member.sparse.is_none() {
-            let name = components(&member.path).collect::<Vec<_>>().join(&b"/"[..]);
-            places.insert(name, Place { start: members.position(), size: member.size });
+    /// What `cosign save` and copies of whole repositories leave beside an image.
+    fn claims(&self, about: &Digest, wanted: &Wanted) -> Result<Vec<Claim>> {
+        if !wanted.attachments {
+            return Ok(Vec::new());
         }
-    }
-    Ok(places)
-}
-
-/// A range of a file. Several may read one file at a time.
-#[derive(Debug)]
-struct Window<'a> {
-    file: &'a File,
-    position: u64,
-    end: u64,
-}
-
-impl Read for Window<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let count = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..count], self.position)?;
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
-impl Input for Window<'_> {
-    fn skip(&mut self, count: u64) -> io::Result<u64> {
-        let skipped = count.min(self.end.saturating_sub(self.position));
-        self.position += skipped;
-        Ok(skipped)
+        let index: Index = self.json("index.json")?;
+        let tag = attachments::tag(about);
+        let mut claims = Vec::new();
+        for entry in index.manifests.iter().take(attachments::MAXIMUM) {
+            let tagged =
+                entry.tag().is_some_and(|name| name == tag || name.ends_with(&format!(":{tag}")));
+            let attached = entry.annotation("kind") == Some("dev.cosignproject.cosign/sigs");
+            // An image has no subject; reading a manifest is cheaper than guessing what it is.
+            if !MANIFESTS.contains(&entry.media_type.as_str()) {
+                continue;
+            }
+            let document = manifest::read(self, entry)?;
+            if tagged || attached || attachments::is_about(&document.bytes, about) {
+                let place = format!("{} in {}", entry.digest, self.path.display());
+                claims.extend(attachments::of_manifest(self, &document.bytes, about, &place)?);
+            }
+        }
+        Ok(claims)
     }
 }

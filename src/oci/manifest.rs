@@ -18,7 +18,7 @@ use super::decompressed::Compression;
 use super::digest::{Digest, Verified};
 use super::{Blobs, reference};
 use crate::architecture::Architecture;
-use crate::error::{corrupt, unsupported};
+use crate::error::{Corrupt, corrupt, unsupported};
 use crate::image::{Image, LayerRecord};
 
 /// The largest index, manifest or config; real ones stay below a tenth of it. Registries refuse manifests over 4 MiB.
@@ -37,6 +37,9 @@ pub(super) const MANIFESTS: [&str; 2] = [OCI_MANIFEST, DOCKER_MANIFEST];
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
+/// What cosign calls the things that it keeps in layouts: `image`, `imageIndex`, `sigs`, `atts`.
+const COSIGN: &str = "dev.cosignproject.cosign/";
+
 /// How one document names another.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +54,8 @@ pub(super) struct Descriptor {
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     platform: Option<Platform>,
+    #[serde(default)]
+    pub(super) artifact_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,14 +94,14 @@ struct RootFs {
 }
 
 /// A document, its digest known to be right.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Document {
     pub(super) digest: Digest,
     pub(super) bytes: Vec<u8>,
 }
 
 impl Descriptor {
-    fn annotation(&self, key: &str) -> Option<&str> {
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
@@ -118,16 +123,49 @@ impl Descriptor {
         self.tag() == Some(tag) || self.annotation("io.containerd.image.name") == Some(tag)
     }
 
-    /// Whether it describes something about an image instead of an image, as build attestations do.
-    pub(super) fn is_attestation(&self) -> bool {
-        self.annotation("vnd.docker.reference.type").is_some()
-            || self.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+    /// What it describes if that is no image: a build attestation, a signature, or whatever people keep in registries.
+    pub(super) fn artifact(&self) -> Option<&str> {
+        let unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+        if unknown || self.annotation("vnd.docker.reference.type").is_some() {
+            return Some("attestation");
+        }
+        if let Some(kind) = self.annotation("kind").and_then(|kind| kind.strip_prefix(COSIGN)) {
+            return Some(kind).filter(|kind| !kind.starts_with("image"));
+        }
+        // Who gives no type of its own has that of its config.
+        let own =
+            self.artifact_type.as_deref().filter(|own| !own.is_empty() && !CONFIGS.contains(own));
+        let media_type = self.media_type.as_str();
+        let is_document = INDEXES.contains(&media_type) || MANIFESTS.contains(&media_type);
+        own.or_else(|| (!media_type.is_empty() && !is_document).then_some(media_type))
+    }
+
+    /// The platform as people write it: `linux/arm64/v8`.
+    pub(super) fn platform_name(&self) -> Option<String> {
+        let Platform { os, architecture, variant } = self.platform.as_ref()?;
+        let variant = variant.as_deref().filter(|variant| !variant.is_empty());
+        Some(
+            [Some(os.as_str()), Some(architecture), variant]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("/"),
+        )
     }
 }
 
 /// Reads a document whole. Corrupt if its bytes are not those of the descriptor.
 pub(super) fn read(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Document> {
     let digest = Digest::parse(&descriptor.digest)?;
+    match read_once(blobs, descriptor, digest) {
+        Err(error) if error.is::<Corrupt>() && blobs.forget(&digest) => {
+            read_once(blobs, descriptor, digest)
+        }
+        outcome => outcome,
+    }
+}
+
+fn read_once(blobs: &dyn Blobs, descriptor: &Descriptor, digest: Digest) -> Result<Document> {
     let context = || format!("reading {digest}");
     if descriptor.size > MAXIMUM_DOCUMENT {
         let what = format!("a document of {} bytes is larger than any real one", descriptor.size);
@@ -148,16 +186,19 @@ pub(super) fn read(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Documen
     Ok(Document { digest, bytes })
 }
 
-/// From the first document, whose media type is not always known, to the manifest for `architecture`.
+/// From the first document, whose media type is not always known, to the manifest for `architecture`. The digests of the
+/// documents on the way are added to `way`.
 pub(super) fn resolve(
     blobs: &dyn Blobs,
     mut document: Document,
     media_type: &str,
     architecture: Architecture,
     name: &str,
+    way: &mut Vec<Digest>,
 ) -> Result<(Document, Value, String)> {
     let mut media_type = media_type.to_owned();
     for _ in 0..MAXIMUM_DEPTH {
+        way.push(document.digest);
         let value: Value = parse(&document)?;
         media_type = kind(&document, &value, &media_type)?;
         if MANIFESTS.contains(&media_type.as_str()) {
@@ -178,7 +219,8 @@ pub(super) fn select<'a>(
     architecture: Architecture,
     name: &str,
 ) -> Result<&'a Descriptor> {
-    let images: Vec<&Descriptor> = entries.iter().filter(|entry| !entry.is_attestation()).collect();
+    let images: Vec<&Descriptor> =
+        entries.iter().filter(|entry| entry.artifact().is_none()).collect();
     let fits = |entry: &&&Descriptor| {
         entry.platform.as_ref().is_some_and(|platform| {
             platform.os == "linux" && platform.architecture == architecture.oci()
@@ -216,6 +258,12 @@ pub(super) fn select<'a>(
     }
     let wanted = architecture.oci();
     Err(unsupported(format!("{name} has no image for {wanted}; it has {known}"), None))
+}
+
+/// The media type that a document has or, if it does not say, that its shape has.
+pub(super) fn media_type(document: &Value) -> &str {
+    let own = document.get("mediaType").and_then(Value::as_str);
+    own.unwrap_or(if document.get("manifests").is_some() { INDEXES[0] } else { OCI_MANIFEST })
 }
 
 /// What a document is, by the media type inside it, by that of its descriptor, by its shape; they may not contradict.

@@ -1,41 +1,62 @@
 //! Container image → layers: finding, verifying and unpacking OCI images.
 //!
 //! ```text
-//! Reference ──► Blobs (layout directory, archive, registry) ──► Image: manifest and config, verified
+//! Reference ──► Blobs (registry, layout, archives, store) ──► Image: manifest and config, verified
 //!                 └──► each layer: blob ─ Verified ─ decompressed ─ Verified ─ tar ──► entries, contents in the store
 //! ```
 
+mod access;
+mod archive;
+mod attachments;
+mod cache;
 mod decompressed;
 mod digest;
+mod directory;
+mod docker_archive;
+mod documents;
 mod entries;
 mod layout;
+mod lookaside;
 mod manifest;
 mod reference;
 mod registry;
+mod remote;
+mod scopes;
+mod storage;
+mod survey;
 mod tar;
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 
+pub use self::access::{Access, CredentialHelper, Password, Places};
+pub use self::cache::{Cache, CachedImage, Pruned};
 use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};
+use self::directory::Directory;
+use self::docker_archive::DockerArchive;
+pub use self::documents::Documents;
 use self::entries::Budget;
 use self::layout::Layout;
+use self::manifest::Document;
 use self::reference::Place;
 pub use self::reference::Reference;
-use self::registry::Registry;
+use self::remote::Connection;
+use self::storage::{Storage, Stores};
+pub use self::survey::{EntryFacts, SignatureFacts, Survey, TopFacts, survey};
 use self::tar::{Members, Stream};
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
-use crate::error::{Corrupt, unsupported};
+use crate::error::{Corrupt, corrupt, unsupported};
 use crate::image::{Image, LayerRecord};
 use crate::layer::{Entry, Layer};
 use crate::progress::{Progress, Stage, StageGuard};
+use crate::signature::{Claim, Subject, Wanted};
 
 /// Layers that are unpacked at once, at most: beyond it the spool's disk is what is waited for.
 const MAXIMUM_THREADS: usize = 8;
@@ -47,13 +68,49 @@ trait Blobs: Send + Sync {
 
     /// A config or layer.
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// These will be read soon, in this order.
+    fn announce(&self, _: &[(Digest, u64)]) {}
+
+    /// What was read was wrong. Whether reading it again may give something else: a copy from another day is removed.
+    fn forget(&self, _: &Digest) -> bool {
+        false
+    }
+
+    /// Everything was read, and was right.
+    fn complete(&self) {}
+
+    /// The archive of layer `number`, counted from the lowest, where layers are not kept as blobs: then the diff id alone is
+    /// what it is verified by.
+    fn unpacked(
+        &self,
+        _number: usize,
+        _record: &LayerRecord,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        Ok(None)
+    }
+
+    /// What claims to be a signature of a manifest or index.
+    fn claims(&self, _about: &Digest, _wanted: &Wanted) -> Result<Vec<Claim>> {
+        Ok(Vec::new())
+    }
 }
 
 /// An image whose layers can be unpacked.
 pub struct Source {
     /// What the image says about itself, verified.
     pub image: Image,
+    /// Digests of the documents that led to the image: the outermost index first, the manifest last.
+    documents: Vec<Digest>,
+    /// What a signature policy calls it.
+    transport: &'static str,
+    scopes: Vec<String>,
+    has_name: bool,
     blobs: Box<dyn Blobs>,
+    /// The first document: an index, or the manifest.
+    top: Document,
+    /// The registry that it is in.
+    connection: Option<Arc<Connection>>,
 }
 
 impl fmt::Debug for Source {
@@ -62,58 +119,204 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Reads and verifies an image's index, manifest and config; no layer yet.
-///
-/// Unsupported: no image for `architecture`, an artifact, layer types that the installed system would refuse, a registry that
-/// wants a login. Corrupt: documents whose digests or contents disagree.
+/// Opens an image with nothing of this machine's configuration: no login, no mirrors, no cache.
 pub fn open(
     reference: &Reference,
     architecture: Architecture,
     progress: &Progress,
 ) -> Result<Source> {
-    let spelled = reference.to_string();
-    let context = || format!("opening {spelled}");
-    let (blobs, found) = match &reference.0 {
-        Place::Registry(name) => {
-            let _stage = progress.stage(Stage::Fetch, None);
-            let registry = Registry::connect(name).with_context(context)?;
-            let top = registry.top().with_context(context)?;
-            let blobs: Box<dyn Blobs> = Box::new(registry);
-            let image = manifest::resolve(&*blobs, top, "", architecture, &spelled)
-                .and_then(|found| {
-                    let name = Some(name.whole());
-                    manifest::image(&*blobs, found, architecture, spelled.clone(), name)
-                })
-                .with_context(context)?;
-            (blobs, image)
-        }
-        Place::Layout { directory, tag } => {
-            let layout = Layout::directory(directory).with_context(context)?;
-            local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?
-        }
-        Place::Archive { file, tag } => {
-            let layout = Layout::archive(file).with_context(context)?;
-            local(layout, tag.as_deref(), architecture, &spelled).with_context(context)?
-        }
-    };
-    Ok(Source { image: found, blobs })
+    open_with(&Access::default(), reference, architecture, progress)
 }
 
-fn local(
-    layout: Layout,
-    tag: Option<&str>,
+/// Reads and verifies an image's index, manifest and config; no layer yet. An archive that cannot be read in place, such as
+/// one from standard input, is kept in an unnamed file.
+///
+/// Unsupported: no image for `architecture`, an artifact, layer types that the installed system would refuse. Corrupt: documents
+/// whose digests or contents disagree.
+pub fn open_with(
+    access: &Access,
+    reference: &Reference,
     architecture: Architecture,
-    spelled: &str,
-) -> Result<(Box<dyn Blobs>, Image)> {
-    let descriptor = layout.find(tag, architecture)?;
-    let top = manifest::read(&layout, &descriptor)?;
-    let found = manifest::resolve(&layout, top, &descriptor.media_type, architecture, spelled)?;
-    let name = descriptor.full_name();
-    let image = manifest::image(&layout, found, architecture, spelled.to_owned(), name)?;
-    Ok((Box::new(layout), image))
+    progress: &Progress,
+) -> Result<Source> {
+    let context = || format!("opening {reference}");
+    let temporary = std::env::temp_dir();
+    let spool = access.spool.as_deref().unwrap_or(&temporary);
+    let opened = match &reference.0 {
+        Place::Registry(name) => {
+            let _stage = progress.stage(Stage::Fetch, None);
+            let found = remote::find(name, access, progress).with_context(context)?;
+            let opened = Opened {
+                blobs: found.blobs(progress),
+                spelled: format!("docker://{}", found.name),
+                scopes: scopes::of_name(&found.name),
+                top: found.top,
+                media_type: String::new(),
+                name: Some(found.name),
+                connection: Some(found.connection),
+            };
+            return opened.image(architecture, reference).with_context(context);
+        }
+        Place::Layout { directory, tag } => Layout::directory(directory)
+            .and_then(|layout| Opened::layout(layout, tag.as_deref(), architecture)),
+        Place::Archive { file, tag } => Layout::archive(file, spool)
+            .and_then(|layout| Opened::layout(layout, tag.as_deref(), architecture)),
+        Place::DockerArchive { file, which } => DockerArchive::open(file, which, spool)
+            .map(|(archive, top, name)| Opened::new(archive, top, name)),
+        Place::Directory(directory) => {
+            Directory::open(directory).map(|(directory, top)| Opened::new(directory, top, None))
+        }
+        Place::Storage { spec, name } => Stores::locate(spec.as_ref())
+            .and_then(|stores| Storage::open(&stores, name))
+            .map(|(storage, top, name)| Opened {
+                scopes: storage.scopes(name.as_deref()),
+                ..Opened::new(storage, top, name)
+            }),
+    };
+    opened.and_then(|opened| opened.image(architecture, reference)).with_context(context)
+}
+
+/// A place whose first document is known.
+struct Opened {
+    blobs: Box<dyn Blobs>,
+    top: Document,
+    /// What its descriptor says, if there is one.
+    media_type: String,
+    name: Option<String>,
+    /// How container tools spell it, if not as it was typed.
+    spelled: String,
+    /// Scopes, if only the place knows them.
+    scopes: Vec<String>,
+    connection: Option<Arc<Connection>>,
+}
+
+impl Opened {
+    fn new(blobs: impl Blobs + 'static, top: Document, name: Option<String>) -> Self {
+        Self {
+            blobs: Box::new(blobs),
+            top,
+            media_type: String::new(),
+            name,
+            spelled: String::new(),
+            scopes: Vec::new(),
+            connection: None,
+        }
+    }
+
+    fn layout(layout: Layout, tag: Option<&str>, architecture: Architecture) -> Result<Self> {
+        let descriptor = layout.find(tag, architecture)?;
+        let top = manifest::read(&layout, &descriptor)?;
+        let name = descriptor.full_name();
+        Ok(Self { media_type: descriptor.media_type, ..Self::new(layout, top, name) })
+    }
+
+    fn image(self, architecture: Architecture, reference: &Reference) -> Result<Source> {
+        let Self { blobs, top, media_type, name, mut spelled, mut scopes, connection } = self;
+        if spelled.is_empty() {
+            spelled = reference.to_string();
+        }
+        if scopes.is_empty() {
+            scopes = reference.scopes();
+        }
+        let mut documents = Vec::new();
+        let way = &mut documents;
+        let found =
+            manifest::resolve(&*blobs, top.clone(), &media_type, architecture, &spelled, way)?;
+        let image = manifest::image(&*blobs, found, architecture, spelled, name)?;
+        let has_name = matches!(
+            reference.0,
+            Place::Registry(_) | Place::Storage { .. } | Place::DockerArchive { .. }
+        );
+        let transport = reference.transport();
+        Ok(Source { image, documents, transport, scopes, has_name, blobs, top, connection })
+    }
+}
+
+/// Fetches an image into the cache, and verifies what of it is there already. Returns how many bytes the registry had to send.
+pub fn pull(
+    access: &Access,
+    reference: &Reference,
+    architecture: Architecture,
+    progress: &Progress,
+) -> Result<(Image, u64)> {
+    let context = || format!("pulling {reference}");
+    let Place::Registry(name) = &reference.0 else {
+        let what =
+            format!("{reference} is on this machine already; images are pulled from registries");
+        return Err(unsupported(what, None));
+    };
+    let found = remote::find(name, access, progress).with_context(context)?;
+    let cache =
+        found.cache.as_ref().context("there is no cache to pull into").with_context(context)?;
+    let cached = found.cached(cache).with_context(context)?;
+    let image = remote_image(&cached, &found, architecture).with_context(context)?;
+    let mut blobs = Vec::new();
+    for layer in &image.layers {
+        let blob = (Digest::parse(&layer.digest)?, layer.size);
+        if !blobs.contains(&blob) {
+            blobs.push(blob);
+        }
+    }
+    let stage = progress.stage(Stage::Fetch, Some(blobs.iter().map(|(_, size)| size).sum()));
+    let sent = cached.fetch(&blobs, &stage).with_context(context)?;
+    Ok((image, sent))
+}
+
+fn remote_image(
+    blobs: &dyn Blobs,
+    found: &remote::Found,
+    architecture: Architecture,
+) -> Result<Image> {
+    let spelled = format!("docker://{}", found.name);
+    let manifest =
+        manifest::resolve(blobs, found.top.clone(), "", architecture, &spelled, &mut Vec::new())?;
+    manifest::image(blobs, manifest, architecture, spelled, Some(found.name.clone()))
 }
 
 impl Source {
+    /// What claims to be a signature of the image's manifest, or of an index that led to it; the manifest's come first.
+    pub fn claims(&self, wanted: &Wanted) -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        for digest in self.documents.iter().rev() {
+            let found = match &self.connection {
+                Some(connection) => self.remote_claims(connection, digest, wanted),
+                None => self.blobs.claims(digest, wanted),
+            };
+            claims.extend(found.with_context(|| format!("looking for signatures of {digest}"))?);
+        }
+        Ok(claims)
+    }
+
+    fn remote_claims(
+        &self,
+        connection: &Connection,
+        about: &Digest,
+        wanted: &Wanted,
+    ) -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        if let (Some(base), Some(name)) = (&wanted.lookaside, &self.image.name) {
+            claims.extend(lookaside::claims(base, name, about)?);
+        }
+        if wanted.attachments {
+            let registry = connection.registry()?;
+            claims.extend(attachments::in_registry(&*self.blobs, &registry, about)?);
+        }
+        Ok(claims)
+    }
+
+    /// What the image is to a signature policy. Whoever signed one of its digests signed the image.
+    pub fn subject(&self) -> Subject {
+        let name = self.image.name.clone();
+        let (reference, called) = if self.has_name { (name, None) } else { (None, name) };
+        Subject {
+            transport: self.transport,
+            scopes: self.scopes.clone(),
+            reference,
+            called,
+            digests: self.documents.iter().rev().map(Digest::to_string).collect(),
+        }
+    }
+
     /// Unpacks all layers, several at once; they come lowest first, contents in `contents`. Progress counts compressed bytes.
     ///
     /// Corrupt: a blob or archive that has not the promised digest or size, is cut, or contradicts itself. Unsupported:
@@ -125,6 +328,11 @@ impl Source {
         // The largest first: it would be the last to end if it began late.
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|&i| (Reverse(records[i].size), i));
+        let mut announced = Vec::new();
+        for &i in &order {
+            announced.push((Digest::parse(&records[i].digest)?, records[i].size));
+        }
+        self.blobs.announce(&announced);
         let unpacking = Unpacking {
             blobs: &*self.blobs,
             contents,
@@ -141,7 +349,7 @@ impl Source {
                     return;
                 }
                 let outcome = unpacking
-                    .layer(&records[i])
+                    .layer(i, &records[i])
                     .with_context(|| format!("unpacking layer {} of {}", i + 1, records.len()));
                 // Whoever is stopped fails too, but that is not the error to tell.
                 if outcome.is_err() && unpacking.stop.swap(true, Ordering::Relaxed) {
@@ -160,7 +368,9 @@ impl Source {
         // A missing outcome means that another one is the error.
         let (done, failed): (Vec<_>, Vec<_>) =
             outcomes.into_iter().flatten().partition(|outcome| outcome.is_ok());
-        failed.into_iter().chain(done).collect()
+        let layers: Vec<Layer> = failed.into_iter().chain(done).collect::<Result<_>>()?;
+        self.blobs.complete();
+        Ok(layers)
     }
 }
 
@@ -174,14 +384,40 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn layer(&self, record: &LayerRecord) -> Result<Layer> {
+    fn layer(&self, number: usize, record: &LayerRecord) -> Result<Layer> {
         let digest = Digest::parse(&record.digest)?;
+        if let Some(archive) = self.blobs.unpacked(number, record)? {
+            let archive = Stoppable { inner: archive, stop: &self.stop };
+            let mut archive = Verified::new(archive);
+            let outcome = self.archive(&mut archive, record);
+            if let Some(failure) = archive.failure() {
+                return Err(match failure.kind() {
+                    // What the place says about its own files.
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                        corrupt(record.diff_id.as_str(), failure.to_string())
+                    }
+                    _ => anyhow!(failure).context(format!("reading {}", record.diff_id)),
+                });
+            }
+            self.stage.advance(record.size);
+            return Ok(layer(record, outcome?));
+        }
+        match self.layer_once(record, digest) {
+            Err(error) if error.is::<Corrupt>() && self.blobs.forget(&digest) => {
+                tracing::info!("once more: {error:#}");
+                self.layer_once(record, digest)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn layer_once(&self, record: &LayerRecord, digest: Digest) -> Result<Layer> {
         let blob = self.blobs.blob(&digest, record.size)?;
         let blob = Stoppable { inner: blob, stop: &self.stop };
         // One byte more than promised is enough to see that there are more.
         let blob = self.stage.read(blob).take(record.size.saturating_add(1));
         let mut blob = Verified::new(blob);
-        let outcome = self.archive(&mut blob, record);
+        let outcome = self.compressed(&mut blob, record);
         // Who is to blame, in this order: the disk or network, the blob, what is in it. A damaged blob shows first as damaged
         // contents, so its digest is looked at before those are believed.
         if let Some(failure) = blob.failure() {
@@ -190,30 +426,41 @@ impl Unpacking<'_> {
         if outcome.as_ref().map_or_else(|error| error.is::<Corrupt>(), |_| true) {
             blob.finish(&digest, Some(record.size))?;
         }
-        Ok(Layer {
-            digest: record.digest.clone(),
-            diff_id: record.diff_id.clone(),
-            size: record.size,
-            entries: outcome?,
-        })
+        Ok(layer(record, outcome?))
     }
 
-    fn archive(&self, blob: &mut impl Read, record: &LayerRecord) -> Result<Vec<Entry>> {
-        let diff_id = Digest::parse(&record.diff_id)?;
+    fn compressed(
+        &self,
+        blob: &mut (impl Read + Send),
+        record: &LayerRecord,
+    ) -> Result<Vec<Entry>> {
         let (_, compression) = manifest::compression(&record.media_type).ok_or_else(|| {
             let what = format!("layers of type {:?} are not supported", record.media_type);
             unsupported(what, None)
         })?;
-        let archive = decompressed(blob, compression, &record.digest)?;
+        self.archive(decompressed(blob, compression, &record.digest)?, record)
+    }
+
+    fn archive(&self, archive: impl Read, record: &LayerRecord) -> Result<Vec<Entry>> {
+        let diff_id = Digest::parse(&record.diff_id)?;
         let mut archive = Verified::new(archive);
         let mut members = Members::new(Stream(&mut archive), record.digest.as_str());
         let entries = entries::read(&mut members, self.contents, &self.budget)?;
         // What follows the end blocks belongs to both digests.
         archive.finish(&diff_id, None).map_err(|error| match error.downcast::<io::Error>() {
-            Ok(error) => crate::error::corrupt(record.digest.as_str(), error.to_string()),
+            Ok(error) => corrupt(record.digest.as_str(), error.to_string()),
             Err(error) => error,
         })?;
         Ok(entries)
+    }
+}
+
+fn layer(record: &LayerRecord, entries: Vec<Entry>) -> Layer {
+    Layer {
+        digest: record.digest.clone(),
+        diff_id: record.diff_id.clone(),
+        size: record.size,
+        entries,
     }
 }
 

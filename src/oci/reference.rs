@@ -1,25 +1,20 @@
-//! How people name images: `quay.io/fedora/fedora-bootc:43`, `docker://…`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`.
+//! How people name images: `quay.io/fedora/fedora-bootc:43`, `docker://…`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+//! `docker-archive:FILE[:NAME]`, `dir:DIR`, `containers-storage:NAME`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::archive::STANDARD_INPUT;
+use super::docker_archive::Which;
+use super::storage::Spec;
 use crate::error::unsupported;
 
-/// Prefixes that other container tools know and bootpress does not. `docker-archive:` and `dir:` could be mistaken for a name
-/// and a tag, and then somebody would wait for a registry.
-const FOREIGN_TRANSPORTS: [&str; 8] = [
-    "docker-archive",
-    "docker-daemon",
-    "containers-storage",
-    "dir",
-    "atomic",
-    "sif",
-    "tarball",
-    "ostree",
-];
+/// Prefixes that other container tools know and bootpress does not. Some could be mistaken for a name and a tag, and then
+/// somebody would wait for a registry.
+const FOREIGN_TRANSPORTS: [&str; 5] = ["docker-daemon", "atomic", "sif", "tarball", "ostree"];
 
 /// Where an image is. Parse it from what the user typed; printing gives the spelling of container tools.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +22,48 @@ pub struct Reference(pub(super) Place);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Registry(oci_client::Reference),
+    Registry(Name),
     Layout { directory: PathBuf, tag: Option<String> },
     Archive { file: PathBuf, tag: Option<String> },
+    DockerArchive { file: PathBuf, which: Which },
+    Directory(PathBuf),
+    Storage { spec: Option<Spec>, name: String },
 }
 
+/// The name of an image in a registry.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    /// In full; a short name as docker completes it.
+    pub(super) reference: oci_client::Reference,
+    /// What was typed, if it has no registry: the machine may have another opinion on what it means.
+    pub(super) short: Option<String>,
+}
+
+impl std::ops::Deref for Name {
+    type Target = oci_client::Reference;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reference
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.reference == other.reference
+    }
+}
+
+impl Eq for Name {}
+
 impl Reference {
+    /// Whether both are in one registry, as they are spelled.
+    pub(super) fn shares_registry(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Place::Registry(one), Place::Registry(other)) => one.registry() == other.registry(),
+            _ => false,
+        }
+    }
+
     /// A name for files made from this image: `fedora-bootc` for `quay.io/fedora/fedora-bootc:43`, the name of the directory
     /// or archive for local ones; `disk` when there is none.
     pub fn file_stem(&self) -> String {
@@ -41,14 +72,27 @@ impl Reference {
             Place::Registry(reference) => {
                 reference.repository().rsplit('/').next().map(str::to_owned)
             }
-            Place::Layout { directory, .. } => last(directory),
-            Place::Archive { file, .. } => last(file).map(|name| {
-                let suffixes = [".tar", ".ociarchive", ".oci-archive", ".oci"];
-                let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
-                stem.unwrap_or(&name).to_owned()
-            }),
+            Place::Layout { directory, .. } | Place::Directory(directory) => last(directory),
+            Place::Archive { file, .. } | Place::DockerArchive { file, .. } => {
+                last(file).map(|name| {
+                    let name = [".gz", ".zst"]
+                        .iter()
+                        .find_map(|suffix| name.strip_suffix(suffix))
+                        .unwrap_or(&name);
+                    let suffixes =
+                        [".tar", ".tgz", ".ociarchive", ".oci-archive", ".docker-archive", ".oci"];
+                    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+                    stem.unwrap_or(name).to_owned()
+                })
+            }
+            Place::Storage { name, .. } => {
+                let name = name.split('@').next().unwrap_or(name);
+                let last = name.rsplit('/').next().unwrap_or(name);
+                last.split(':').next().map(str::to_owned)
+            }
         };
-        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "disk".to_owned())
+        let name = name.filter(|name| !name.is_empty() && name != STANDARD_INPUT);
+        name.unwrap_or_else(|| "disk".to_owned())
     }
 }
 
@@ -66,7 +110,33 @@ impl FromStr for Reference {
             let (file, tag) = path_and_tag(text, rest)?;
             return Ok(Self(Place::Archive { file, tag }));
         }
-        let supported = "bootpress reads oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker://NAME; \
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, name) = path_and_tag(text, rest)?;
+            let which = match name {
+                None => Which::Only,
+                Some(name) => match name.strip_prefix('@') {
+                    Some(number) => Which::Number(
+                        number
+                            .parse()
+                            .ok()
+                            .with_context(|| format!("{text:?} has no number behind its @"))?,
+                    ),
+                    None => Which::Named(name),
+                },
+            };
+            return Ok(Self(Place::DockerArchive { file, which }));
+        }
+        if let Some(rest) = text.strip_prefix("dir:") {
+            ensure!(!rest.is_empty(), "{text:?} has no path");
+            return Ok(Self(Place::Directory(rest.into())));
+        }
+        if let Some(rest) = text.strip_prefix("containers-storage:") {
+            let (spec, name) = Spec::parse(rest)?;
+            ensure!(!name.is_empty(), "{text:?} names no image");
+            return Ok(Self(Place::Storage { spec, name: name.to_owned() }));
+        }
+        let supported = "bootpress reads docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], \
+                         docker-archive:FILE[:NAME], dir:DIR and containers-storage:NAME; \
                          `skopeo copy` turns anything else into these";
         let name = match text.split_once(':') {
             Some(("docker", rest)) => match rest.strip_prefix("//") {
@@ -89,7 +159,11 @@ impl FromStr for Reference {
             );
         }
         match oci_client::Reference::from_str(name) {
-            Ok(reference) => Ok(Self(Place::Registry(reference))),
+            // Who writes docker:// wants docker's meaning.
+            Ok(reference) => {
+                let short = (name == text && !has_registry(name)).then(|| name.to_owned());
+                Ok(Self(Place::Registry(Name { reference, short })))
+            }
             Err(error) => bail!("{name:?} is no image name: {error}"),
         }
     }
@@ -101,6 +175,20 @@ impl fmt::Display for Reference {
             Place::Registry(reference) => return write!(f, "docker://{}", reference.whole()),
             Place::Layout { directory, tag } => ("oci", directory, tag),
             Place::Archive { file, tag } => ("oci-archive", file, tag),
+            Place::DockerArchive { file, which } => {
+                write!(f, "docker-archive:{}", file.display())?;
+                return match which {
+                    Which::Only => Ok(()),
+                    Which::Named(name) => write!(f, ":{name}"),
+                    Which::Number(number) => write!(f, ":@{number}"),
+                };
+            }
+            Place::Directory(directory) => return write!(f, "dir:{}", directory.display()),
+            Place::Storage { spec, name } => {
+                f.write_str("containers-storage:")?;
+                spec.iter().try_for_each(|spec| write!(f, "{spec}"))?;
+                return f.write_str(name);
+            }
         };
         write!(f, "{transport}:{}", path.display())?;
         tag.iter().try_for_each(|tag| write!(f, ":{tag}"))
@@ -109,10 +197,22 @@ impl fmt::Display for Reference {
 
 /// The name in full, if `text` is that of an image in a registry, registry included.
 pub(super) fn full_name(text: &str) -> Option<String> {
-    let (registry, _) = text.split_once('/')?;
-    let is_host = registry == "localhost" || registry.contains(['.', ':']);
-    let reference = is_host.then(|| oci_client::Reference::from_str(text))?.ok()?;
+    let reference = has_registry(text).then(|| oci_client::Reference::from_str(text))?.ok()?;
     Some(reference.whole())
+}
+
+/// A name in full, as docker completes it: `x` is `docker.io/library/x:latest`.
+pub(super) fn normal_name(text: &str) -> Result<String> {
+    match oci_client::Reference::from_str(text) {
+        Ok(reference) => Ok(reference.whole()),
+        Err(error) => bail!("{text:?} is no image name: {error}"),
+    }
+}
+
+/// Whether a name begins with a registry: with what cannot be the first part of a short name.
+fn has_registry(name: &str) -> bool {
+    let registry = name.split_once('/').map(|(registry, _)| registry);
+    registry.is_some_and(|registry| registry == "localhost" || registry.contains(['.', ':']))
 }
 
 fn path_and_tag(text: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
@@ -147,6 +247,16 @@ mod tests {
             ("oci:.", "oci:.", "disk"),
             ("oci-archive:a/b.ociarchive", "oci-archive:a/b.ociarchive", "b"),
             ("oci-archive:b.tar:x", "oci-archive:b.tar:x", "b"),
+            ("oci-archive:-", "oci-archive:-", "disk"),
+            ("oci-archive:-:x", "oci-archive:-:x", "disk"),
+            ("docker-archive:a/b.tar.gz", "docker-archive:a/b.tar.gz", "b"),
+            ("docker-archive:b.tar:x/y:1", "docker-archive:b.tar:x/y:1", "b"),
+            ("docker-archive:b.tar:@2", "docker-archive:b.tar:@2", "b"),
+            ("dir:/a/b:c", "dir:/a/b:c", "b:c"),
+            ("containers-storage:quay.io/x/y:1", "containers-storage:quay.io/x/y:1", "y"),
+            ("containers-storage:[vfs@/r+/run:a=b]y", "containers-storage:[vfs@/r+/run:a=b]y", "y"),
+            ("containers-storage:[/r]x/y@sha256:0", "containers-storage:[/r]x/y@sha256:0", "y"),
+            ("containers-storage:@0123", "containers-storage:@0123", "disk"),
         ] {
             let reference: Reference = typed.parse().unwrap();
             assert_eq!(reference.to_string(), printed);
@@ -159,22 +269,45 @@ mod tests {
 
     #[test]
     fn other_transports_are_named_with_the_way_out() {
-        for text in [
-            "docker-archive:x.tar",
-            "containers-storage:x",
-            "dir:x",
-            "docker-daemon:x:y",
-            "https://quay.io/x",
-        ] {
+        for text in ["docker-daemon:x:y", "tarball:x", "https://quay.io/x"] {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(error.is::<Unsupported>(), "{text}");
             assert!(error.to_string().contains("oci-archive:FILE"), "{error}");
         }
-        for text in
-            ["", "oci:", "oci::x", "oci:x:", "docker:x", "./dir", "/dir", "Quay.io/UPPER", "a b"]
-        {
+        for text in [
+            "",
+            "oci:",
+            "oci::x",
+            "oci:x:",
+            "docker:x",
+            "./dir",
+            "/dir",
+            "Quay.io/UPPER",
+            "a b",
+            "dir:",
+            "docker-archive:",
+            "docker-archive:x:@y",
+            "containers-storage:",
+            "containers-storage:[x",
+            "containers-storage:[]x",
+            "containers-storage:[relative]x",
+            "containers-storage:[@/r]x",
+        ] {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(!error.is::<Unsupported>(), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_without_a_registry_are_short_unless_docker_is_meant() {
+        let short = |text: &str| match text.parse::<Reference>().unwrap().0 {
+            Place::Registry(name) => name.short,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(short("fedora/fedora-bootc:43").as_deref(), Some("fedora/fedora-bootc:43"));
+        assert_eq!(short("fedora").as_deref(), Some("fedora"));
+        for full in ["docker://fedora", "quay.io/x", "localhost/x", "host:5000/x"] {
+            assert_eq!(short(full), None);
         }
     }
 

@@ -1,35 +1,47 @@
-//! Blobs in a registry, fetched without logging in.
+//! Blobs in a registry.
 //!
 //! ```text
-//! fetcher thread: one runtime, one client ──► chunk chunk chunk (bounded) ──► BlobReader: an ordinary blocking reader
+//! name ─ registries.conf ─► mirrors, itself ─► the first Endpoint that has it
+//! fetcher thread: one runtime ──► chunk chunk chunk (bounded) ──► BlobReader: an ordinary blocking reader
 //! ```
 //!
 //! Nothing that a registry says is believed: whoever reads verifies digests and sizes.
 
+mod auth;
+mod certs;
+pub(super) mod conf;
+mod endpoint;
+mod failure;
+mod tls;
+
 use std::io::{self, Cursor, Read};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference, RegistryOperation};
+use oci_client::Reference;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Blobs;
+use self::certs::Certificates;
+use self::conf::{Registries, Source};
+use self::endpoint::{Endpoint, Security, is_loopback};
+use self::failure::{Failure, LONGEST_WAIT};
+use super::access::Access;
 use super::digest::Digest;
-use super::manifest::{Document, INDEXES, MANIFESTS, MAXIMUM_DOCUMENT};
-use crate::error::unsupported;
+use super::manifest::{Document, INDEXES, MANIFESTS};
 
 /// The first wait between attempts; tests have no time.
 const MOMENT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 
-/// Waits between attempts, 12 seconds in all. A blob that made progress has all of them again.
+/// Waits between attempts, 12 seconds in all, unless the server asks for longer ones. A blob that made progress has all of
+/// them again.
 const BACK_OFF: [Duration; 4] =
     [MOMENT, MOMENT.saturating_mul(4), MOMENT.saturating_mul(12), MOMENT.saturating_mul(32)];
+
+/// The same where there is another way.
+const IMPATIENT: [Duration; 1] = [MOMENT];
 
 /// Progress that earns new attempts, so that a server cannot keep us with a byte at a time.
 const PROGRESS: u64 = 1 << 20;
@@ -39,7 +51,8 @@ const READ_AHEAD: usize = 64;
 
 /// An image in a registry.
 pub(super) struct Registry {
-    client: Client,
+    endpoint: Arc<Endpoint>,
+    /// The image's name where it was found, which may be a mirror.
     reference: Reference,
     fetcher: Fetcher,
 }
@@ -51,31 +64,82 @@ struct Fetcher {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Why nothing was found anywhere.
+pub(super) struct NotFound {
+    /// All of it, in words.
+    pub(super) error: Error,
+    /// Whether nobody answered at all, so that what we have from another day may serve.
+    pub(super) absent: bool,
+}
+
 impl Registry {
-    /// Connects and asks for an anonymous token. Plain HTTP is spoken with this machine only, if it speaks nothing better.
-    pub(super) fn connect(reference: &Reference) -> Result<Self> {
-        let fetcher = Fetcher::start().context("starting the registry client")?;
-        let registry = reference.resolve_registry();
-        let connected = |protocol, patience: &'static [Duration]| -> Result<Client> {
-            let client = client(protocol)?;
-            let request =
-                || client.auth(reference, &RegistryAuth::Anonymous, RegistryOperation::Pull);
-            fetcher.handle.block_on(persistently(patience, request))?;
-            Ok(client)
+    /// Asks the sources one after the other for the index or manifest that the name means, and stays with the first that has it.
+    /// With `hurry`, because there is another way, nobody is waited for.
+    pub(super) fn find(
+        reference: &Reference,
+        access: &Access,
+        registries: &Registries,
+        hurry: bool,
+    ) -> Result<(Self, Document), NotFound> {
+        let failed = |error| NotFound { error, absent: false };
+        let mut fetcher =
+            Fetcher::start().context("starting the registry client").map_err(failed)?;
+        let sources = registries.sources(reference).map_err(failed)?;
+        let (mut errors, mut absent) = (Vec::new(), true);
+        for (i, source) in sources.iter().enumerate() {
+            let last = i + 1 == sources.len();
+            let patience = if last && !hurry { &BACK_OFF[..] } else { &IMPATIENT[..] };
+            match Self::ask(source, access, registries, fetcher, patience) {
+                Ok(found) => return Ok(found),
+                Err((returned, error, is_absence)) => {
+                    fetcher = returned;
+                    absent &= is_absence;
+                    errors.push(error);
+                }
+            }
+        }
+        let Some(mut error) = errors.pop() else {
+            return Err(failed(anyhow::anyhow!("there is nowhere to ask for {reference}")));
         };
-        let client = if is_loopback(registry) {
-            connected(ClientProtocol::Https, &[])
-                .or_else(|_| connected(ClientProtocol::Http, &BACK_OFF))
-        } else {
-            connected(ClientProtocol::Https, &BACK_OFF)
+        for earlier in errors {
+            error = error.context(format!("a mirror failed first ({earlier:#})"));
+        }
+        Err(NotFound { error, absent })
+    }
+
+    fn ask(
+        source: &Source,
+        access: &Access,
+        registries: &Registries,
+        fetcher: Fetcher,
+        patience: &[Duration],
+    ) -> Result<(Self, Document), (Fetcher, Error, bool)> {
+        let reference = &source.reference;
+        let prepared = prepare(source, access, registries);
+        let (credentials, certificates, security) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err((fetcher, error, false)),
         };
-        let client = client.map_err(|error| explain(error, registry))?;
-        Ok(Self { client, reference: reference.clone(), fetcher })
+        let who = credentials.shown();
+        let connect = || Endpoint::connect(reference, credentials.clone(), &certificates, security);
+        let endpoint = match fetcher.handle.block_on(persistently(patience, connect)) {
+            Ok(endpoint) => Arc::new(endpoint),
+            Err(failure) => {
+                let absent = failure.is_absence();
+                return Err((fetcher, failure.explain(&reference.whole(), &who), absent));
+            }
+        };
+        let registry = Self { endpoint, reference: reference.clone(), fetcher };
+        match registry.top() {
+            Ok(document) => Ok((registry, document)),
+            Err(error) => Err((registry.fetcher, error, false)),
+        }
     }
 
     /// The index or manifest that the reference names. Its digest is right by definition, unless the reference has one.
-    pub(super) fn top(&self) -> Result<Document> {
-        let bytes = self.manifest(&self.reference)?;
+    fn top(&self) -> Result<Document> {
+        let named = self.reference.digest().or(self.reference.tag()).unwrap_or("latest");
+        let bytes = self.manifest(named)?;
         let digest = Digest::of(&bytes);
         if let Some(wanted) = self.reference.digest() {
             let wanted = Digest::parse(wanted)?;
@@ -87,45 +151,81 @@ impl Registry {
         Ok(Document { digest, bytes })
     }
 
-    fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
-        let accepted = [INDEXES, MANIFESTS].concat();
-        let auth = RegistryAuth::Anonymous;
-        let client = &self.client;
-        let request = || {
-            authorized(client, reference, || client.pull_manifest_raw(reference, &auth, &accepted))
-        };
-        let fetched = self.fetcher.handle.block_on(persistently(&BACK_OFF, request));
-        let (bytes, _) = fetched.map_err(|error| explain(error, &reference.whole()))?;
-        if bytes.len() as u64 > MAXIMUM_DOCUMENT {
-            let what = format!("a document of {} bytes is larger than any real one", bytes.len());
-            return Err(unsupported(what, None));
+    fn manifest(&self, named: &str) -> Result<Vec<u8>> {
+        self.fetch(&format!("manifests/{named}"), &[INDEXES, MANIFESTS].concat().join(", "))
+            .map(|body| body.bytes)
+            .map_err(|failure| failure.explain(&self.name(named), &self.endpoint.who()))
+    }
+
+    /// What another tag of the same repository names, such as one that holds signatures; `None`: there is no such tag.
+    pub(super) fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        let accept = [INDEXES, MANIFESTS].concat().join(", ");
+        match self.fetch(&format!("manifests/{tag}"), &accept) {
+            Ok(body) => Ok(Some(Document { digest: Digest::of(&body.bytes), bytes: body.bytes })),
+            Err(failure) if failure.is_not_found() => Ok(None),
+            Err(failure) => Err(failure.explain(&self.name(tag), &self.endpoint.who())),
         }
-        Ok(bytes.into())
+    }
+
+    /// The index of what refers to a manifest (distribution 1.1), from the registry's interface or from the tag that stands in
+    /// for it; `None`: there is none.
+    pub(super) fn referrers(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        match self.fetch(&format!("referrers/{digest}"), INDEXES[0]) {
+            Ok(body) if body.media_type.starts_with(INDEXES[0]) => return Ok(Some(body.bytes)),
+            // Some registries answer everything with some page.
+            Ok(_) => {}
+            // Who does not know the request says so in many ways.
+            Err(failure) if !failure.is_passing() => {}
+            Err(failure) => {
+                return Err(failure.explain(&self.name("referrers"), &self.endpoint.who()));
+            }
+        }
+        let found = self.tagged(&digest.to_string().replace(':', "-"))?;
+        Ok(found.map(|document| document.bytes))
+    }
+
+    /// A document by its digest.
+    pub(super) fn document(&self, digest: &Digest) -> Result<Cursor<Vec<u8>>> {
+        Ok(Cursor::new(self.manifest(&digest.to_string())?))
+    }
+
+    fn fetch(&self, path: &str, accept: &str) -> Result<endpoint::Body, Failure> {
+        let request = || self.endpoint.document(path, accept);
+        self.fetcher.handle.block_on(persistently(&BACK_OFF, request))
+    }
+
+    /// A blob from a byte on, resumed when connections break. Must not be read on a thread of an async runtime.
+    pub(super) fn blob_from(&self, digest: &Digest, size: u64, done: u64) -> BlobReader {
+        let (sender, chunks) = mpsc::channel(READ_AHEAD);
+        let name = self.reference.clone_with_digest(digest.to_string()).whole();
+        let fetch = Fetch {
+            endpoint: Arc::clone(&self.endpoint),
+            digest: digest.to_string(),
+            name,
+            size,
+            done,
+        };
+        self.fetcher.handle.spawn(fetch.run(sender));
+        BlobReader { chunks, current: Cursor::new(Vec::new()) }
+    }
+
+    fn name(&self, named: &str) -> String {
+        let separator = if named.contains(':') { '@' } else { ':' };
+        format!("{}/{}{separator}{named}", self.reference.registry(), self.reference.repository())
     }
 }
 
-impl Blobs for Registry {
-    fn document(&self, digest: &Digest, _: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let reference = self.reference.clone_with_digest(digest.to_string());
-        Ok(Box::new(Cursor::new(self.manifest(&reference)?)))
-    }
+type Prepared = (auth::Credentials, Certificates, Security);
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (sender, chunks) = mpsc::channel(READ_AHEAD);
-        let fetch = Fetch {
-            client: self.client.clone(),
-            reference: self.reference.clone(),
-            descriptor: OciDescriptor {
-                digest: digest.to_string(),
-                size: i64::try_from(size).unwrap_or(i64::MAX),
-                ..OciDescriptor::default()
-            },
-            size,
-            done: 0,
-        };
-        self.fetcher.handle.spawn(fetch.run(sender));
-        Ok(Box::new(BlobReader { chunks, current: Cursor::new(Vec::new()) }))
-    }
+/// What this machine knows about a source.
+fn prepare(source: &Source, access: &Access, registries: &Registries) -> Result<Prepared> {
+    let reference = &source.reference;
+    let credentials = auth::find(access, registries, source)?;
+    let certificates = Certificates::load(access, reference.registry())?;
+    let verify = access.verify_tls.unwrap_or(!source.insecure);
+    let is_local = is_loopback(reference.resolve_registry());
+    let security = Security { verify, plain: !verify || is_local && access.verify_tls.is_none() };
+    Ok((credentials, certificates, security))
 }
 
 impl Fetcher {
@@ -153,89 +253,66 @@ impl Drop for Fetcher {
 
 /// One blob under way.
 struct Fetch {
-    client: Client,
-    reference: Reference,
-    descriptor: OciDescriptor,
+    endpoint: Arc<Endpoint>,
+    digest: String,
+    /// For error messages.
+    name: String,
     size: u64,
-    /// Bytes that were handed on.
+    /// Bytes that were handed on, or that whoever asks has already.
     done: u64,
 }
 
 impl Fetch {
     /// Hands on the blob's bytes, resuming after broken connections, and at last an error if that did not help.
     async fn run(mut self, sender: mpsc::Sender<io::Result<Vec<u8>>>) {
-        let (mut waits, mut started_from) = (BACK_OFF.iter(), 0);
+        let (mut waits, mut started_from) = (BACK_OFF.iter(), self.done);
         loop {
-            let error = match self.attempt(&sender).await {
+            let failure = match self.attempt(&sender).await {
                 Ok(()) => return,
-                Err(error) => error,
+                Err(failure) => failure,
             };
             if self.done - started_from >= PROGRESS {
                 (waits, started_from) = (BACK_OFF.iter(), self.done);
             }
-            match waits.next().filter(|_| is_passing(&error)) {
+            match waits.next().filter(|_| failure.is_passing()) {
                 Some(&wait) => {
-                    tracing::info!(
-                        "{} broke after {} bytes: {error:#}",
-                        self.descriptor.digest,
-                        self.done
-                    );
-                    tokio::time::sleep(wait).await;
+                    tracing::info!("{} broke after {} bytes: {failure}", self.digest, self.done);
+                    tokio::time::sleep(longer(wait, &failure)).await;
                 }
                 None => {
-                    let error = io::Error::other(explain(error, &self.reference.whole()));
+                    let error = failure.explain(&self.name, &self.endpoint.who());
                     // Without a reader nobody needs to know.
-                    let _ = sender.send(Err(error)).await;
+                    let _ = sender.send(Err(io::Error::other(format!("{error:#}")))).await;
                     return;
                 }
             }
         }
     }
 
-    async fn attempt(&mut self, sender: &mpsc::Sender<io::Result<Vec<u8>>>) -> Result<()> {
-        let (mut stream, mut skip) = self.open().await?;
-        loop {
-            match std::future::poll_fn(|context| stream.stream.as_mut().poll_next(context)).await {
-                Some(Ok(bytes)) => {
-                    let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-                    skip -= known as u64;
-                    let bytes = bytes.slice(known..);
-                    self.done += bytes.len() as u64;
-                    let received = sender.send(Ok(bytes.into())).await;
-                    // Too long a blob is for the reader to judge; it needs to see only that there is more.
-                    if received.is_err() || self.done > self.size {
-                        return Ok(());
-                    }
-                }
-                // The client's own opinion on the digest comes at the end; ours counts.
-                Some(Err(_)) | None if self.done >= self.size => return Ok(()),
-                Some(Err(error)) => return Err(error.into()),
-                None => {
-                    let (done, size) = (self.done, self.size);
-                    let reason = format!("the connection ended after {done} of {size} bytes");
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason).into());
-                }
+    async fn attempt(&mut self, sender: &mpsc::Sender<io::Result<Vec<u8>>>) -> Result<(), Failure> {
+        let (mut answer, begins) = self.endpoint.blob(&self.digest, self.done).await?;
+        let mut skip = self.done - begins;
+        while let Some(bytes) = answer.chunk().await? {
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+            skip -= known as u64;
+            let bytes = bytes.slice(known..);
+            self.done += bytes.len() as u64;
+            let received = sender.send(Ok(bytes.into())).await;
+            // Too long a blob is for the reader to judge; it needs to see only that there is more.
+            if received.is_err() || self.done > self.size {
+                return Ok(());
             }
         }
-    }
-
-    /// The stream, and how many of its bytes are known already.
-    async fn open(&self) -> Result<(SizedStream, u64)> {
-        let (client, reference, descriptor) = (&self.client, &self.reference, &self.descriptor);
-        if self.done == 0 {
-            let request = || client.pull_blob_stream(reference, descriptor);
-            return Ok((authorized(client, reference, request).await?, 0));
+        if self.done >= self.size {
+            return Ok(());
         }
-        let request = || client.pull_blob_stream_partial(reference, descriptor, self.done, None);
-        Ok(match authorized(client, reference, request).await? {
-            BlobResponse::Full(stream) => (stream, self.done),
-            BlobResponse::Partial(stream) => (stream, 0),
-        })
+        let reason = format!("the connection ended after {} of {} bytes", self.done, self.size);
+        Err(Failure::Ended(io::Error::new(io::ErrorKind::UnexpectedEof, reason)))
     }
 }
 
 /// The receiving end. Must not be used on a thread of an async runtime: it blocks.
-struct BlobReader {
+pub(super) struct BlobReader {
     chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
     current: Cursor<Vec<u8>>,
 }
@@ -255,116 +332,33 @@ impl Read for BlobReader {
     }
 }
 
-fn client(protocol: ClientProtocol) -> Result<Client> {
-    let config = ClientConfig {
-        protocol,
-        platform_resolver: None,
-        connect_timeout: Some(Duration::from_secs(20)),
-        read_timeout: Some(Duration::from_secs(60)),
-        user_agent: concat!("bootpress/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    };
-    Client::try_from(config).context("starting the registry client")
-}
-
-/// Whether the registry is this machine; then nobody between could change anything, and test registries have no certificate.
-fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// Repeats a request while its failure may pass and there is patience left.
-async fn persistently<T, F>(patience: &[Duration], request: impl Fn() -> F) -> Result<T>
+async fn persistently<T, F>(patience: &[Duration], request: impl Fn() -> F) -> Result<T, Failure>
 where
-    F: Future<Output = Result<T, OciDistributionError>>,
+    F: Future<Output = Result<T, Failure>>,
 {
     let mut waits = patience.iter();
     loop {
-        let error = match request().await {
+        let failure = match request().await {
             Ok(value) => return Ok(value),
-            Err(error) => Error::from(error),
+            Err(failure) => failure,
         };
-        match waits.next().filter(|_| is_passing(&error)) {
+        match waits.next().filter(|_| failure.is_passing()) {
             Some(&wait) => {
-                tracing::info!("a request failed: {error:#}");
-                tokio::time::sleep(wait).await;
+                tracing::info!("a request failed: {failure}");
+                tokio::time::sleep(longer(wait, &failure)).await;
             }
-            None => return Err(error),
+            None => return Err(failure),
         }
     }
 }
 
-/// Asks for another token when the one we have is not taken: it may have run out, or there was none because the registry had
-/// no time to say that it wants one.
-async fn authorized<T, F>(
-    client: &Client,
-    reference: &Reference,
-    request: impl Fn() -> F,
-) -> Result<T, OciDistributionError>
-where
-    F: Future<Output = Result<T, OciDistributionError>>,
-{
-    match request().await {
-        Err(OciDistributionError::UnauthorizedError { .. }) => {
-            client.auth(reference, &RegistryAuth::Anonymous, RegistryOperation::Pull).await?;
-            request().await
-        }
-        other => other,
-    }
+/// The wait before the next attempt: ours, or the server's if that is longer.
+fn longer(wait: Duration, failure: &Failure) -> Duration {
+    failure.wait().map_or(wait, |asked| asked.clamp(wait, LONGEST_WAIT))
 }
 
-/// Whether trying again may help: broken connections, overload, faults of the server.
-fn is_passing(error: &Error) -> bool {
-    match error.downcast_ref::<OciDistributionError>() {
-        None => error.is::<io::Error>(),
-        Some(OciDistributionError::RequestError(_) | OciDistributionError::IoError(_)) => true,
-        Some(OciDistributionError::ServerError { code, .. }) => matches!(code, 408 | 429 | 500..),
-        Some(OciDistributionError::RegistryError { envelope, .. }) => {
-            envelope.errors.iter().any(|error| error.code == OciErrorCode::Toomanyrequests)
-        }
-        Some(_) => false,
-    }
-}
-
-/// The errors that people meet, in words that help them.
-fn explain(error: Error, name: &str) -> Error {
-    use OciDistributionError::{
-        AuthenticationFailure, ImageManifestNotFoundError, RegistryError, ServerError,
-        UnauthorizedError,
-    };
-    let login =
-        "log in with other tools and make a local copy: `skopeo copy docker://NAME oci:DIR`";
-    let refused = match error.downcast_ref::<OciDistributionError>() {
-        Some(AuthenticationFailure(answer)) => {
-            Some(format!("; it says: {}", answer.chars().take(200).collect::<String>()))
-        }
-        Some(UnauthorizedError { .. } | ServerError { code: 401 | 403, .. }) => Some(String::new()),
-        Some(RegistryError { envelope, .. }) => envelope
-            .errors
-            .iter()
-            .any(|error| matches!(error.code, OciErrorCode::Denied | OciErrorCode::Unauthorized))
-            .then(String::new),
-        _ => None,
-    };
-    if let Some(answer) = refused {
-        let what = format!(
-            "the registry refuses {name}, which is private or does not exist, and bootpress does not log in{answer}"
-        );
-        return unsupported(what, Some(login));
-    }
-    match error.downcast_ref::<OciDistributionError>() {
-        Some(ImageManifestNotFoundError(_)) => error.context(format!("there is no {name}")),
-        Some(RegistryError { envelope, .. })
-            if envelope.errors.iter().any(|error| {
-                matches!(error.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown)
-            }) =>
-        {
-            error.context(format!("the registry has no {name}"))
-        }
-        _ => error.context(format!("fetching {name}")),
-    }
-}
-
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;

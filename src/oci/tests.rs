@@ -310,12 +310,20 @@ fn an_index_is_resolved_by_architecture() {
         assert_eq!(*layers[0].entries[0].path, *name.as_bytes());
         assert_eq!(source.image.architecture, architecture);
     }
-    // An index in an index, beside an attestation.
+    // An index in an index, beside an attestation and other things that are no images.
     let inner = blobs.manifest.clone();
+    let mut bill = amd64.blobs().manifest;
+    bill["artifactType"] = json!("application/spdx+json");
+    let mut chart = bill.clone();
+    chart["mediaType"] = json!("application/vnd.example.chart");
+    for thing in [&mut bill, &mut chart] {
+        thing.as_object_mut().unwrap().remove("platform");
+    }
+    chart.as_object_mut().unwrap().remove("artifactType");
     let mut attestation = arm64.blobs().manifest;
     attestation["platform"] = json!({ "architecture": "unknown", "os": "unknown" });
     attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
-    let outer = json!({ "schemaVersion": 2, "manifests": [attestation, inner] });
+    let outer = json!({ "schemaVersion": 2, "manifests": [attestation, bill, chart, inner] });
     let bytes = serde_json::to_vec(&outer).unwrap();
     blobs.manifest["digest"] = json!(tiny_image::digest(&bytes));
     blobs.manifest["size"] = json!(bytes.len());
@@ -369,8 +377,17 @@ fn archives_are_read_in_place() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     corrupt(open_it(), "unexpected end of stream");
-    std::fs::write(&file, Compression::Gzip.pack(&whole)).unwrap();
-    unsupported(open_it(), "is compressed");
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let packed = compression.pack(&whole);
+        std::fs::write(&file, &packed).unwrap();
+        let source = open_it().unwrap();
+        assert_eq!(source.image.manifest_digest, digest);
+        assert_eq!(source.unpack(&store(), &Progress::default()).unwrap().len(), 2);
+        std::fs::write(&file, &packed[..packed.len() - 9]).unwrap();
+        assert!(open_it().is_err());
+    }
+    std::fs::write(&file, b"\xfd7zXZ\0").unwrap();
+    unsupported(open_it(), "compressed with xz");
     std::fs::write(&file, TinyLayer::default().file("manifest.json", b"[]").archive()).unwrap();
     unsupported(open_it(), "docker");
     std::fs::write(&file, b"").unwrap();

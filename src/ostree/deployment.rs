@@ -12,6 +12,7 @@ use super::labels::{Labeller, Style};
 use super::sysroot::{self, Names, Skeleton, Sysroot, make_link, without_time, write_file};
 use super::{
     Checksum, Committed, Labels, ObjectInodes, Repository, aleph, etc, refname, var, verity,
+    volumes,
 };
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
@@ -31,6 +32,29 @@ pub type ComposefsWriter<'a> =
 
 /// Computes the fs-verity of a content, which is in this store; what has to be stored of it goes there, too.
 pub type FsVerity<'a> = dyn Fn(&Content, &ContentStore) -> Result<Verity> + Sync + 'a;
+
+/// Changes a system before it gets its last labels.
+pub type Customize<'a> = dyn Fn(&mut Tree, System) -> Result<Changed> + 'a;
+
+/// The parts of a new system, in the tree of its physical root.
+#[derive(Clone, Copy, Debug)]
+pub struct System {
+    /// The checkout.
+    pub deployment: InodeId,
+    /// Its `/etc`.
+    pub etc: InodeId,
+    /// The stateroot's `/var`.
+    pub var: InodeId,
+}
+
+/// What somebody changed in a system.
+#[derive(Clone, Debug, Default)]
+pub struct Changed {
+    /// What was written: its path in the running system, and its inode, whose label is to be set.
+    pub written: Vec<(String, InodeId)>,
+    /// Directories whose content goes onto volumes of their own, by their paths in the running system, without links in them.
+    pub volumes: Vec<String>,
+}
 
 /// Who vouches for an update's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +100,8 @@ pub struct DeployOptions<'a> {
     pub boot_files: &'a Tree,
     /// Keys for root.
     pub root_ssh_keys: Option<RootSshKeys<'a>>,
+    /// Writes what the machine's configuration asks for.
+    pub customize: Option<&'a Customize<'a>>,
     /// Who installs: where bootc records the version of the kernel that it ran on.
     pub installer: &'a str,
     /// Repository configuration beyond what every bootc system has: group, key, value.
@@ -145,6 +171,8 @@ fn deploy_onto(
     if let Some(keys) = &options.root_ssh_keys {
         etc::write_root_ssh_keys(&mut root, etc, keys, labeller, contents)?;
     }
+    let parts = System { deployment, etc, var: skeleton.var };
+    let changed = customize(&mut root, parts, labeller, options)?;
     let commit = (committed, objects);
     write_composefs(&mut root, deployment, commit, options, labeller, contents)
         .context("writing .ostree.cfs")?;
@@ -183,15 +211,33 @@ fn deploy_onto(
     make_lost_and_found(&mut root, labeller);
     let is_object = objects_of(&root, objects);
     labeller.complete(&mut root, "/", |id| is_object[id.index()])?;
+    let volumes = volumes::take(&mut root, parts, &changed.volumes, labeller)?;
     root.inode_mut(deployment).metadata.immutable = true;
     Ok(Sysroot {
         root,
         boot,
+        volumes,
+        written: changed.written.into_iter().map(|(path, _)| path).collect(),
         merge_commit: committed.checksum,
         kernel: kernel.installed(&committed.tree, names.stateroot),
         command_line,
         deployment: format!("ostree/deploy/{}/deploy/{}", names.stateroot, names.deployment),
     })
+}
+
+/// Lets the configuration be written, and labels what was.
+fn customize(
+    root: &mut Tree,
+    parts: System,
+    labeller: Labeller<'_>,
+    options: &DeployOptions<'_>,
+) -> Result<Changed> {
+    let Some(customize) = options.customize else { return Ok(Changed::default()) };
+    let changed = customize(root, parts).context("applying the configuration")?;
+    for (path, id) in &changed.written {
+        labeller.set(root, *id, path.as_bytes(), Style::Bootc)?;
+    }
+    Ok(changed)
 }
 
 /// Gives a file system the directory into which fsck puts what it finds. Its writer makes one where there is none, but cannot

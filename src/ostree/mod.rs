@@ -7,6 +7,7 @@
 
 mod acl;
 mod aleph;
+mod archive;
 mod boot_entry;
 mod commit;
 mod container;
@@ -26,6 +27,7 @@ mod testing;
 mod union;
 mod var;
 mod verity;
+mod volumes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,8 +37,11 @@ use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
 
+pub use archive::Archived;
 pub use boot_entry::KernelSource;
-pub use deployment::{ComposefsWriter, DeployOptions, FsVerity, SignaturePolicy, deploy};
+pub use deployment::{
+    Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, SignaturePolicy, System, deploy,
+};
 pub use etc::RootSshKeys;
 pub use refname::{signed_reference, unverified_reference};
 pub use repo::Repository;

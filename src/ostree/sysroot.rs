@@ -29,6 +29,10 @@ pub struct Sysroot {
     pub root: Tree,
     /// What the file system of `/boot` holds, when it has one; then `boot` in `root` is an empty mount point.
     pub boot: Option<Tree>,
+    /// Volumes of their own: where each is mounted in the running system, and what it holds.
+    pub volumes: Vec<(String, Tree)>,
+    /// What the configuration wrote, by path in the running system.
+    pub written: Vec<String>,
     /// The commit that is deployed.
     pub merge_commit: Checksum,
     /// The kernel that boots it.

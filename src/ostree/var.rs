@@ -29,8 +29,9 @@ pub(super) fn prepare(
         add_skeleton(root, var);
     }
     labeller.set_below(root, var, "/var", Style::Ostree)?;
-    root.create(var, STAMP, Metadata::root(0o644), Kind::File(Content::EMPTY));
-    Ok(())
+    let stamp = root.create(var, STAMP, Metadata::root(0o644), Kind::File(Content::EMPTY));
+    // Where SELinux is off while it installs, the real one leaves the label of the place in the physical root on it.
+    labeller.set(root, stamp, b"/var/.ostree-selabeled", Style::Ostree)
 }
 
 fn has_tmpfiles(root: &Tree, deployment: InodeId) -> bool {

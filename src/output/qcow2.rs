@@ -8,16 +8,16 @@
 //! ```
 //!
 //! Numbers are big-endian. Clusters of 64 KiB, the size that `qemu-img` takes when nobody says otherwise. No backing file,
-//! no snapshots, no feature bits.
+//! no snapshots. What is compressed cluster by cluster is laid out otherwise: see `compressed`.
 
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::raw;
-use super::sink::{Sink, is_zero};
-use crate::content::ContentStore;
-use crate::sparse::SparseMap;
+use super::sink::Sink;
+use super::stretches::{Disk, count};
+
+pub(super) mod compressed;
 
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
@@ -31,11 +31,12 @@ const REFCOUNTS_PER_CLUSTER: u64 = CLUSTER / 2;
 /// Bit 63 of an L1 or L2 entry: the refcount is exactly 1.
 const COPIED: u64 = 1 << 63;
 
-/// Bytes that are looked at first to find out whether a cluster is zero.
-const PROBE: u64 = 4096;
-
-/// Bytes of a version 3 header without optional fields.
+/// Bytes of a version 3 header without optional fields, and with the one that says how clusters are compressed.
 const HEADER_LENGTH: u32 = 104;
+const HEADER_LENGTH_WITH_COMPRESSION: u32 = 112;
+
+/// Incompatible feature: clusters are compressed by something else than zlib.
+const COMPRESSION_TYPE: u32 = 1 << 3;
 
 /// Where everything lies; all in clusters of the file unless said otherwise.
 pub(super) struct Layout {
@@ -53,20 +54,15 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn of(map: &SparseMap, contents: &ContentStore) -> Result<Self> {
-        Ok(Self::new(map.size(), data_runs(map, contents)?))
+    pub(super) fn of(disk: Disk<'_>) -> Result<Self> {
+        Ok(Self::new(disk.size(), disk.filled(CLUSTER)?))
     }
 
     fn new(size: u64, runs: Vec<Range<u64>>) -> Self {
         assert!(size.is_multiple_of(512), "qcow2 disks are whole sectors, {size} bytes are not");
-        let mut l2_of = Vec::new();
-        for run in &runs {
-            let first = l2_of.last().map_or(0, |last| last + 1);
-            let tables = run.start / ENTRIES_PER_CLUSTER..(run.end - 1) / ENTRIES_PER_CLUSTER + 1;
-            l2_of.extend(tables.start.max(first)..tables.end);
-        }
+        let l2_of = l2_tables(&runs);
         let l1 = l1_entries(size).div_ceil(ENTRIES_PER_CLUSTER);
-        let data: u64 = runs.iter().map(|run| run.end - run.start).sum();
+        let data = count(&runs);
         let (table, blocks) = refcount_clusters(1 + l1 + l2_of.len() as u64 + data);
         let mut next = 1;
         let mut take = |count: u64| {
@@ -89,22 +85,17 @@ impl Layout {
         self.data.end * CLUSTER
     }
 
-    pub(super) fn write(
-        &self,
-        map: &SparseMap,
-        contents: &ContentStore,
-        sink: &mut Sink<'_>,
-    ) -> Result<()> {
+    pub(super) fn write(&self, disk: Disk<'_>, sink: &mut dyn Sink) -> Result<()> {
         self.write_metadata(sink)?;
         for run in &self.runs {
             // The disk's last cluster may be longer than the disk: what lies behind reads as zero.
-            raw::copy(map, contents, run.start * CLUSTER..run.end * CLUSTER, sink)?;
+            disk.copy(run.start * CLUSTER..run.end * CLUSTER, sink)?;
         }
         Ok(())
     }
 
     /// Everything before the data.
-    fn write_metadata(&self, sink: &mut Sink<'_>) -> Result<()> {
+    fn write_metadata(&self, sink: &mut dyn Sink) -> Result<()> {
         pad(sink, &self.header())?;
         pad(sink, &entries(self.refcount_blocks.clone().map(|cluster| cluster * CLUSTER)))?;
         assert_eq!(sink.position(), self.refcount_blocks.start * CLUSTER);
@@ -121,39 +112,14 @@ impl Layout {
         Ok(())
     }
 
-    /// Field names are those of the specification.
     fn header(&self) -> Vec<u8> {
-        let mut header = Vec::new();
-        let mut u32 = |value: u32| header.extend(value.to_be_bytes());
-        let high = |value: u64| (value >> 32) as u32;
-        let low = |value: u64| value as u32;
-        u32(u32::from_be_bytes(*b"QFI\xfb")); // magic
-        u32(3); // version
-        u32(0); // backing_file_offset
-        u32(0);
-        u32(0); // backing_file_size
-        u32(CLUSTER_BITS);
-        u32(high(self.size));
-        u32(low(self.size));
-        u32(0); // crypt_method
-        u32(l1_entries(self.size) as u32); // l1_size
-        u32(high(self.l1_table.start * CLUSTER)); // l1_table_offset
-        u32(low(self.l1_table.start * CLUSTER));
-        u32(high(self.refcount_table.start * CLUSTER)); // refcount_table_offset
-        u32(low(self.refcount_table.start * CLUSTER));
-        u32((self.refcount_table.end - self.refcount_table.start) as u32); // refcount_table_clusters
-        u32(0); // nb_snapshots
-        u32(0); // snapshots_offset
-        u32(0);
-        for _ in 0..3 {
-            u32(0); // incompatible_features, compatible_features, autoclear_features
-            u32(0);
+        Header {
+            size: self.size,
+            l1_table: self.l1_table.start * CLUSTER,
+            refcount_table: self.refcount_table.clone(),
+            zstd: false,
         }
-        u32(4); // refcount_order: 16 bits
-        u32(HEADER_LENGTH);
-        assert_eq!(header.len(), HEADER_LENGTH as usize);
-        // The zeros that follow are the header extension that ends the list of header extensions.
-        header
+        .bytes()
     }
 
     fn l1(&self) -> Vec<u8> {
@@ -164,7 +130,7 @@ impl Layout {
         entries(l1.into_iter())
     }
 
-    fn write_l2(&self, sink: &mut Sink<'_>) -> Result<()> {
+    fn write_l2(&self, sink: &mut dyn Sink) -> Result<()> {
         let of_disk = self.runs.iter().flat_map(Range::clone);
         let mut clusters = of_disk.zip(self.data.clone()).peekable();
         for table in &self.l2_of {
@@ -178,6 +144,73 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// What the first cluster says; offsets are in bytes of the file.
+struct Header {
+    /// Bytes of the disk.
+    size: u64,
+    l1_table: u64,
+    /// In clusters of the file.
+    refcount_table: Range<u64>,
+    /// Whether compressed clusters are compressed by Zstandard.
+    zstd: bool,
+}
+
+impl Header {
+    /// Field names are those of the specification.
+    fn bytes(&self) -> Vec<u8> {
+        let mut header = Vec::new();
+        let mut u32 = |value: u32| header.extend(value.to_be_bytes());
+        let high = |value: u64| (value >> 32) as u32;
+        let low = |value: u64| value as u32;
+        let refcount_table = self.refcount_table.start * CLUSTER;
+        u32(u32::from_be_bytes(*b"QFI\xfb")); // magic
+        u32(3); // version
+        u32(0); // backing_file_offset
+        u32(0);
+        u32(0); // backing_file_size
+        u32(CLUSTER_BITS);
+        u32(high(self.size));
+        u32(low(self.size));
+        u32(0); // crypt_method
+        u32(l1_entries(self.size) as u32); // l1_size
+        u32(high(self.l1_table)); // l1_table_offset
+        u32(low(self.l1_table));
+        u32(high(refcount_table)); // refcount_table_offset
+        u32(low(refcount_table));
+        u32((self.refcount_table.end - self.refcount_table.start) as u32); // refcount_table_clusters
+        u32(0); // nb_snapshots
+        u32(0); // snapshots_offset
+        u32(0);
+        u32(0); // incompatible_features
+        u32(if self.zstd { COMPRESSION_TYPE } else { 0 });
+        for _ in 0..2 {
+            u32(0); // compatible_features, autoclear_features
+            u32(0);
+        }
+        u32(4); // refcount_order: 16 bits
+        if self.zstd {
+            u32(HEADER_LENGTH_WITH_COMPRESSION);
+            u32(1 << 24); // compression_type: zstd, in the first byte
+            u32(0);
+        } else {
+            u32(HEADER_LENGTH);
+        }
+        // The zeros that follow are the header extension that ends the list of header extensions.
+        header
+    }
+}
+
+/// For each L2 table that some runs of clusters need, ascending, which entry of the L1 table names it.
+fn l2_tables(runs: &[Range<u64>]) -> Vec<u64> {
+    let mut tables: Vec<u64> = Vec::new();
+    for run in runs {
+        let first = tables.last().map_or(0, |last| last + 1);
+        let needed = run.start / ENTRIES_PER_CLUSTER..(run.end - 1) / ENTRIES_PER_CLUSTER + 1;
+        tables.extend(needed.start.max(first)..needed.end);
+    }
+    tables
 }
 
 /// Entries of the L1 table of a disk: each stands for one L2 table, 512 MiB.
@@ -199,47 +232,12 @@ fn refcount_clusters(others: u64) -> (u64, u64) {
     }
 }
 
-/// The disk's clusters that are not zero. Where contents are mapped they are looked at, for files full of zeros: nearly always
-/// the first bytes tell.
-fn data_runs(map: &SparseMap, contents: &ContentStore) -> Result<Vec<Range<u64>>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    let mut buffer = vec![0; CLUSTER as usize];
-    for run in raw::runs(map, CLUSTER) {
-        for cluster in run.start / CLUSTER..run.end.div_ceil(CLUSTER) {
-            if is_zero_cluster(map, contents, cluster * CLUSTER, &mut buffer)? {
-                continue;
-            }
-            match runs.last_mut() {
-                Some(last) if last.end == cluster => last.end += 1,
-                _ => runs.push(cluster..cluster + 1),
-            }
-        }
-    }
-    Ok(runs)
-}
-
-fn is_zero_cluster(
-    map: &SparseMap,
-    contents: &ContentStore,
-    offset: u64,
-    buffer: &mut [u8],
-) -> Result<bool> {
-    let (probe, rest) = buffer.split_at_mut(PROBE as usize);
-    for (start, buffer) in [(offset, probe), (offset + PROBE, rest)] {
-        map.read_at(contents, start, buffer).context("reading the spool")?;
-        if !is_zero(buffer) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
     values.flat_map(u64::to_be_bytes).collect()
 }
 
 /// Appends bytes, and zeros up to the end of the cluster.
-fn pad(sink: &mut Sink<'_>, bytes: &[u8]) -> Result<()> {
+fn pad(sink: &mut dyn Sink, bytes: &[u8]) -> Result<()> {
     sink.write(bytes)?;
     sink.zeros(sink.position().next_multiple_of(CLUSTER) - sink.position())
 }
@@ -249,6 +247,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::sync::atomic::AtomicBool;
 
+    use super::super::sink::{FileSink, Hash, Meter};
     use super::*;
     use crate::progress::{Progress, Stage};
 
@@ -295,9 +294,11 @@ mod tests {
         let layout = check(4 << 30, one(0..33_000));
         // The data is left out: the file ends where it would begin.
         let (clusters, metadata) = (layout.data.end, layout.data.start * CLUSTER);
-        let stage = Progress::default().stage(Stage::Write, None);
-        let (file, stop) = (tempfile::tempfile().unwrap(), AtomicBool::new(false));
-        Sink::run(&file, metadata, &stage, &stop, |sink| layout.write_metadata(sink)).unwrap();
+        let stage = &Progress::default().stage(Stage::Write, None);
+        let (file, stop) = (tempfile::tempfile().unwrap(), &AtomicBool::new(false));
+        let meter = Meter { stage, stop, by_bytes: true };
+        let write = |sink: &mut FileSink<'_>| layout.write_metadata(sink);
+        FileSink::run(&file, Some(metadata), Hash::Never, meter, write).unwrap();
         let mut bytes = vec![0; metadata as usize];
         file.read_exact_at(&mut bytes, 0).unwrap();
         let at =

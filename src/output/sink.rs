@@ -4,6 +4,8 @@
 //! writing thread    fill buffer → write its non-zero blocks → ┐            ┌→ (the same buffers, again)
 //! hashing thread                                              └→ SHA-256 → ┘
 //! ```
+//!
+//! Formats whose beginning depends on their end come back to it; their files are read once more to be hashed.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -33,29 +35,124 @@ const BLOCK: usize = 4096;
 #[error("stopped, because another file could not be written")]
 pub(super) struct Stopped;
 
+/// Where a format's writer puts its bytes: a file, or something on the way to it.
+pub(super) trait Sink {
+    /// Bytes so far.
+    fn position(&self) -> u64;
+
+    /// Appends `len` bytes, at most [`BUFFER`], that `fill` puts into a buffer of zeros or of old bytes.
+    fn fill(&mut self, len: usize, fill: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()>;
+
+    /// Appends `count` zeros, as a hole where there can be one.
+    fn zeros(&mut self, count: u64) -> Result<()>;
+
+    /// Tells how much of the disk is done, where that is not the same as bytes written.
+    fn advance(&mut self, bytes: u64) -> Result<()>;
+
+    /// Appends bytes that are in memory already.
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        bytes.chunks(BUFFER).try_for_each(|chunk| {
+            self.fill(chunk.len(), &mut |buffer| {
+                buffer.copy_from_slice(chunk);
+                Ok(())
+            })
+        })
+    }
+
+    /// Appends zeros up to an offset.
+    fn zeros_until(&mut self, offset: u64) -> Result<()> {
+        let count = offset.checked_sub(self.position()).expect("offsets ascend");
+        self.zeros(count)
+    }
+}
+
+/// Who is told how far it is, and who can say that it shall stop.
+#[derive(Clone, Copy)]
+pub(super) struct Meter<'a> {
+    pub(super) stage: &'a StageGuard,
+    pub(super) stop: &'a AtomicBool,
+    /// Whether every byte written counts; otherwise only what [`Sink::advance`] tells.
+    pub(super) by_bytes: bool,
+}
+
+impl Meter<'_> {
+    pub(super) fn bytes(&self, count: u64) -> Result<()> {
+        if self.by_bytes {
+            self.stage.advance(count);
+        }
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Stopped.into()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn work(&self, count: u64) -> Result<()> {
+        if !self.by_bytes {
+            self.stage.advance(count);
+        }
+        self.bytes(0)
+    }
+}
+
+/// When a file is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hash {
+    /// While it is written, from front to back.
+    Along,
+    /// When it is whole: its beginning is written last.
+    Afterwards,
+    /// Not at all.
+    Never,
+}
+
 enum Chunk {
     Data(Vec<u8>),
     Zeros(u64),
 }
 
-/// Where a format's writer puts its bytes.
-pub(super) struct Sink<'a> {
+/// A new file that is filled.
+pub(super) struct FileSink<'a> {
     file: &'a File,
-    stage: &'a StageGuard,
-    stop: &'a AtomicBool,
+    meter: Meter<'a>,
     position: u64,
-    chunks: SyncSender<Chunk>,
-    used: Receiver<Vec<u8>>,
+    hasher: Option<(SyncSender<Chunk>, Receiver<Vec<u8>>)>,
+    /// The buffer, when there is no hasher to share with.
+    spare: Vec<u8>,
 }
 
-impl<'a> Sink<'a> {
-    /// Has `write` fill a new, empty `file` of `size` bytes; the file's SHA-256 in hexadecimal. On failure `stop` is set.
+impl<'a> FileSink<'a> {
+    /// Has `write` fill a new, empty `file`, of `size` bytes if that is known; the file's SHA-256 in hexadecimal, empty for
+    /// [`Hash::Never`]. On failure the others are told to stop.
     pub(super) fn run(
         file: &'a File,
-        size: u64,
-        stage: &'a StageGuard,
-        stop: &'a AtomicBool,
+        size: Option<u64>,
+        hash: Hash,
+        meter: Meter<'a>,
         write: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<String> {
+        let begin = |sink: &mut Self| {
+            file.set_len(size.unwrap_or(0))?;
+            write(sink)?;
+            assert!(size.is_none_or(|size| size == sink.position), "as long as its layout said");
+            Ok(file.set_len(sink.position)?)
+        };
+        let result = match hash {
+            Hash::Along => Self::hashed(file, meter, begin),
+            Hash::Never | Hash::Afterwards => {
+                let mut sink = Self { file, meter, position: 0, hasher: None, spare: Vec::new() };
+                begin(&mut sink).and_then(|()| match hash {
+                    Hash::Afterwards => hash_of(file, sink.position, meter),
+                    _ => Ok(String::new()),
+                })
+            }
+        };
+        result.inspect_err(|_| meter.stop.store(true, Ordering::Relaxed))
+    }
+
+    fn hashed(
+        file: &'a File,
+        meter: Meter<'a>,
+        begin: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<String> {
         let (chunks, to_hash) = sync_channel(BUFFERS);
         let (give_back, used) = sync_channel(BUFFERS);
@@ -64,70 +161,107 @@ impl<'a> Sink<'a> {
         }
         thread::scope(|scope| {
             let hasher = scope.spawn(|| hash(to_hash, give_back));
-            let mut sink = Self { file, stage, stop, position: 0, chunks, used };
-            let written = file.set_len(size).map_err(Into::into).and_then(|()| write(&mut sink));
-            let position = sink.position;
+            let hash_with = Some((chunks, used));
+            let mut sink = Self { file, meter, position: 0, hasher: hash_with, spare: Vec::new() };
+            let written = begin(&mut sink);
             drop(sink);
             let digest = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            if let Err(error) = written {
-                stop.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
-            assert_eq!(position, size, "a file is as long as its layout said");
-            Ok(digest)
+            written.map(|()| digest)
         })
     }
 
-    /// Bytes so far.
-    pub(super) fn position(&self) -> u64 {
+    /// Puts bytes somewhere, where there are others already or behind the end; for files that are hashed afterwards.
+    pub(super) fn place(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        assert!(self.hasher.is_none(), "what was hashed does not change");
+        self.file.write_all_at(bytes, offset)?;
+        let end = offset + bytes.len() as u64;
+        let more = end.saturating_sub(self.position);
+        self.position += more;
+        self.meter.bytes(more)
+    }
+}
+
+impl Sink for FileSink<'_> {
+    fn position(&self) -> u64 {
         self.position
     }
 
-    /// Appends `len` bytes, at most [`BUFFER`], that `fill` puts into a buffer of zeros or of old bytes.
-    pub(super) fn fill(
-        &mut self,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn fill(&mut self, len: usize, fill: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
         assert!(len <= BUFFER, "{len} bytes are more than a buffer");
-        let mut buffer = self.used.recv().map_err(|_| hasher_gone())?;
+        let mut buffer = match &self.hasher {
+            Some((_, used)) => used.recv().map_err(|_| hasher_gone())?,
+            None => std::mem::take(&mut self.spare),
+        };
         buffer.resize(len, 0);
         fill(&mut buffer)?;
         write_blocks(self.file, self.position, &buffer)?;
-        self.chunks.send(Chunk::Data(buffer)).map_err(|_| hasher_gone())?;
-        self.advance(len as u64)
+        match &self.hasher {
+            Some((chunks, _)) => chunks.send(Chunk::Data(buffer)).map_err(|_| hasher_gone())?,
+            None => self.spare = buffer,
+        }
+        self.position += len as u64;
+        self.meter.bytes(len as u64)
     }
 
-    /// Appends bytes that are in memory already.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        bytes.chunks(BUFFER).try_for_each(|chunk| {
-            self.fill(chunk.len(), |buffer| {
-                buffer.copy_from_slice(chunk);
-                Ok(())
-            })
-        })
-    }
-
-    /// Appends `count` zeros, as a hole.
-    pub(super) fn zeros(&mut self, count: u64) -> Result<()> {
+    fn zeros(&mut self, count: u64) -> Result<()> {
         let mut left = count;
         while left > 0 {
             // In steps, so that progress moves and stopping works.
             let step = left.min(64 * BUFFER as u64);
-            self.chunks.send(Chunk::Zeros(step)).map_err(|_| hasher_gone())?;
-            self.advance(step)?;
+            if let Some((chunks, _)) = &self.hasher {
+                chunks.send(Chunk::Zeros(step)).map_err(|_| hasher_gone())?;
+            }
+            self.position += step;
+            self.meter.bytes(step)?;
             left -= step;
         }
         Ok(())
     }
 
-    fn advance(&mut self, count: u64) -> Result<()> {
-        self.position += count;
-        self.stage.advance(count);
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Stopped.into()),
-            false => Ok(()),
-        }
+    fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.meter.work(bytes)
+    }
+}
+
+/// What is written by way of another sink, from its position on, and hashed on its own.
+pub(super) struct Part<'a> {
+    inner: &'a mut dyn Sink,
+    start: u64,
+    sha256: Sha256,
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn new(inner: &'a mut dyn Sink) -> Self {
+        Self { start: inner.position(), inner, sha256: Sha256::new() }
+    }
+
+    /// SHA-256 of the part in hexadecimal.
+    pub(super) fn finish(self) -> String {
+        hex(self.sha256)
+    }
+}
+
+impl Sink for Part<'_> {
+    fn position(&self) -> u64 {
+        self.inner.position() - self.start
+    }
+
+    fn fill(&mut self, len: usize, fill: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+        let sha256 = &mut self.sha256;
+        self.inner.fill(len, &mut |buffer| {
+            fill(buffer)?;
+            sha256.update(buffer);
+            Ok(())
+        })
+    }
+
+    fn zeros(&mut self, count: u64) -> Result<()> {
+        update_zeros(&mut self.sha256, count);
+        self.inner.zeros(count)
+    }
+
+    fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.inner.advance(bytes)
     }
 }
 
@@ -156,7 +290,6 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
 }
 
 fn hash(chunks: Receiver<Chunk>, give_back: SyncSender<Vec<u8>>) -> String {
-    let zeros = vec![0; BUFFER];
     let mut sha256 = Sha256::new();
     for chunk in chunks {
         match chunk {
@@ -165,15 +298,38 @@ fn hash(chunks: Receiver<Chunk>, give_back: SyncSender<Vec<u8>>) -> String {
                 // At the end nobody waits for buffers any more.
                 let _ = give_back.send(buffer);
             }
-            Chunk::Zeros(mut left) => {
-                while left > 0 {
-                    let count = left.min(BUFFER as u64);
-                    sha256.update(&zeros[..count as usize]);
-                    left -= count;
-                }
-            }
+            Chunk::Zeros(count) => update_zeros(&mut sha256, count),
         }
     }
+    hex(sha256)
+}
+
+/// The hash of a file that is whole.
+fn hash_of(file: &File, size: u64, meter: Meter<'_>) -> Result<String> {
+    let (mut sha256, mut buffer, mut offset) = (Sha256::new(), vec![0; BUFFER], 0);
+    while offset < size {
+        let len = (size - offset).min(BUFFER as u64) as usize;
+        file.read_exact_at(&mut buffer[..len], offset).context("reading what was written")?;
+        sha256.update(&buffer[..len]);
+        offset += len as u64;
+        meter.work(0)?;
+    }
+    Ok(hex(sha256))
+}
+
+/// Takes `count` zeros into a hash.
+pub(super) fn update_zeros(sha256: &mut Sha256, count: u64) {
+    static ZEROS: [u8; 65536] = [0; 65536];
+    let mut left = count;
+    while left > 0 {
+        let step = left.min(ZEROS.len() as u64);
+        sha256.update(&ZEROS[..step as usize]);
+        left -= step;
+    }
+}
+
+/// The hash, in lower-case hexadecimal.
+pub(super) fn hex(sha256: Sha256) -> String {
     sha256.finalize().iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

@@ -33,6 +33,10 @@ fn store() -> ContentStore {
     ContentStore::create_in(&std::env::temp_dir()).unwrap()
 }
 
+fn options() -> Options {
+    Options::new(Uuid::from_u128(7), Architecture::X86_64)
+}
+
 fn names(directory: &Path) -> BTreeSet<String> {
     let names = fs::read_dir(directory).unwrap();
     names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -44,8 +48,14 @@ fn raw_is_the_map_with_holes() {
     let map = disk(&contents);
     let path = directory.path().join("disk.raw");
     fs::write(&path, b"an older disk").unwrap();
-    let reports =
-        write(&map, &contents, &[(Format::Raw, path.clone())], &Progress::default()).unwrap();
+    let reports = write(
+        &map,
+        &contents,
+        &[Target::new(Format::Raw, &path)],
+        &options(),
+        &Progress::default(),
+    )
+    .unwrap();
     let bytes = fs::read(&path).unwrap();
     let mut expected = vec![0; map.size() as usize];
     map.read_at(&contents, 0, &mut expected).unwrap();
@@ -62,14 +72,33 @@ fn raw_is_the_map_with_holes() {
     assert_eq!(names(directory.path()), BTreeSet::from(["disk.raw".to_owned()]));
 }
 
+fn every_kind() -> Vec<FileFormat> {
+    let packed = |packing| {
+        [Format::Raw, Format::Ova, Format::Qcow2]
+            .map(|format| FileFormat { format, packing: Some(packing) })
+    };
+    let plain = Format::ALL.map(FileFormat::from).into_iter();
+    plain.chain(Packing::ALL.into_iter().flat_map(packed)).collect()
+}
+
 #[test]
-fn the_same_disk_gives_the_same_files_and_progress_adds_up() {
+fn the_same_disk_gives_the_same_files_for_any_number_of_threads_and_progress_adds_up() {
     let contents = store();
-    let map = disk(&contents);
-    let digests = || {
+    // More than one block of every kind of compression.
+    let mut map = SparseMap::new(20 * MIB);
+    map.place(3 * MIB, disk(&contents));
+    let text: Vec<u8> = (0..700_000_u32).map(|i| ((i / 7) ^ (i >> 9)) as u8).collect();
+    map.put(8 * MIB, text.clone());
+    map.put(15 * MIB + 500_000, text);
+    let digests = |threads, kinds: &[FileFormat], compression| {
         let directory = tempfile::tempdir().unwrap();
-        let targets = Format::ALL.map(|format| (format, directory.path().join(format.extension())));
-        let (counter, total) = (std::sync::Arc::new(std::sync::Mutex::new((0, 0))), 0);
+        let targets: Vec<Target> = kinds
+            .iter()
+            .map(|format| Target::new(*format, directory.path().join(format.extension())))
+            .collect();
+        let options =
+            Options { threads: Some(threads), qcow2_compression: compression, ..options() };
+        let counter = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
         let seen = std::sync::Arc::clone(&counter);
         let progress = Progress::to(move |event| match event {
             crate::progress::Event::Started { bytes, .. } => {
@@ -78,14 +107,17 @@ fn the_same_disk_gives_the_same_files_and_progress_adds_up() {
             crate::progress::Event::Advanced { bytes, .. } => seen.lock().unwrap().1 += bytes,
             _ => {}
         });
-        let reports = write(&map, &contents, &targets, &progress).unwrap();
-        let (announced, advanced) = *counter.lock().unwrap();
+        let reports = write(&map, &contents, &targets, &options, &progress).unwrap();
+        let (announced, advanced): (u64, u64) = *counter.lock().unwrap();
         assert_eq!(announced, advanced);
-        let sizes: u64 = targets.iter().map(|(_, path)| fs::metadata(path).unwrap().len()).sum();
-        assert_eq!(announced, sizes + total);
         reports.into_iter().map(|report| report.sha256).collect::<Vec<_>>()
     };
-    assert_eq!(digests(), digests());
+    let all = every_kind();
+    assert_eq!(digests(1, &all, None), digests(3, &all, None));
+    let qcow2 = [FileFormat::from(Format::Qcow2)];
+    for compression in [ClusterCompression::Zlib, ClusterCompression::Zstd].map(Some) {
+        assert_eq!(digests(1, &qcow2, compression), digests(3, &qcow2, compression));
+    }
 }
 
 #[test]
@@ -95,8 +127,8 @@ fn what_cannot_be_written_leaves_everything_as_it_was() {
     let (good, missing) = (directory.path().join("good"), directory.path().join("no/such/place"));
     fs::write(&good, b"older").unwrap();
     let try_both = |other: PathBuf| {
-        let targets = [(Format::Raw, good.clone()), (Format::Qcow2, other)];
-        write(&map, &contents, &targets, &Progress::default()).unwrap_err()
+        let targets = [Target::new(Format::Raw, &good), Target::new(Format::Qcow2, other)];
+        write(&map, &contents, &targets, &options(), &Progress::default()).unwrap_err()
     };
     let error = try_both(missing);
     assert!(format!("{error:#}").contains("no/such, which does not exist"), "{error:#}");
@@ -113,15 +145,19 @@ fn a_failure_on_the_way_leaves_nothing_and_stops_the_others() {
     let map = disk(&contents);
     let stage = Progress::default().stage(Stage::Write, None);
     let (path, stop) = (directory.path().join("disk.raw"), AtomicBool::new(false));
-    let layout = Layout::of(Format::Raw, &map, &contents).unwrap();
-    let work = Work { format: Format::Raw, path: &path, layout, file: unfinished(&path).unwrap() };
+    let disk = Disk { map: &map, contents: &contents };
+    let target = Target::new(Format::Raw, &path);
+    let layout = Layout::of(&target, disk, &options()).unwrap();
+    let work = Work { target: &target, layout, file: unfinished(&path).unwrap(), threads: 1 };
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let error = work.write(&map, &contents, &stage, &stop).err().unwrap();
+    let error = work.write(disk, &stage, &stop).err().unwrap();
     assert!(error.is::<sink::Stopped>(), "{error:#}");
     assert_eq!(names(directory.path()), BTreeSet::new());
 
     let full = || Err(anyhow::Error::from(io::Error::from_raw_os_error(28))); // ENOSPC
-    let result = Sink::run(tempfile::tempfile().as_ref().unwrap(), 8, &stage, &stop, |_| full());
+    let meter = Meter { stage: &stage, stop: &stop, by_bytes: true };
+    let file = tempfile::tempfile().unwrap();
+    let result = FileSink::run(&file, Some(8), Hash::Along, meter, |_| full());
     let error = explain(result.unwrap_err(), &path, 10 * MIB);
     let first = first_cause(vec![Err(sink::Stopped.into()), Err(error)]).err().unwrap();
     assert!(first.to_string().ends_with("for up to 10 MiB"), "{first:#}");
@@ -137,11 +173,18 @@ fn a_failing_writer_leaves_the_sink_without_a_deadlock() {
     // Opened for reading only, so that the first write fails.
     let read_only = File::open("/dev/null").unwrap();
     let map = disk(&contents);
-    let layout = raw::Layout::of(&map);
-    let result = Sink::run(&read_only, map.size(), &stage, &stop, |sink| {
-        layout.write(&map, &contents, sink)
-    });
-    assert!(result.is_err() && stop.into_inner());
+    let disk = Disk { map: &map, contents: &contents };
+    let layout = raw::Layout::of(disk);
+    for hash in [Hash::Along, Hash::Afterwards] {
+        let meter = Meter { stage: &stage, stop: &stop, by_bytes: true };
+        let write = |sink: &mut FileSink<'_>| layout.write(disk, sink);
+        assert!(FileSink::run(&read_only, Some(map.size()), hash, meter, write).is_err());
+        assert!(stop.swap(false, std::sync::atomic::Ordering::Relaxed));
+        let pack = |sink: &mut FileSink<'_>| {
+            packed::pack(Packing::Gz, sink, 2, meter, |sink| layout.write(disk, sink)).map(drop)
+        };
+        assert!(FileSink::run(&read_only, None, hash, meter, pack).is_err());
+    }
 }
 
 /// The header as it is on disk, field by field.
@@ -179,8 +222,8 @@ fn annotated(header: &[u8]) -> String {
 fn the_qcow2_header_field_by_field() {
     let (contents, directory) = (store(), tempfile::tempdir().unwrap());
     let path = directory.path().join("disk.qcow2");
-    write(&disk(&contents), &contents, &[(Format::Qcow2, path.clone())], &Progress::default())
-        .unwrap();
+    let target = Target::new(Format::Qcow2, &path);
+    write(&disk(&contents), &contents, &[target], &options(), &Progress::default()).unwrap();
     let mut file = vec![0; 112];
     File::open(&path).unwrap().read_exact(&mut file).unwrap();
     expect![[r#"
@@ -207,12 +250,4 @@ fn the_qcow2_header_field_by_field() {
     .assert_eq(&annotated(&file));
     // Header, refcount table and block, L1, L2; data: both ends, 5000 bytes, 95,000 bytes in two; no zeros.
     assert_eq!(fs::metadata(&path).unwrap().len(), (5 + 5) * 65536);
-}
-
-#[test]
-fn formats_have_names() {
-    for format in Format::ALL {
-        assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
-    }
-    assert_eq!("vhd".parse::<Format>().unwrap_err(), "vhd is no disk format: raw or qcow2");
 }

@@ -158,6 +158,8 @@ mod tests {
             Role::Esp => "EFI system",
             Role::Boot => "Linux extended boot",
             Role::Root => "Linux root (x86-64)",
+            Role::Data => "Linux data",
+            Role::Swap => "Linux swap",
         };
         let filesystem = (role != Role::BiosBoot).then(|| FilesystemReport {
             kind: if role == Role::Esp { "vfat" } else { "ext4" },

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use qemu::Guest;
+use qemu::{Guest, Session};
 
 use crate::machine::Case;
 use crate::tool::{run, tool};
@@ -10,7 +10,7 @@ use crate::tool::{run, tool};
 /// Boots the disk, which must succeed, and then checks every ext4 of it; returns what the guest said.
 pub(crate) fn file_systems_are_sound(case: &Case) -> Guest {
     let (overlay, raw) = (case.directory().join("after.qcow2"), case.directory().join("after.raw"));
-    let guest = case.passes_leaving(Some(&overlay));
+    let guest = case.passes_leaving(Some(&overlay), Session::default());
     let Some(mut convert) = tool("qemu-img") else { return guest };
     run(convert.args(["convert", "-O", "raw"]).args([&overlay, &raw]));
     let mut checked = 0;

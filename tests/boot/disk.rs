@@ -16,6 +16,8 @@ pub(crate) struct Disk {
     variant: Variant,
     format: &'static str,
     flags: &'static [&'static str],
+    /// Makes another image of the recipe's: from its layout, into an empty directory, whose tag `latest` is then pressed.
+    remake: Option<fn(&Path, &Path)>,
     pressed: OnceLock<Pressed>,
 }
 
@@ -50,7 +52,29 @@ impl Disk {
         format: &'static str,
         flags: &'static [&'static str],
     ) -> Self {
-        Self { name, architecture, variant, format, flags, pressed: OnceLock::new() }
+        Self { name, architecture, variant, format, flags, remake: None, pressed: OnceLock::new() }
+    }
+
+    /// A raw disk for x86_64 with an image that is made of this variant's.
+    pub(crate) const fn of_remade(
+        name: &'static str,
+        variant: Variant,
+        remake: fn(&Path, &Path),
+    ) -> Self {
+        Self {
+            name,
+            architecture: Architecture::X86_64,
+            variant,
+            format: "raw",
+            flags: &[],
+            remake: Some(remake),
+            pressed: OnceLock::new(),
+        }
+    }
+
+    /// Its name among the disks.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The disk, pressed now unless another case has done so.
@@ -62,6 +86,18 @@ impl Disk {
         let recipe = Recipe { variant: self.variant, ..Recipe::new(self.architecture) };
         let layout = recipe.layout().unwrap_or_else(|error| panic!("{}: {error:#}", self.name));
         let directory = directory("disks");
+        let layout = match self.remake {
+            None => layout,
+            Some(remake) => {
+                let remade = directory.join(self.name);
+                if remade.exists() {
+                    fs::remove_dir_all(&remade).unwrap();
+                }
+                fs::create_dir(&remade).unwrap();
+                remake(&layout, &remade);
+                remade
+            }
+        };
         let name = format!("{}.{}.{}", self.name, self.architecture.name(), self.format);
         let file = directory.join(name);
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_bootpress"))

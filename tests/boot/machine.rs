@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use qemu::{Architecture, BootReport, Guest, Machine, Test};
+use qemu::chain::{self, ChainReport, Step, Update};
+use qemu::{Architecture, BootReport, Guest, Machine, Session, Test};
 
 use crate::disk::{Disk, directory};
 
@@ -34,12 +35,21 @@ impl Case {
 
     /// Boots the disk, which must succeed; returns what the guest said.
     pub(crate) fn passes(&self) -> Guest {
-        self.passes_leaving(None)
+        self.passes_leaving(None, Session::default())
+    }
+
+    /// The same, with an errand, which must succeed, too.
+    pub(crate) fn passes_with(&self, errand: &str) -> Guest {
+        self.passes_leaving(None, Session { errand: Some(errand), ..Session::default() })
     }
 
     /// The same, keeping the disk as the guest left it.
-    pub(crate) fn passes_leaving(&self, disk_afterwards: Option<&Path>) -> Guest {
-        let report = self.tried(&self.disk.pressed().file, disk_afterwards);
+    pub(crate) fn passes_leaving(
+        &self,
+        disk_afterwards: Option<&Path>,
+        session: Session<'_>,
+    ) -> Guest {
+        let report = self.tried(&self.disk.pressed().file, disk_afterwards, session);
         if let Some(failure) = failure(self.name, &report) {
             panic!("{failure}\nevidence: {}", self.directory().display());
         }
@@ -53,16 +63,56 @@ impl Case {
         report.guest
     }
 
+    /// Runs a chain on the disk, all of whose legs must pass.
+    pub(crate) fn passes_chain(&self, steps: &[Step<Update>]) -> ChainReport {
+        let directory = self.directory();
+        let test = Test {
+            time_limit: Some(TIME_LIMIT),
+            evidence: Some(&directory),
+            ..Test::new(&self.disk.pressed().file, self.machine.clone())
+        };
+        let report = chain::run(&test, steps, &mut |_| {}, &|| false)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        for (index, leg) in report.legs.iter().enumerate() {
+            let name = format!("{}, leg {}: {}", self.name, index + 1, leg.name);
+            if let Some(failure) = failure(&name, &leg.boot) {
+                panic!("{failure}\nevidence: {}", directory.display());
+            }
+            eprintln!("{name}: {:.0} s", leg.boot.seconds);
+        }
+        report
+    }
+
     /// Boots a disk in the machine, whatever comes of it.
-    pub(crate) fn tried(&self, disk: &Path, disk_afterwards: Option<&Path>) -> BootReport {
+    pub(crate) fn tried(
+        &self,
+        disk: &Path,
+        disk_afterwards: Option<&Path>,
+        session: Session<'_>,
+    ) -> BootReport {
         let evidence = self.directory();
         let test = Test {
             time_limit: Some(TIME_LIMIT),
             evidence: Some(&evidence),
             disk_afterwards,
+            session,
             ..Test::new(disk, self.machine.clone())
         };
-        qemu::boot(&test, &mut |_| {}, &|| false)
+        self.booted(&test)
+    }
+
+    /// Boots a disk that must fail; time is up when the caller says so.
+    pub(crate) fn tried_within(&self, disk: &Path, limit: Option<Duration>) -> BootReport {
+        let evidence = self.directory();
+        self.booted(&Test {
+            time_limit: Some(limit.unwrap_or(TIME_LIMIT)),
+            evidence: Some(&evidence),
+            ..Test::new(disk, self.machine.clone())
+        })
+    }
+
+    fn booted(&self, test: &Test<'_>) -> BootReport {
+        qemu::boot(test, &mut |_| {}, &|| false)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }

@@ -98,6 +98,7 @@ fn the_kernel_and_its_modules_are_those_of_grub_mkimage() {
             skip_boot_uuid: false,
             boot_partition: 3,
             separate_boot: false,
+            dos: false,
             bios: true,
             time: 0,
         };

@@ -95,6 +95,7 @@ impl Fixture {
             boot_mount: mounts.boot.as_deref(),
             boot_files: &Tree::new(Metadata::root(0o755)),
             root_ssh_keys: None::<RootSshKeys<'_>>,
+            customize: None,
             installer: "tests",
             repository_config: &[],
             composefs: &erofs::ostree_image,

@@ -24,6 +24,7 @@ fn plan(preset: Preset, architecture: Architecture, sector_size: SectorSize) -> 
             root: guid(4),
         },
         esp: preset.default_esp(),
+        separate_boot: false,
         boot: preset.default_boot(),
         root: Root::RestOf { disk: 10 << 30, needs: 2048 * MIB },
     })

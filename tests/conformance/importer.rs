@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -18,14 +18,15 @@ use bootpress::layer::Entry;
 use bootpress::oci;
 use bootpress::ostree::{Committed, Repository, unite};
 use bootpress::progress::Progress;
-use bootpress::tree::{Kind, Metadata, Tree, Xattrs};
+use bootpress::tree::{Metadata, Tree, Xattrs};
 use expect_test::{Expect, expect};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::directory;
+use crate::encapsulated::{derive, encapsulate};
 use crate::extract::is_root;
 use crate::ostree_repo::{Dice, archive, blob, init, ostree, random_layer, root_of, scratch};
-use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, digest, tiny_image};
+use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image};
 use crate::tool::{run, tool};
 
 const TARGET: &str = "docker://registry.example/os:1";
@@ -260,68 +261,11 @@ fn plain() -> TinyImage {
     image.tag("plain").layer(base)
 }
 
-/// The image of a commit: ours of the plain base, as an exporter would carry it, in two chunks.
+/// The image of a commit: ours of the plain base, as an exporter would carry it.
 fn encapsulated(scratch: &Path) -> TinyImage {
     plain().write_oci_layout(scratch);
     let ours = Ours::of(scratch, "plain");
-    let commit = ours.committed.checksum.to_string();
-    let sysroot = ours.sysroot();
-    let objects = "ostree/repo/objects";
-    let path = |name: &str| format!("sysroot/{objects}/{name}");
-    let mut layers = [TinyLayer::default(), TinyLayer::default(), TinyLayer::default()];
-    let mut first = None;
-    for (name, id) in sysroot.walk_from(sysroot.find(objects).unwrap()) {
-        let name = String::from_utf8(name).unwrap();
-        let inode = sysroot.inode(id);
-        let bytes = match &inode.kind {
-            Kind::File(content) => ours.contents.bytes(content).unwrap(),
-            _ => Vec::new(),
-        };
-        let Some((checksum, extension)) = name.rsplit_once('.') else { continue };
-        match extension {
-            "file" => {
-                let Metadata { mode, uid, gid, ref xattrs, .. } = inode.metadata;
-                let item = match &inode.kind {
-                    Kind::Symlink(target) => Item::symlink(path(&name), target),
-                    _ => Item::file(path(&name), bytes).mode(mode.into()),
-                };
-                let list = list(&xattrs.iter().collect::<Vec<_>>());
-                let chunk = &mut layers[if name.as_str() < "8" { 1 } else { 2 }];
-                *chunk = std::mem::take(chunk)
-                    .file(path(&format!("{name}-xattrs-link")), list)
-                    .add(item.owner(uid.into(), gid.into()));
-            }
-            "commit" if checksum.replace('/', "") == commit => first = Some((name, bytes)),
-            // The commit of the plain base's only layer.
-            "commit" => {}
-            _ => layers[0] = std::mem::take(&mut layers[0]).file(path(&name), bytes),
-        }
-    }
-    let (name, bytes) = first.unwrap();
-    let [metadata, one, two] = layers.map(TinyLayer::unfinished);
-    let commit_first = TinyLayer::default().file(path(&name), bytes).raw(&metadata);
-    let two = TinyLayer::default().raw(&two).archive();
-    tiny_image()
-        .compression(Compression::None)
-        .label("containers.bootc", "1")
-        .label("ostree.commit", &commit)
-        .label("ostree.final-diffid", &digest(&two))
-        .tag("base")
-        .archive_layer(commit_first.archive())
-        .archive_layer(TinyLayer::default().raw(&one).archive())
-        .archive_layer(two)
-}
-
-/// `a(ayay)` as GVariant has it, while all of it is short.
-fn list(xattrs: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-    for (name, value) in xattrs {
-        bytes.extend([name, &b"\0"[..], value].concat());
-        bytes.push(u8::try_from(name.len() + 1).unwrap());
-        ends.push(u8::try_from(bytes.len()).unwrap());
-    }
-    bytes.extend(ends);
-    bytes
+    encapsulate(&ours.sysroot(), &ours.contents, &ours.committed.checksum.to_string())
 }
 
 #[test]
@@ -378,41 +322,6 @@ fn the_importer_makes_the_same_of_random_layers() {
     }
 }
 
-/// Adds layers to an image of a layout.
-fn derive(layout: &Path, from: &str, archives: &[Vec<u8>], tag: &str) {
-    let blobs = layout.join("blobs/sha256");
-    let read = |digest: &Value| -> Value {
-        let name = digest.as_str().unwrap().trim_start_matches("sha256:");
-        serde_json::from_slice(&fs::read(blobs.join(name)).unwrap()).unwrap()
-    };
-    let write = |media_type: &Value, bytes: &[u8]| -> Value {
-        let digest = digest(bytes);
-        fs::write(blobs.join(digest.trim_start_matches("sha256:")), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
-    };
-    let list = |value: &mut Value, item: Value| value.as_array_mut().unwrap().push(item);
-    let path = layout.join("index.json");
-    let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let name = "org.opencontainers.image.ref.name";
-    let entries = index["manifests"].as_array().unwrap();
-    let entry = entries.iter().find(|entry| entry["annotations"][name] == from).unwrap().clone();
-    let mut manifest = read(&entry["digest"]);
-    let mut config = read(&manifest["config"]["digest"]);
-    for archive in archives {
-        let layer = write(&"application/vnd.oci.image.layer.v1.tar".into(), archive);
-        list(&mut config["rootfs"]["diff_ids"], layer["digest"].clone());
-        list(&mut config["history"], json!({ "created": "2025-01-02T03:04:05Z" }));
-        list(&mut manifest["layers"], layer);
-    }
-    let config = serde_json::to_vec(&config).unwrap();
-    manifest["config"] = write(&manifest["config"]["mediaType"], &config);
-    let mut derived = write(&entry["mediaType"], &serde_json::to_vec(&manifest).unwrap());
-    derived["platform"] = entry["platform"].clone();
-    derived["annotations"] = json!({ name: tag });
-    list(&mut index["manifests"], derived);
-    fs::write(path, serde_json::to_vec(&index).unwrap()).unwrap();
-}
-
 #[test]
 fn images_of_the_real_exporter_come_back() {
     let Some(importer) = importer() else { return };
@@ -451,6 +360,53 @@ fn images_of_the_real_exporter_come_back() {
     };
     derive(&to, "base", &archives, "derived");
     assert_same(&importer, &to, "derived", "exported, and three layers above it");
+}
+
+/// What machines upgrade from: the repository of an image as one of mode `archive`, file by file as it would be served.
+#[test]
+fn ostree_pulls_what_is_served() {
+    let directory = scratch();
+    let layout = directory.path().join("layout");
+    derived(encapsulated(&directory.path().join("scratch")))
+        .tag("derived")
+        .write_oci_layout(&layout);
+    let ours = Ours::of(&layout, "derived");
+    let served = directory.path().join("served");
+    let sysroot = ours.sysroot();
+    let objects = sysroot.walk_from(sysroot.find("ostree/repo/objects").unwrap());
+    let files = objects
+        .map(|(name, _)| String::from_utf8(name).unwrap())
+        .filter(|name| name.contains('.'))
+        .map(|name| format!("objects/{}", name.replace(".file", ".filez")));
+    let names = ours.repository.refs().keys().map(|name| format!("refs/heads/{name}"));
+    for path in files.chain(names).chain(["config".to_owned()]) {
+        let mut file = ours.repository.archived(&path, &ours.contents).expect("it is there");
+        let mut bytes = Vec::new();
+        file.body.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, file.size, "{path}");
+        let place = served.join(path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, bytes).unwrap();
+    }
+    // What no HTTP client asks for, but ostree here.
+    for empty in ["refs/remotes", "refs/mirrors", "state", "extensions", "tmp/cache"] {
+        fs::create_dir_all(served.join(empty)).unwrap();
+    }
+    let Some(mut fsck) = ostree(&served) else { return };
+    run(fsck.arg("fsck"));
+    if !is_root() {
+        eprintln!("skipped: only root can pull files of others");
+        return;
+    }
+    let pulled = directory.path().join("pulled");
+    init(&pulled);
+    let url = format!("file://{}", served.display());
+    run(ostree(&pulled).unwrap().args(["remote", "add", "--no-gpg-verify", "served", &url]));
+    let commit = ours.committed.checksum.to_string();
+    let layers = ours.image.layers.iter().map(|layer| blob(&layer.digest));
+    run(ostree(&pulled).unwrap().args(["pull", "--mirror", "served", &commit]).args(layers));
+    run(ostree(&pulled).unwrap().arg("fsck"));
+    assert_eq!(root_of(&pulled, &commit), root_of(&served, &commit));
 }
 
 /// bootc 1.16 takes away the empty files over which container engines mount theirs; version 0.15.3 of its importer does not.

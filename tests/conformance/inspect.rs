@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bootpress::architecture::Architecture;
+use bootpress::config::Config;
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::error::Unsupported;
 use bootpress::inspect::{Facts, inspect};
@@ -14,6 +15,7 @@ use bootpress::pipeline;
 use bootpress::progress::Progress;
 use bootpress::report::Report;
 use bootpress::request::{BoundImages, Destination, Request, Transport};
+use bootpress::trust::Demand;
 use proptest::prelude::*;
 
 use crate::tiny_image::{TinyImage, tiny_image};
@@ -99,27 +101,38 @@ fn unsigned(architecture: Architecture) -> BTreeMap<&'static str, Vec<u8>> {
 fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> Request {
     image.write_oci_layout(&directory.join("image"));
     Request {
+        access: Default::default(),
         image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
+        trust: Demand::Nothing,
         architecture,
-        formats: Format::ALL.to_vec(),
+        formats: [Format::Raw, Format::Qcow2].map(Into::into).into(),
+        qcow2_compression: None,
         destination: Destination::Directory(directory.to_owned()),
         medium: None,
         layout: Preset::Bootc,
         sector_size: SectorSize::S512,
         size: None,
         root_filesystem: None,
+        btrfs_compression: None,
+        btrfs_subvolume: None,
         install_bootloader: true,
         root_mount_spec: None,
         boot_mount_spec: None,
         seed: String::new(),
+        preset_kargs: true,
         kargs: vec!["quiet".to_owned()],
         karg_deletes: Vec::new(),
         target_image: None,
         target_transport: Transport::Registry,
         enforce_container_sigpolicy: false,
         bound_images: BoundImages::Skip,
+        bound_image_sources: Vec::new(),
         root_ssh_keys: None,
         stateroot: None,
+        config: Config::default(),
+        image_layout: true,
+        grow: false,
+        dry_run: false,
         work_directory: directory.to_owned(),
     }
 }
@@ -145,12 +158,25 @@ fn every_disk_is_seen_as_it_was_built() {
                 let facts = inspect(&raw).unwrap();
                 let qcow2 = inspect(&path_of(&report, Format::Qcow2)).unwrap();
                 assert_eq!(Facts { format: "raw", ..qcow2 }, facts);
+                compressed(&raw, &facts);
                 compare(&facts, &report);
                 assert_eq!(facts.sector_size, sector_size.bytes());
                 assert_eq!(facts.architecture, Some(architecture));
                 tools(&raw, &facts);
             }
         }
+    }
+}
+
+/// The same disk with compressed clusters, as `qemu-img` makes them.
+fn compressed(raw: &Path, facts: &Facts) {
+    for kind in ["zlib", "zstd"] {
+        let path = raw.with_extension(kind);
+        let Some(mut qemu_img) = tool("qemu-img") else { return };
+        let option = format!("compression_type={kind}");
+        run(qemu_img.args(["convert", "-c", "-O", "qcow2", "-o", &option]).arg(raw).arg(&path));
+        let seen = inspect(&path).unwrap();
+        assert_eq!(Facts { format: "raw", ..seen }, *facts);
     }
 }
 

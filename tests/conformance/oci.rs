@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use bootpress::architecture::Architecture;
 use bootpress::content::ContentStore;
@@ -20,6 +17,7 @@ use bootpress::progress::Progress;
 use bootpress::tree::components;
 use tempfile::TempDir;
 
+use crate::server::Server;
 use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image, tiny_index};
 use crate::tool::{run, tool};
 
@@ -264,48 +262,11 @@ fn copies_of_skopeo_have_the_same_layers() {
     }
 }
 
-/// A registry on this machine, stopped when dropped.
-struct Registry {
-    process: Child,
-    address: String,
-    _directory: TempDir,
-}
-
-impl Registry {
-    fn start() -> Option<Self> {
-        let mut command = tool("docker-registry")?;
-        let directory = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let config = directory.path().join("config.yml");
-        let storage = directory.path().join("storage");
-        write!(
-            File::create(&config).unwrap(),
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
-            storage.display()
-        )
-        .unwrap();
-        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Self { process: command.spawn().unwrap(), address, _directory: directory };
-        let began = Instant::now();
-        while TcpStream::connect(&registry.address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the registry does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn images_come_from_a_registry() {
-    let (Some(registry), Some(_)) = (Registry::start(), tool("skopeo")) else { return };
+    let (Some(registry), Some(_)) = (Server::registry(None, false, None), tool("skopeo")) else {
+        return;
+    };
     let directory = TempDir::new().unwrap();
     let layout = directory.path().display().to_string();
     let push = |from: &str, to: &str, options: &[&str]| {

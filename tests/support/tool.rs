@@ -39,3 +39,10 @@ pub(crate) fn forky(name: &str) -> Option<Command> {
         Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky").join("bin").join(name);
     if made.is_file() { Some(Command::new(made)) } else { tool(name) }
 }
+
+/// The same in `target/signers`: cosign, and a skopeo that is not older than it.
+pub(crate) fn signer(name: &str) -> Option<Command> {
+    let made =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("signers").join("bin").join(name);
+    if made.is_file() { Some(Command::new(made)) } else { tool(name) }
+}

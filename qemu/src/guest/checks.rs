@@ -62,6 +62,13 @@ impl Guest {
         })
     }
 
+    /// The errand's last line, and whether it succeeded.
+    pub(crate) fn check_errand(&self) -> Check {
+        let said = self.fact("errand").unwrap_or("not told");
+        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("done");
+        Check::new("errand", self.fact("errand.exit") == Some("0"), last)
+    }
+
     fn check_state(&self) -> Check {
         let state = self.fact("state").unwrap_or("not told");
         let failed = self.failed_units();

@@ -294,7 +294,12 @@ fn a_boot_that_has_not_ended_tells_what_it_waits_for() {
 }
 
 /// Runs the script with a `systemctl` and an `ostree` of ours; `shell` is a command with its arguments.
-fn run_script(shell: &[&str], systemctl: &str, port_exists: bool) -> (Guest, String) {
+fn run_script(
+    shell: &[&str],
+    systemctl: &str,
+    port_exists: bool,
+    errand: Option<&str>,
+) -> (Guest, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let program = |name: &str, body: &str| {
@@ -305,11 +310,16 @@ fn run_script(shell: &[&str], systemctl: &str, port_exists: bool) -> (Guest, Str
     program("ostree", "echo '* default abc.0'");
     program("journalctl", "echo because; echo 'avc:  denied  { x }'; seq 30000");
     fs::write(path("script"), crate::credentials::SCRIPT).unwrap();
+    if let Some(errand) = errand {
+        fs::write(path("boot-report.errand"), errand).unwrap();
+        fs::write(path("boot-report.ending"), "reboot").unwrap();
+    }
     let port = if port_exists { "port" } else { "elsewhere" };
     fs::write(path(port), "").unwrap();
     let status = Command::new(shell[0])
         .args(&shell[1..])
         .arg(path("script"))
+        .env("CREDENTIALS_DIRECTORY", directory.path())
         .env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()))
         .env("BOOT_REPORT_PORT", path("port"))
         .env("BOOT_REPORT_TRIES", "1")
@@ -327,7 +337,7 @@ fn the_script_reports_and_powers_off() {
     let shells: &[&[&str]] = &[&["/bin/sh"], &["/bin/bash", "--posix"], &["/bin/busybox", "sh"]];
     for shell in shells.iter().filter(|shell| Path::new(shell[0]).exists()) {
         let (guest, calls) =
-            run_script(shell, "[ \"$1\" = is-system-running ] && echo running; exit 0", true);
+            run_script(shell, "[ \"$1\" = is-system-running ] && echo running; exit 0", true, None);
         assert_eq!(guest.fact("state"), Some("running"), "{shell:?}");
         assert_eq!(guest.fact("ostree"), Some("* default abc.0"));
         assert_eq!(guest.fact("ostree.exit"), Some("0"));
@@ -345,9 +355,23 @@ fn the_script_reports_and_powers_off() {
 fn the_script_names_failed_units_and_makes_do_without_a_port() {
     let systemctl = "case $1 in is-system-running) echo degraded; exit 1;; \
                      list-units) echo 'a.service loaded failed failed A';; esac";
-    let (guest, _) = run_script(&["/bin/sh"], systemctl, false);
+    let (guest, _) = run_script(&["/bin/sh"], systemctl, false, None);
     assert_eq!(guest.failed_units(), ["a.service"]);
     assert!(guest.fact("why.a.service").is_some_and(|why| why.starts_with("because")));
     assert_eq!(guest.journal(), "", "it would be long between the kernel's words");
     assert_eq!(guest.fact("state"), Some("degraded"));
+}
+
+#[test]
+fn the_script_does_its_errand_and_then_reboots() {
+    let running = "[ \"$1\" = is-system-running ] && echo running; exit 0";
+    let errand = "say step \"one of $(id -u | wc -l)\"\necho done\nexit 3\necho never";
+    let (guest, calls) = run_script(&["/bin/sh"], running, true, Some(errand));
+    assert_eq!(guest.fact("step"), Some("one of 1"));
+    assert_eq!((guest.fact("errand"), guest.fact("errand.exit")), (Some("done"), Some("3")));
+    assert!(guest.finished(), "whatever comes of the errand");
+    assert_eq!(calls.lines().last(), Some("--no-block reboot"));
+    assert!(!guest.check_errand().passed);
+    let (guest, _) = run_script(&["/bin/sh"], running, true, Some("true"));
+    assert_eq!(guest.check_errand(), crate::report::Check::new("errand", true, "done"));
 }

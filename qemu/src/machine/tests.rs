@@ -15,6 +15,9 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
         qmp: Path::new("/t/qmp"),
         smbios: &["one,two".to_owned()],
         accelerator,
+        tpm: (machine.tpm != Tpm::None).then_some(Path::new("/t/tpm")),
+        durable: false,
+        network: false,
     };
     let line: Vec<String> =
         machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();
@@ -39,9 +42,9 @@ fn secure_boot_on_nvme_under_tcg() {
 -no-user-config
 -nodefaults
 -display none
--no-reboot
 -S
 -nic none
+-no-reboot
 -machine q35,smm=on
 -accel tcg,thread=multi
 -cpu max
@@ -59,8 +62,8 @@ fn secure_boot_on_nvme_under_tcg() {
 -serial chardev:console
 -chardev socket,id=qmp,path=/t/qmp
 -mon chardev=qmp,mode=control
--device virtio-serial-pci
 -chardev socket,id=report,path=/t/report
+-device virtio-serial-pci
 -device virtserialport,chardev=report,name=boot-report
 -smbios type=11,value=one,,two
 "
@@ -81,6 +84,47 @@ fn arm_on_ahci_under_kvm() {
     assert!(!shown.contains("-global"));
 }
 
+/// Real hardware has none of what only virtual machines have, and what serves the test must not bring it in by the back door.
+#[test]
+fn bare_machines_have_no_virtio() {
+    for (architecture, serial, expected) in [
+        (Architecture::X86_64, true, "\n-serial chardev:console\n"),
+        (Architecture::X86_64, true, "\n-serial chardev:report\n"),
+        (Architecture::X86_64, false, "\n-device usb-serial,bus=usb.0,chardev=report\n"),
+        (Architecture::Aarch64, true, "\n-device pci-serial,chardev=report\n"),
+    ] {
+        for bus in [DiskBus::Nvme, DiskBus::Ahci, DiskBus::Usb, DiskBus::Cdrom] {
+            let network = Network::E1000e;
+            let tpm = Tpm::Swtpm;
+            let machine = Machine { bus, serial, network, tpm, ..Machine::new(architecture) };
+            let shown = shown(&machine, &tcg());
+            assert!(!shown.contains("virtio"), "{shown}");
+            assert!(shown.contains(expected), "{expected}{shown}");
+            assert_eq!(shown.contains("\n-serial"), serial, "{shown}");
+            assert_eq!(
+                shown.matches("qemu-xhci,id=usb").count(),
+                shown.matches("usb-").count().min(1)
+            );
+            assert!(shown.contains("-device e1000e,netdev=net,romfile=\n"), "{shown}");
+            assert!(shown.contains("\n-chardev socket,id=tpm,path=/t/tpm\n-tpmdev emulator,id=tpm,chardev=tpm\n-device tpm-"), "{shown}");
+        }
+    }
+    for machine in [
+        Machine {
+            network: Network::Virtio,
+            bus: DiskBus::Nvme,
+            ..Machine::new(Architecture::X86_64)
+        },
+        Machine {
+            network: Network::E1000e,
+            bus: DiskBus::VirtioScsi,
+            ..Machine::new(Architecture::X86_64)
+        },
+    ] {
+        assert_eq!(machine.channel(), Channel::Virtio);
+    }
+}
+
 #[test]
 fn arm_under_tcg_keeps_its_processors_and_bios_has_no_flash() {
     assert!(
@@ -99,6 +143,9 @@ fn machines_that_cannot_exist_are_refused() {
         Machine { firmware: Firmware::Bios, ..Machine::new(Architecture::Aarch64) },
         Machine { firmware: Firmware::Bios, sector_size: 4096, ..pc.clone() },
         Machine { bus: DiskBus::Ahci, sector_size: 4096, ..pc.clone() },
+        Machine { bus: DiskBus::Usb, sector_size: 4096, ..pc.clone() },
+        Machine { bus: DiskBus::Cdrom, sector_size: 4096, ..pc.clone() },
+        Machine { serial: false, ..Machine::new(Architecture::Aarch64) },
         Machine { sector_size: 520, ..pc.clone() },
         Machine { cpus: 0, ..pc.clone() },
     ];

@@ -61,7 +61,7 @@ impl MediumCode {
         let image: &Image<'_> = &image;
         let mbr = sector(image, "boot_hybrid.img")?;
         let payload =
-            payload(image, PREFIX, &MODULES).context("making GRUB's boot image for CDs")?;
+            payload(image, &MODULES, PREFIX).context("making GRUB's boot image for CDs")?;
         let mut bytes = image("cdboot.img")?;
         if bytes.len() != CD_SECTOR {
             return Err(corrupt(

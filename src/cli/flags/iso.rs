@@ -5,20 +5,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bootpress::iso::{Selector, Settings};
-use bootpress::output::Format;
+use bootpress::output::FileFormat;
 use bootpress::request::Medium;
 use clap::{Args, Subcommand};
 
 /// What `--format` names: a disk file, or a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    Disk(Format),
+    Disk(FileFormat),
     Iso,
 }
 
 impl Wanted {
     /// The format, if it is one of disks.
-    pub(crate) fn disk(self) -> Option<Format> {
+    pub(crate) fn disk(self) -> Option<FileFormat> {
         match self {
             Self::Disk(format) => Some(format),
             Self::Iso => None,

@@ -1,0 +1,200 @@
+//! Steps of a chain, and the legs they fall into: what lies between one power-on and the next.
+
+use std::time::Duration;
+
+use crate::milestone::Milestone;
+use crate::session::Ending;
+
+/// What is done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<U> {
+    /// Switches the machine on.
+    Boot,
+    /// Restarts the running machine from inside.
+    Reboot,
+    /// Deploys another image, which the next boot is to run.
+    Upgrade(U),
+    /// Makes the deployment before the one that runs the next.
+    Rollback,
+    /// Runs a shell script in the guest, which must succeed. Not on command lines.
+    Do(String),
+    /// Restarts the machine, and pulls the plug while it goes down, when upgrades are finished.
+    Cut,
+    /// Switches the machine on and pulls the plug when programs of the installed system begin to run.
+    CutBoot,
+    /// Pulls the plug while an upgrade is deployed.
+    CutUpgrade(U),
+}
+
+impl Step<String> {
+    /// Reads `boot,upgrade=IMAGE,reboot,rollback,reboot`. The error says what is known.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn parse(text: &str) -> Result<Vec<Self>, String> {
+        let steps: Vec<Self> = text.split(',').map(Self::parse_one).collect::<Result<_, _>>().map_err(|word| {
+            format!(
+                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, and with the plug pulled \
+                 cut, cut-boot, cut-upgrade=IMAGE"
+            )
+        })?;
+        legs(&steps)?;
+        Ok(steps)
+    }
+
+    fn parse_one(word: &str) -> Result<Self, &str> {
+        match (word, word.split_once('=')) {
+            (_, Some(("upgrade", image))) if !image.is_empty() => {
+                Ok(Self::Upgrade(image.to_owned()))
+            }
+            (_, Some(("cut-upgrade", image))) if !image.is_empty() => {
+                Ok(Self::CutUpgrade(image.to_owned()))
+            }
+            ("boot", _) => Ok(Self::Boot),
+            ("reboot", _) => Ok(Self::Reboot),
+            ("rollback", _) => Ok(Self::Rollback),
+            ("cut", _) => Ok(Self::Cut),
+            ("cut-boot", _) => Ok(Self::CutBoot),
+            _ => Err(word),
+        }
+    }
+}
+
+impl<U> Step<U> {
+    /// The same, with what it upgrades to replaced.
+    ///
+    /// # Errors
+    /// Those of `replace`.
+    pub fn map<V, E>(self, replace: impl FnOnce(U) -> Result<V, E>) -> Result<Step<V>, E> {
+        Ok(match self {
+            Self::Boot => Step::Boot,
+            Self::Reboot => Step::Reboot,
+            Self::Upgrade(update) => Step::Upgrade(replace(update)?),
+            Self::Rollback => Step::Rollback,
+            Self::Do(script) => Step::Do(script),
+            Self::Cut => Step::Cut,
+            Self::CutBoot => Step::CutBoot,
+            Self::CutUpgrade(update) => Step::CutUpgrade(replace(update)?),
+        })
+    }
+}
+
+/// What is done between one power-on and the next.
+#[derive(Clone, Debug)]
+pub(super) struct Leg<'a, U> {
+    /// What people call it: `boot, upgrade`.
+    pub(super) name: String,
+    /// What the guest does, in this order.
+    pub(super) deeds: Vec<Deed<'a, U>>,
+    pub(super) ending: Ending<'static>,
+}
+
+/// Something that a running guest does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deed<'a, U> {
+    Upgrade(&'a U),
+    Rollback,
+    Do(&'a str),
+}
+
+/// The fact that a guest says when it begins to deploy an upgrade.
+pub(super) const DEPLOYING: &str = "upgrade.deploying";
+
+/// Deploying takes seconds under any accelerator: this is in the middle of it.
+const INTO_DEPLOYING: Duration = Duration::from_millis(800);
+
+/// From the last word of the guest, whose shutdown takes seconds too, with the end of the upgrade in it.
+const INTO_SHUTDOWN: Duration = Duration::from_millis(1500);
+
+/// Takes steps apart. The error is a sentence: steps that cannot follow each other.
+pub(super) fn legs<U>(steps: &[Step<U>]) -> Result<Vec<Leg<'_, U>>, String> {
+    let mut legs: Vec<Leg<'_, U>> = Vec::new();
+    let mut running = false;
+    for step in steps {
+        let must_run = !matches!(step, Step::Boot | Step::CutBoot);
+        if must_run && !running {
+            return Err(
+                "a chain begins with boot or cut-boot, and so does what follows a power cut"
+                    .to_owned(),
+            );
+        }
+        let deed = match step {
+            Step::Boot | Step::CutBoot | Step::Reboot => {
+                if let (Step::Reboot, Some(last)) = (step, legs.last_mut()) {
+                    last.ending = Ending::Reboot;
+                }
+                let (name, ending) = match step {
+                    Step::CutBoot => ("boot, cut", Ending::CutAt(Milestone::Userspace)),
+                    Step::Reboot => ("reboot", Ending::PowerOff),
+                    _ => ("boot", Ending::PowerOff),
+                };
+                legs.push(Leg { name: name.to_owned(), deeds: Vec::new(), ending });
+                running = !matches!(step, Step::CutBoot);
+                continue;
+            }
+            Step::Upgrade(update) => ("upgrade", Some(Deed::Upgrade(update)), None),
+            Step::Rollback => ("rollback", Some(Deed::Rollback), None),
+            Step::Do(script) => ("errand", Some(Deed::Do(script)), None),
+            Step::Cut => ("cut", None, Some(Ending::CutAfter("end", INTO_SHUTDOWN))),
+            Step::CutUpgrade(update) => (
+                "upgrade, cut",
+                Some(Deed::Upgrade(update)),
+                Some(Ending::CutAfter(DEPLOYING, INTO_DEPLOYING)),
+            ),
+        };
+        let last = legs.last_mut().expect("what runs was booted");
+        let (name, deed, ending) = deed;
+        last.name = format!("{}, {name}", last.name);
+        last.deeds.extend(deed);
+        if let Some(ending) = ending {
+            last.ending = ending;
+            running = false;
+        }
+    }
+    if legs.is_empty() { Err("a chain has at least one step".to_owned()) } else { Ok(legs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Vec<String> {
+        let steps = Step::parse(text).unwrap();
+        let legs = legs(&steps).unwrap();
+        legs.iter().map(|leg| format!("{}: {:?}", leg.name, leg.ending)).collect()
+    }
+
+    #[test]
+    fn steps_fall_into_legs() {
+        assert_eq!(
+            shown("boot,upgrade=oci:b,reboot,rollback,reboot"),
+            ["boot, upgrade: Reboot", "reboot, rollback: Reboot", "reboot: PowerOff"]
+        );
+        assert_eq!(
+            shown("cut-boot,boot,cut-upgrade=b,boot,upgrade=b,cut,boot,boot"),
+            [
+                "boot, cut: CutAt(Userspace)",
+                "boot, upgrade, cut: CutAfter(\"upgrade.deploying\", 800ms)",
+                "boot, upgrade, cut: CutAfter(\"end\", 1.5s)",
+                "boot: PowerOff",
+                "boot: PowerOff"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        for (text, word) in [
+            ("", "known are"),
+            ("boot,jump", "`jump`"),
+            ("boot,upgrade=", "`upgrade=`"),
+            ("boot,reboot=x", "`reboot=x`"),
+            ("reboot", "begins with boot"),
+            ("cut-boot,upgrade=x", "follows a power cut"),
+            ("boot,cut,reboot", "follows a power cut"),
+        ] {
+            let error = Step::parse(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

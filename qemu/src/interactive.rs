@@ -1,0 +1,329 @@
+//! A machine to use, not to test: its serial console is the terminal, and nobody waits for a verdict.
+//!
+//! QEMU itself reads the terminal, in raw mode: Ctrl-C goes to the guest, Ctrl-a x ends the machine, Ctrl-a h says what else there is.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::accelerator::Accelerator;
+use crate::device::{DiskBus, Network, Tpm};
+use crate::firmware::{self, Flash};
+use crate::machine::{Line, Machine};
+use crate::tpm::Swtpm;
+use crate::{BootError, credentials, overlay, program};
+
+/// What a machine is to be used for.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit<'a> {
+    /// The disk or ISO.
+    pub disk: &'a Path,
+    /// Whether the guest may write to it; otherwise what it writes is forgotten.
+    pub write: bool,
+    /// Whether there is a window with the guest's screen.
+    pub gui: bool,
+    /// Who may log in as root over ssh.
+    pub ssh: Option<Ssh<'a>>,
+}
+
+/// Whom the guest's ssh server lets in as root.
+#[derive(Clone, Copy, Debug)]
+pub enum Ssh<'a> {
+    /// The owner of a key made for this machine alone.
+    NewKey,
+    /// The owner of this key, a line as in `id_ed25519.pub`.
+    Key(&'a str),
+}
+
+/// A machine that is ready to be switched on.
+#[derive(Debug)]
+pub struct Prepared {
+    qemu: PathBuf,
+    arguments: Vec<OsString>,
+    ssh: Option<Door>,
+    accelerator: Accelerator,
+    // Dropped after the machine has ended: the TPM first, then the files.
+    _tpm: Option<Swtpm>,
+    _directory: tempfile::TempDir,
+}
+
+/// The way in by ssh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Door {
+    port: u16,
+    key: Option<PathBuf>,
+}
+
+impl Visit<'_> {
+    /// Makes what the machine takes: overlay, firmware variables, TPM, key.
+    ///
+    /// # Errors
+    /// See [`BootError`].
+    pub fn prepare(&self, machine: &Machine) -> Result<Prepared, BootError> {
+        machine.check()?;
+        let qemu = program::find(machine.program())?;
+        if self.gui {
+            has_window(&qemu, machine)?;
+        }
+        let accelerator = Accelerator::best(machine.architecture)?;
+        let directory = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir()
+            .map_err(BootError::io("making a directory for the machine"))?;
+        let place = |name: &str| directory.path().join(name);
+        let found = firmware::find(Path::new("/"), machine.firmware, machine.architecture)?;
+        let flash =
+            found.as_ref().map(|found| found.own_variables(&place("variables"))).transpose()?;
+        let (disk, format) = if self.write {
+            let disk = fs::canonicalize(self.disk)
+                .map_err(BootError::io(format!("finding {}", self.disk.display())))?;
+            let format = overlay::format(&disk)?;
+            (disk, format)
+        } else {
+            let disk = place("disk.qcow2");
+            overlay::create(self.disk, &disk)?;
+            (disk, "qcow2")
+        };
+        let tpm = match machine.tpm {
+            Tpm::None => None,
+            Tpm::Swtpm => Some(Swtpm::start(directory.path())?),
+        };
+        let (ssh, key) = match self.ssh {
+            None => (None, None),
+            Some(Ssh::Key(key)) => {
+                (Some(Door { port: free_port()?, key: None }), Some(key.to_owned()))
+            }
+            Some(Ssh::NewKey) => {
+                let (file, public) = new_key(directory.path())?;
+                (Some(Door { port: free_port()?, key: Some(file) }), Some(public))
+            }
+        };
+        let smbios = key.iter().map(|key| credentials::root_key(key)).collect::<Vec<_>>();
+        let parts = Parts {
+            disk: &disk,
+            format,
+            write: self.write,
+            gui: self.gui,
+            flash: flash.as_ref(),
+            tpm: tpm.as_ref().map(Swtpm::socket),
+            port: ssh.as_ref().map(|door| door.port),
+            smbios: &smbios,
+            accelerator: &accelerator,
+        };
+        let arguments = parts.arguments(machine);
+        Ok(Prepared { qemu, arguments, ssh, accelerator, _tpm: tpm, _directory: directory })
+    }
+}
+
+impl Prepared {
+    /// The command that logs in, if somebody may.
+    pub fn ssh_command(&self) -> Option<String> {
+        let Door { port, key } = self.ssh.as_ref()?;
+        let key = key.as_ref().map(|key| format!(" -i {}", key.display())).unwrap_or_default();
+        // The machine's own key is new at each first boot: there is nothing to compare it with.
+        Some(format!(
+            "ssh -p {port}{key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1"
+        ))
+    }
+
+    /// What executes the guest's instructions.
+    pub fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
+    /// Switches the machine on and waits for its end, or ends it when `stop` says so. The terminal is afterwards as it was before.
+    ///
+    /// # Errors
+    /// [`BootError::Stopped`] on request, [`BootError::Start`] when QEMU ends badly.
+    pub fn run(self, stop: &dyn Fn() -> bool) -> Result<(), BootError> {
+        let _terminal = Terminal::save();
+        let mut command: Command = program::mortal(&self.qemu);
+        command.args(&self.arguments);
+        let mut child = command.spawn().map_err(BootError::io("starting QEMU"))?;
+        let status: ExitStatus = loop {
+            match child.try_wait().map_err(BootError::io("waiting for QEMU"))? {
+                Some(status) => break status,
+                None if stop() => {
+                    // Nothing can be done about a process that cannot be killed.
+                    let _ = child.kill().and_then(|()| child.wait());
+                    return Err(BootError::Stopped);
+                }
+                None => thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        Err(BootError::Start { program: "QEMU".to_owned(), reason: status.to_string() })
+    }
+}
+
+/// What goes into the command line.
+struct Parts<'a> {
+    disk: &'a Path,
+    format: &'a str,
+    write: bool,
+    gui: bool,
+    flash: Option<&'a Flash>,
+    tpm: Option<&'a Path>,
+    port: Option<u16>,
+    smbios: &'a [String],
+    accelerator: &'a Accelerator,
+}
+
+impl Parts<'_> {
+    fn arguments(&self, machine: &Machine) -> Vec<OsString> {
+        let mut line = Line::default();
+        line.add("-no-user-config -nodefaults -display");
+        line.add(if self.gui { "gtk" } else { "none" });
+        machine.add_board(&mut line, self.accelerator, self.flash);
+        let format = self.format;
+        let options = match (machine.bus, self.write) {
+            (DiskBus::Cdrom, _) => format!("media=cdrom,readonly=on,format={format}"),
+            (_, true) => format!("discard=unmap,format={format}"),
+            (_, false) => format!("cache=unsafe,discard=unmap,format={format}"),
+        };
+        line.file("-drive", &format!("if=none,id=disk,{options},file="), self.disk);
+        let usb = machine.bus.needs_usb(machine.architecture) || self.gui;
+        if usb {
+            line.add("-device qemu-xhci,id=usb");
+        }
+        if self.gui {
+            line.add("-device usb-kbd,bus=usb.0 -device usb-tablet,bus=usb.0");
+        }
+        machine.add_disk_devices(&mut line);
+        machine.add_devices(&mut line, self.tpm);
+        // Someone who asks for ssh gets a network card, and of the machine's kind.
+        let card = match (machine.network, machine.bus.is_virtio()) {
+            (Network::None, true) if self.port.is_some() => Network::Virtio,
+            (Network::None, false) if self.port.is_some() => Network::E1000e,
+            (network, _) => network,
+        };
+        if let Some(device) = card.device() {
+            let forward = self
+                .port
+                .map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22"))
+                .unwrap_or_default();
+            line.add(&format!("-netdev user,id=net{forward} -device {device}"));
+        }
+        if machine.serial {
+            // Ctrl-C is the guest's.
+            line.add("-chardev stdio,id=console,mux=on,signal=off -serial chardev:console");
+            line.add("-mon chardev=console,mode=readline");
+        }
+        line.smbios(self.smbios);
+        line.done()
+    }
+}
+
+/// A window needs a part of QEMU that distributions package on its own.
+fn has_window(qemu: &Path, machine: &Machine) -> Result<(), BootError> {
+    let output = Command::new(qemu)
+        .args(["-display", "help"])
+        .output()
+        .map_err(BootError::io("asking QEMU for its displays"))?;
+    if String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == "gtk") {
+        return Ok(());
+    }
+    Err(BootError::Missing {
+        what: format!("a window for {}", machine.program()),
+        packages: "qemu-system-gui (Debian) or qemu-ui-gtk (Fedora)".to_owned(),
+    })
+}
+
+/// A port that nobody listens on. Somebody may take it until QEMU does, which QEMU would say.
+fn free_port() -> Result<u16, BootError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(BootError::io("looking for a free port"))
+}
+
+/// A key pair in a directory: the private key's file and the public key's line.
+fn new_key(directory: &Path) -> Result<(PathBuf, String), BootError> {
+    let file = directory.join("key");
+    let output = Command::new(program::find("ssh-keygen")?)
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "bootpress-run", "-f"])
+        .arg(&file)
+        .output()
+        .map_err(BootError::io("starting ssh-keygen"))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(BootError::Start { program: "ssh-keygen".to_owned(), reason });
+    }
+    let public = fs::read_to_string(directory.join("key.pub"))
+        .map_err(BootError::io("reading the new key"))?;
+    Ok((file, public.trim().to_owned()))
+}
+
+/// How the terminal was, put back when this is dropped: a QEMU that is killed leaves it raw.
+struct Terminal(Option<Termios>);
+
+impl Terminal {
+    fn save() -> Self {
+        Self(tcgetattr(std::io::stdin()).ok())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that has gone away needs nothing put back.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Architecture;
+
+    fn shown(machine: &Machine, write: bool, port: Option<u16>, gui: bool) -> String {
+        let parts = Parts {
+            disk: Path::new("/d/a,b.raw"),
+            format: "raw",
+            write,
+            gui,
+            flash: None,
+            tpm: None,
+            port,
+            smbios: &["x,y".to_owned()],
+            accelerator: &Accelerator::Kvm,
+        };
+        let line: Vec<String> =
+            parts.arguments(machine).iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        line.join(" ")
+    }
+
+    #[test]
+    fn the_console_is_the_terminal_and_the_disk_is_written_only_on_request() {
+        let machine = Machine::new(Architecture::X86_64);
+        let snapshot = shown(&machine, false, None, false);
+        assert!(snapshot.contains("cache=unsafe"), "{snapshot}");
+        assert!(snapshot.contains("-chardev stdio,id=console,mux=on,signal=off"), "{snapshot}");
+        assert!(snapshot.contains("type=11,value=x,,y"), "{snapshot}");
+        assert!(!snapshot.contains("-netdev") && !snapshot.contains("-no-reboot"), "{snapshot}");
+        let written = shown(&machine, true, None, true);
+        assert!(!written.contains("cache=unsafe"), "a disk that is kept is flushed: {written}");
+        assert!(
+            written.contains("file=/d/a,,b.raw") && written.contains("-display gtk"),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn ssh_gets_a_card_of_the_machines_kind() {
+        let virtual_one = Machine::new(Architecture::X86_64);
+        let line = shown(&virtual_one, false, Some(2222), false);
+        assert!(line.contains("hostfwd=tcp:127.0.0.1:2222-:22 -device virtio-net-pci"), "{line}");
+        let real = Machine { bus: DiskBus::Nvme, ..virtual_one };
+        assert!(shown(&real, false, Some(2222), false).contains("-device e1000e,netdev=net"));
+    }
+}

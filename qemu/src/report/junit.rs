@@ -1,0 +1,115 @@
+//! JUnit's XML, in the form that both its schemas take: Ant's, which knows no attributes of `testsuites`, and Jenkins'.
+//!
+//! ```text
+//! testsuites
+//!   testsuite name="DISK on MACHINE"      a case
+//!     properties                          the machine, and when it reached what
+//!     testcase name="systemd" …           a check: passed, failure, or skipped if it is tolerated
+//!     system-out                          the console's last lines
+//!     system-err                          what somebody should look at
+//! ```
+
+use super::suite::{Case, Outcome, Suite};
+use super::text::{date, escaped};
+use super::{BootReport, Check};
+
+pub(super) fn render(suite: &Suite) -> String {
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
+    for (id, case) in suite.cases.iter().enumerate() {
+        xml += &testsuite(id, case);
+    }
+    xml + "</testsuites>\n"
+}
+
+/// Elements are in the order that the schemas fix, all of them there.
+fn testsuite(id: usize, case: &Case) -> String {
+    let disk = escaped(&case.disk_name());
+    let machine = escaped(&case.machine);
+    let tests = case.report().map_or(1, |report| report.checks.len());
+    let failures = case.report().map_or(0, |report| {
+        report.checks.iter().filter(|check| !check.passed && !check.tolerated).count()
+    });
+    let errors = usize::from(matches!(case.outcome, Outcome::NotTried(_)));
+    let skipped = match &case.outcome {
+        Outcome::Tried(report) => {
+            report.checks.iter().filter(|check| !check.passed && check.tolerated).count()
+        }
+        Outcome::LeftOut(_) => 1,
+        Outcome::NotTried(_) => 0,
+    };
+    let mut xml = format!(
+        "  <testsuite name=\"{disk} on {machine}\" package=\"{disk}\" id=\"{id}\" timestamp=\"{}\" hostname=\"localhost\" \
+         tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{:.3}\">\n",
+        date(case.began),
+        case.seconds()
+    );
+    xml += &properties(case);
+    let class = format!("{disk}.{machine}");
+    match &case.outcome {
+        Outcome::Tried(report) => {
+            for (index, check) in report.checks.iter().enumerate() {
+                // Checks take no time; the boot does, and is told once.
+                let seconds = if index == 0 { report.seconds } else { 0.0 };
+                xml += &testcase(&class, check.name, seconds, &result(report, check));
+            }
+        }
+        Outcome::LeftOut(reason) => {
+            let skipped = format!("<skipped message=\"{}\"/>", escaped(reason));
+            xml += &testcase(&class, "boot", 0.0, &skipped);
+        }
+        Outcome::NotTried(reason) => {
+            let error = format!("<error type=\"not-tried\" message=\"{}\"/>", escaped(reason));
+            xml += &testcase(&class, "boot", 0.0, &error);
+        }
+    }
+    let (console, notes) = case.report().map_or_else(Default::default, |report| {
+        (report.console_tail.join("\n"), report.suspicions.join("\n"))
+    });
+    xml + &format!(
+        "    <system-out>{}</system-out>\n    <system-err>{}</system-err>\n  </testsuite>\n",
+        escaped(&console),
+        escaped(&notes)
+    )
+}
+
+fn testcase(class: &str, name: &str, seconds: f64, result: &str) -> String {
+    let name = escaped(name);
+    let head = format!("    <testcase name=\"{name}\" classname=\"{class}\" time=\"{seconds:.3}\"");
+    if result.is_empty() { head + "/>\n" } else { format!("{head}>{result}</testcase>\n") }
+}
+
+fn result(report: &BootReport, check: &Check) -> String {
+    let detail = escaped(&check.detail);
+    match (check.passed, check.tolerated) {
+        (true, _) => String::new(),
+        (false, true) => format!("<skipped message=\"tolerated: {detail}\"/>"),
+        (false, false) => {
+            let text = format!("it got as far as: {}", report.furthest());
+            format!("<failure type=\"check\" message=\"{detail}\">{}</failure>", escaped(&text))
+        }
+    }
+}
+
+fn properties(case: &Case) -> String {
+    let mut list: Vec<(String, String)> = Vec::new();
+    if let Some(report) = case.report() {
+        let mut put = |name: &str, value: String| list.push((name.to_owned(), value));
+        put("architecture", report.machine.architecture.name().to_owned());
+        put("machine", report.machine.essentials());
+        put("accelerator", report.machine.accelerator.name().to_owned());
+        put("qemu", report.machine.qemu.clone());
+        for reached in &report.reached {
+            put(&format!("seconds to {}", reached.milestone), format!("{:.3}", reached.seconds));
+        }
+    }
+    if let Some(evidence) = &case.evidence {
+        list.push(("evidence".to_owned(), evidence.to_string_lossy().into_owned()));
+    }
+    let lines: String = list
+        .iter()
+        .map(|(name, value)| {
+            format!("      <property name=\"{}\" value=\"{}\"/>\n", escaped(name), escaped(value))
+        })
+        .collect();
+    format!("    <properties>\n{lines}    </properties>\n")
+}

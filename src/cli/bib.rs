@@ -1,0 +1,334 @@
+//! `bootc-image-builder`: called by that name, the program takes that tool's verbs and flags (those of its old and of its new
+//! home), reads what is mounted where its container has it, and leaves files where it leaves them.
+//!
+//! ```text
+//! bootc-image-builder build --type qcow2 --type ami IMAGE
+//!     ─► the flags of `bootpress build` ─► OUTPUT/manifest-qcow2-ami.json, OUTPUT/qcow2/disk.qcow2, OUTPUT/image/disk.raw
+//! ```
+//!
+//! What it does not need, privileges and storage mounts first of all, is accepted and has no effect. What cannot be done is
+//! refused with the reason. Messages that scripts look for keep their wording.
+
+mod flags;
+mod types;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bootpress::architecture::Architecture;
+use bootpress::error::unsupported;
+use bootpress::oci::{self, Reference};
+use bootpress::progress::Progress;
+use bootpress::request::{Destination, Request};
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use self::flags::{BibFlags, BuildOptions, LogLevel, ManifestOptions, Owner, ProgressOption, Verb};
+use self::types::{Export, ImageType};
+use super::build;
+use super::flags::{Command, Flags};
+
+/// Verbs, so that whatever else comes first is an image to build.
+const VERBS: [&str; 5] = ["build", "manifest", "version", "help", "completion"];
+
+/// Flags whose value is a word of its own, which is no verb.
+const WITH_VALUE: [&str; 1] = ["--log-level"];
+
+/// Where the container has its output, if nobody says otherwise.
+const CONTAINER_OUTPUT: &str = "/output";
+
+/// Where the container has the images of the machine it runs on.
+const STORAGE: &str = "/var/lib/containers/storage";
+
+/// Whether the program was called by that tool's name.
+pub(super) fn is_called() -> bool {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default().to_owned();
+    name.as_encoded_bytes().ends_with(b"bootc-image-builder")
+}
+
+/// Runs it.
+pub(super) fn run() -> ExitCode {
+    let flags = BibFlags::parse_from(with_verb(std::env::args_os().collect()));
+    let debug = flags.log_level == LogLevel::Debug;
+    super::install_tracing(debug.then_some("bootpress=debug"));
+    let result = match &flags.verb {
+        Verb::Build(options) => press(options, flags.verbose),
+        Verb::Manifest(options) => print_manifest(options),
+        Verb::Version => print_version(),
+        Verb::Completion { shell } => flags::completion(*shell),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => super::fail(&error),
+    }
+}
+
+/// The arguments, with `build` put before an image that comes without verb.
+fn with_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at).and_then(|argument| argument.to_str()) {
+        if WITH_VALUE.contains(&argument) {
+            at += 2;
+        } else if argument == "--help" || argument == "-h" || argument == "--version" {
+            return arguments;
+        } else if matches!(argument, "-v" | "--verbose") || argument.starts_with("--log-level=") {
+            at += 1;
+        } else {
+            break;
+        }
+    }
+    let verb = arguments.get(at).and_then(|argument| argument.to_str());
+    if verb.is_some_and(|verb| !VERBS.contains(&verb)) {
+        arguments.insert(at, "build".into());
+    }
+    arguments
+}
+
+fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
+    let types = types::parse(&options.common.types)?;
+    refuse_uploads(options, &types)?;
+    let output = options.output.clone().unwrap_or_else(default_output);
+    let exports = types::exports(&types, &output);
+    let mut request = request(&options.common, &exports)?;
+    for directory in exports.iter().filter_map(|export| export.path.parent()) {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("creating directory {}", directory.display()))?;
+    }
+    request.destination =
+        Destination::Files(exports.iter().map(|export| export.path.clone()).collect());
+    request.work_directory.clone_from(&output);
+    let name = format!("manifest-{}.json", options.common.types.join("-"));
+    println!("Generating {name} ...");
+    let manifest = manifest(&request, &exports)?;
+    let path = output.join(&name);
+    fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
+    println!("Building {name}");
+    build::press(&request, options.progress.flag(verbose), false)?;
+    if let Some(owner) = &options.chown {
+        owner.give(&output)?;
+    }
+    println!("Build complete!\nResults saved in\n{}", output.display());
+    Ok(())
+}
+
+fn print_manifest(options: &ManifestOptions) -> Result<()> {
+    let types = types::parse(&options.common.types)?;
+    let exports = types::exports(&types, &default_output());
+    let manifest = manifest(&request(&options.common, &exports)?, &exports)?;
+    io::stdout().lock().write_all(manifest.as_bytes()).context("printing the manifest")
+}
+
+/// What that tool prints, in its form.
+fn print_version() -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let text =
+        format!("build_revision: bootpress-{version}\nbuild_time: unknown\nbuild_tainted: false\n");
+    io::stdout().lock().write_all(text.as_bytes()).context("printing the version")
+}
+
+/// The container's directory if there is one, as its image has it for a working directory; else the current one.
+fn default_output() -> PathBuf {
+    match Path::new(CONTAINER_OUTPUT).is_dir() {
+        true => CONTAINER_OUTPUT.into(),
+        false => ".".into(),
+    }
+}
+
+/// The request that these options come to, by way of the flags of `bootpress build`.
+fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
+    let mut line: Vec<OsString> =
+        ["bootpress", "build", "--layout", "osbuild"].map(Into::into).into();
+    for Export { format, .. } in exports {
+        line.extend(["--format".into(), format.to_string().into()]);
+    }
+    // As the tool that this one stands in for compresses them.
+    line.extend(["--qcow2-compress".into(), "zlib".into()]);
+    if let Some(architecture) = &options.target_arch {
+        line.extend(["--arch".into(), architecture.into()]);
+    }
+    if let Some(filesystem) = &options.rootfs {
+        line.extend(["--filesystem".into(), filesystem.into()]);
+    }
+    if let Some(seed) = &options.seed {
+        line.extend(["--seed".into(), seed.to_string().into()]);
+    }
+    if let Some(file) = config(options.config.as_deref(), Path::new("/"))? {
+        line.extend(config_flags(&file)?);
+    }
+    // Several formats want a directory here; they get their files further on.
+    line.extend(["--output".into(), std::env::temp_dir().into(), "--".into()]);
+    line.push(reference(options, Path::new(STORAGE)).into());
+    let flags = Flags::try_parse_from(line).unwrap_or_else(|error| error.exit());
+    let Command::Build(flags) = flags.command else { unreachable!("build was asked for") };
+    let mut request = build::request(&flags)?;
+    request.preset_kargs = !options.no_default_kernel_args;
+    Ok(request)
+}
+
+/// Where that tool looks for the image: in the storage of containers if that is there and has it. What is not there is pulled,
+/// though that tool would ask for `podman pull` first.
+fn reference(options: &flags::Common, storage: &Path) -> String {
+    let image = &options.image;
+    let has_images = || {
+        let names =
+            storage.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name.as_encoded_bytes().ends_with(b"-images"))
+    };
+    // A reference with a transport says itself where it is.
+    let transports =
+        ["oci:", "oci-archive:", "docker:", "docker-archive:", "dir:", "containers-storage:"];
+    let elsewhere = transports.iter().any(|transport| image.starts_with(transport));
+    let here = format!("containers-storage:{image}");
+    let Ok(in_storage) = here.parse::<Reference>() else { return image.clone() };
+    if elsewhere || !options.is_local() || !has_images() {
+        return image.clone();
+    }
+    let named = options.target_arch.as_deref().and_then(Architecture::parse);
+    let found = named
+        .or_else(Architecture::host)
+        .map(|architecture| oci::open(&in_storage, architecture, &Progress::default()));
+    if matches!(found, Some(Ok(_))) { here } else { image.clone() }
+}
+
+/// The configuration that is named or lies where the container has it.
+fn config(named: Option<&Path>, root: &Path) -> Result<Option<PathBuf>> {
+    if let Some(file) = named {
+        return Ok(Some(file.to_owned()));
+    }
+    let found = |name: &str| Some(root.join(name)).filter(|path| path.exists());
+    match (found("config.json"), found("config.toml")) {
+        (Some(_), Some(_)) => {
+            bail!("found \"config.json\" and also \"config.toml\", expected only one")
+        }
+        (json, toml) => Ok(json.or(toml)),
+    }
+}
+
+/// The flags of `bootpress build` for a configuration. That tool only warns of keys that it does not know.
+fn config_flags(file: &Path) -> Result<[OsString; 3]> {
+    let command = Flags::command();
+    let build = command.find_subcommand("build").expect("there is a command that builds");
+    if !build.get_arguments().any(|argument| argument.get_long() == Some("config")) {
+        return Err(unsupported(
+            format!("this bootpress reads no configuration, and there is {}", file.display()),
+            Some("build without a configuration"),
+        ));
+    }
+    Ok(["--config".into(), file.into(), "--lenient".into()])
+}
+
+fn refuse_uploads(options: &BuildOptions, types: &[ImageType]) -> Result<()> {
+    let flags = [
+        ("aws-ami-name", &options.aws_ami_name),
+        ("aws-bucket", &options.aws_bucket),
+        ("aws-region", &options.aws_region),
+    ];
+    let missing: Vec<&str> =
+        flags.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    match missing.len() {
+        3 => Ok(()),
+        0 if !types.contains(&ImageType::Ami) => bail!("aws flags set for non-ami image type"),
+        0 => Err(unsupported(
+            "bootpress uploads nothing",
+            Some(
+                "build --type ami without --aws-…: it prints the commands that upload and register the disk",
+            ),
+        )),
+        _ => bail!(
+            "--aws-ami-name, --aws-bucket and --aws-region belong together: {} is missing",
+            missing.join(" and ")
+        ),
+    }
+}
+
+/// What is going to be built, as JSON. It stands where that tool leaves osbuild's manifest, and is none.
+fn manifest(request: &Request, exports: &[Export]) -> Result<String> {
+    let progress = Progress::default();
+    let source = oci::open_with(&request.access, &request.image, request.architecture, &progress)?;
+    let image = &source.image;
+    let exports: Vec<_> = exports
+        .iter()
+        .map(|Export { types, format, path }| {
+            let types: Vec<&str> = types.iter().map(|kind| kind.name()).collect();
+            json!({"types": types, "format": format.to_string(), "path": path})
+        })
+        .collect();
+    let manifest = json!({
+        "bootpress_manifest": 1,
+        "bootpress": env!("CARGO_PKG_VERSION"),
+        "image": image.reference,
+        "digest": image.manifest_digest,
+        "architecture": image.architecture.name(),
+        "exports": exports,
+    });
+    Ok(format!("{}\n", serde_json::to_string_pretty(&manifest)?))
+}
+
+impl ProgressOption {
+    fn flag(self, verbose: bool) -> super::flags::ProgressFlag {
+        use super::flags::ProgressFlag as Flag;
+        match self {
+            Self::Auto if verbose => Flag::Lines,
+            Self::Auto => Flag::Auto,
+            Self::Term => Flag::Bars,
+            Self::Verbose | Self::Debug => Flag::Lines,
+        }
+    }
+}
+
+impl Owner {
+    /// Gives a directory and everything in it to the owner.
+    fn give(&self, path: &Path) -> Result<()> {
+        let context = || format!("giving {} to {self}", path.display());
+        std::os::unix::fs::lchown(path, Some(self.user), self.group).with_context(context)?;
+        if path.symlink_metadata().with_context(context)?.is_dir() {
+            for entry in path.read_dir().with_context(context)? {
+                self.give(&entry.with_context(context)?.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        BibFlags::command().debug_assert();
+    }
+
+    #[test]
+    fn an_image_without_verb_is_built() {
+        let verbs = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let words = with_verb(words);
+            words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(verbs("bib quay.io/x/y:1"), "bib build quay.io/x/y:1");
+        assert_eq!(verbs("bib --type raw x"), "bib build --type raw x");
+        assert_eq!(verbs("bib -v --log-level debug x"), "bib -v --log-level debug build x");
+        assert_eq!(verbs("bib manifest x"), "bib manifest x");
+        assert_eq!(verbs("bib version"), "bib version");
+        assert_eq!(verbs("bib --help"), "bib --help");
+    }
+
+    #[test]
+    fn configurations_lie_where_the_container_has_them() {
+        let root = tempfile::tempdir().unwrap();
+        let (toml, json) = (root.path().join("config.toml"), root.path().join("config.json"));
+        assert_eq!(config(None, root.path()).unwrap(), None);
+        fs::write(&toml, "").unwrap();
+        assert_eq!(config(None, root.path()).unwrap(), Some(toml));
+        fs::write(json, "").unwrap();
+        let error = config(None, root.path()).unwrap_err().to_string();
+        assert!(error.starts_with("found \"config.json\" and also \"config.toml\""), "{error}");
+        assert_eq!(config(Some(Path::new("-")), root.path()).unwrap(), Some("-".into()));
+    }
+}

@@ -1,0 +1,182 @@
+//! What bootc-image-builder calls a type: which disk it is, and where the file is left. The paths are relied on by others.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use bootpress::error::unsupported;
+use bootpress::output::Format;
+
+/// One of that tool's types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ImageType {
+    Ami,
+    AnacondaIso,
+    BootcInstaller,
+    Gce,
+    Iso,
+    Ova,
+    PxeTarXz,
+    Qcow2,
+    Raw,
+    Vhd,
+    Vmdk,
+}
+
+/// A file to leave, for one type or for two that are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Export {
+    pub(super) types: Vec<ImageType>,
+    pub(super) format: Format,
+    pub(super) path: PathBuf,
+}
+
+impl ImageType {
+    /// All of them, sorted by name.
+    const ALL: [Self; 11] = [
+        Self::Ami,
+        Self::AnacondaIso,
+        Self::BootcInstaller,
+        Self::Gce,
+        Self::Iso,
+        Self::Ova,
+        Self::PxeTarXz,
+        Self::Qcow2,
+        Self::Raw,
+        Self::Vhd,
+        Self::Vmdk,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ami => "ami",
+            Self::AnacondaIso => "anaconda-iso",
+            Self::BootcInstaller => "bootc-installer",
+            Self::Gce => "gce",
+            Self::Iso => "iso",
+            Self::Ova => "ova",
+            Self::PxeTarXz => "pxe-tar-xz",
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            Self::Vhd => "vhd",
+            Self::Vmdk => "vmdk",
+        }
+    }
+
+    /// The disk, and where it is left; `None`: it is no disk.
+    const fn disk(self) -> Option<(Format, &'static str)> {
+        match self {
+            Self::Ami => Some((Format::Ami, "image/disk.raw")),
+            Self::Raw => Some((Format::Raw, "image/disk.raw")),
+            Self::Gce => Some((Format::Gce, "gce/image.tar.gz")),
+            Self::Ova => Some((Format::Ova, "archive/image.ova")),
+            Self::Qcow2 => Some((Format::Qcow2, "qcow2/disk.qcow2")),
+            Self::Vhd => Some((Format::Vhd, "vpc/disk.vhd")),
+            Self::Vmdk => Some((Format::Vmdk, "vmdk/disk.vmdk")),
+            Self::AnacondaIso | Self::BootcInstaller | Self::Iso | Self::PxeTarXz => None,
+        }
+    }
+
+    const fn is_iso(self) -> bool {
+        matches!(self, Self::AnacondaIso | Self::BootcInstaller | Self::Iso)
+    }
+}
+
+/// The types that are asked for; unknown ones, mixtures and what is no disk are refused.
+pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
+    let mut types = Vec::new();
+    for name in names {
+        match ImageType::ALL.into_iter().find(|known| known.name() == name) {
+            Some(known) => types.push(known),
+            None => {
+                let valid = ImageType::ALL.map(ImageType::name).join(", ");
+                bail!("unsupported image type {name:?}, valid types are {valid}");
+            }
+        }
+    }
+    let isos = types.iter().filter(|kind| kind.is_iso()).count();
+    if isos > 0 && isos < types.len() {
+        bail!("cannot mix ISO/disk images in request [{}]", names.join(" "));
+    }
+    if let Some(other) = types.iter().find(|kind| kind.disk().is_none()) {
+        return Err(unsupported(
+            format!("bootpress makes no {} by this name", other.name()),
+            Some("these types are made: ami, gce, ova, qcow2, raw, vhd, vmdk"),
+        ));
+    }
+    Ok(types)
+}
+
+/// The files to leave below a directory, each once.
+pub(super) fn exports(types: &[ImageType], output: &Path) -> Vec<Export> {
+    let mut exports: Vec<Export> = Vec::new();
+    for &kind in types {
+        let Some((format, path)) = kind.disk() else { continue };
+        // That tool names the appliance after the first type's file.
+        let first = types.first().and_then(|first| first.disk());
+        let after_disk = first.is_some_and(|(_, first)| first.contains("/disk."));
+        let path = match kind {
+            ImageType::Ova if after_disk => output.join("archive/disk.ova"),
+            _ => output.join(path),
+        };
+        match exports.iter_mut().find(|export| export.path == path) {
+            Some(export) => {
+                if !export.types.contains(&kind) {
+                    export.types.push(kind);
+                }
+                // The same bytes; only for an AMI there is more to say.
+                if format == Format::Ami {
+                    export.format = format;
+                }
+            }
+            None => exports.push(Export { types: vec![kind], format, path }),
+        }
+    }
+    exports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(names: &[&str]) -> Vec<String> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let exports = exports(&parse(&names).unwrap(), Path::new("out"));
+        let line = |export: &Export| format!("{} {}", export.format, export.path.display());
+        exports.iter().map(line).collect()
+    }
+
+    fn refusal(names: &[&str]) -> String {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        parse(&names).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn files_are_left_where_that_tool_leaves_them() {
+        assert_eq!(
+            paths(&["qcow2", "vmdk", "vhd", "gce"]),
+            [
+                "qcow2 out/qcow2/disk.qcow2",
+                "vmdk out/vmdk/disk.vmdk",
+                "vhd out/vpc/disk.vhd",
+                "gce out/gce/image.tar.gz"
+            ]
+        );
+        assert_eq!(paths(&["ova"]), ["ova out/archive/image.ova"]);
+        assert_eq!(paths(&["gce", "ova"])[1], "ova out/archive/image.ova");
+        assert_eq!(paths(&["qcow2", "ova"])[1], "ova out/archive/disk.ova");
+        assert_eq!(paths(&["raw", "ami"]), ["ami out/image/disk.raw"]);
+        assert_eq!(paths(&["ami", "raw", "raw"]), ["ami out/image/disk.raw"]);
+    }
+
+    #[test]
+    fn what_is_refused_says_why() {
+        assert_eq!(
+            refusal(&["floppy"]),
+            "unsupported image type \"floppy\", valid types are ami, anaconda-iso, bootc-installer, gce, iso, ova, pxe-tar-xz, \
+             qcow2, raw, vhd, vmdk"
+        );
+        assert_eq!(refusal(&["qcow2", "iso"]), "cannot mix ISO/disk images in request [qcow2 iso]");
+        assert!(refusal(&["anaconda-iso"]).contains("anaconda-iso"));
+        assert!(refusal(&["pxe-tar-xz"]).contains("pxe-tar-xz"));
+    }
+}

@@ -1,0 +1,157 @@
+//! `bootpress test --chain`: upgrades, rollbacks, reboots and power cuts on one disk.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use bootpress::architecture::Architecture as Ours;
+use bootpress::progress::{Event, Progress as Heard};
+use bootpress::update::Update;
+use clap::Args;
+use qemu::chain::{self, ChainReport, Page, Progress, Site, Step};
+use qemu::{Case, Outcome, Test, Verdict};
+
+use super::report_flags::ReportFlags;
+
+#[derive(Debug, Args)]
+pub(super) struct ChainFlags {
+    /// What to do with the machine instead of booting it once, step by step:
+    /// boot, reboot, upgrade=IMAGE, rollback; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down).
+    /// IMAGE is what `build` takes; the guest's own ostree pulls it from here
+    #[arg(long, value_name = "STEPS", value_parser = Steps::parse)]
+    pub(super) chain: Option<Steps>,
+}
+
+/// `boot,upgrade=IMAGE,reboot,rollback,reboot`.
+#[derive(Clone, Debug)]
+pub(super) struct Steps(Vec<Step<String>>);
+
+impl Steps {
+    fn parse(text: &str) -> Result<Self, String> {
+        Step::parse(text).map(Self)
+    }
+}
+
+/// An update, as the harness serves it.
+struct Served(Update);
+
+impl Site for Served {
+    fn page(&self, path: &str) -> Option<Page<'_>> {
+        self.0.file(path).map(|file| Page { size: file.size, body: file.body })
+    }
+}
+
+/// Makes an update of each image that the steps name; equal names, one update.
+fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
+    let architecture = Ours::parse(test.machine.architecture.name())
+        .context("the machine's architecture is one of ours")?;
+    let mut made: Vec<chain::Update> = Vec::new();
+    let mut update = |name: String| -> Result<chain::Update> {
+        if let Some(known) = made.iter().find(|known| known.name == name) {
+            return Ok(known.clone());
+        }
+        eprintln!("reading {name}");
+        let heard = Heard::to(|event| {
+            if let Event::Warning { message } = event {
+                eprintln!("warning: {message}");
+            }
+        });
+        let reference = name.parse()?;
+        let update = Update::of(&reference, architecture, &std::env::temp_dir(), &heard)
+            .with_context(|| format!("reading {name}"))?;
+        let made_now = chain::Update {
+            name,
+            commit: update.commit.clone(),
+            references: update.layers.clone(),
+            site: Arc::new(Served(update)),
+        };
+        made.push(made_now.clone());
+        Ok(made_now)
+    };
+    steps.0.iter().cloned().map(|step| step.map(&mut update)).collect()
+}
+
+/// Runs the chain, telling on standard error how far it is, and prints the result. Exit codes as for one boot.
+pub(super) fn run(
+    test: &Test<'_>,
+    steps: &Steps,
+    json: bool,
+    reports: &ReportFlags,
+    stop: &dyn Fn() -> bool,
+) -> Result<ExitCode> {
+    let steps = prepare(steps, test)?;
+    let began = SystemTime::now();
+    let mut progress = |progress: Progress<'_>| match progress {
+        Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),
+        Progress::Reached(reached) => {
+            eprintln!("{:>5.1} s  {}", reached.seconds, reached.milestone);
+        }
+    };
+    let report = match chain::run(test, &steps, &mut progress, stop) {
+        Ok(report) => report,
+        Err(error) => return super::test::not_tried(error),
+    };
+    reports.write(began, cases(test, &report, began))?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
+        writeln!(out).context("printing the result")?;
+    } else {
+        write!(out, "{}", text(&report)).context("printing the result")?;
+    }
+    let passed = report.verdict == Verdict::Passed;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For reports a leg is a case, in a machine that its number and name tell from the others.
+fn cases(test: &Test<'_>, report: &ChainReport, began: SystemTime) -> Vec<Case> {
+    let mut now = began;
+    let mut cases = Vec::new();
+    for (number, leg) in (1..).zip(&report.legs) {
+        let essentials = leg.boot.machine.essentials();
+        cases.push(Case {
+            disk: test.disk.to_owned(),
+            machine: format!("{essentials}, leg {number}: {}", leg.name),
+            began: now,
+            outcome: Outcome::Tried(Box::new(leg.boot.clone())),
+            evidence: test.evidence.map(|evidence| evidence.join(number.to_string())),
+        });
+        now += Duration::try_from_secs_f64(leg.boot.seconds).unwrap_or_default();
+    }
+    cases
+}
+
+/// The result for people.
+fn text(report: &ChainReport) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line(match &report.verdict {
+        Verdict::Passed => format!("passed in {:.0} s, {} legs", report.seconds, report.legs.len()),
+        Verdict::Failed { reason } => format!("failed after {:.0} s: {reason}", report.seconds),
+    });
+    for (index, leg) in report.legs.iter().enumerate() {
+        let mark = if leg.boot.passed() { "ok" } else { "not ok" };
+        let commit = leg.commit.as_deref().map_or("", |commit| &commit[..12]);
+        let number = index + 1;
+        line(format!(
+            "  {mark:<6}  {number}  {:>4.0} s  {commit:<12}  {}",
+            leg.boot.seconds, leg.name
+        ));
+        for check in leg.boot.checks.iter().filter(|check| !check.passed) {
+            line(format!("          not ok  {:<11}  {}", check.name, check.detail));
+        }
+    }
+    if let Some(last) = report.legs.last().filter(|leg| !leg.boot.passed()) {
+        line("the console's last lines:".to_owned());
+        for shown in &last.boot.console_tail {
+            line(format!("  | {shown}"));
+        }
+    }
+    text
+}

@@ -1,0 +1,48 @@
+//! Flags of `build` that name configuration files, and what is done with them.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bootpress::config::Config;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFlags {
+    /// Blueprint to apply: users, keys, files, services, partitions …; .toml or .json, or `-` for JSON on standard input
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Skips keys of --config that are unknown or cannot be honoured, with a warning, instead of failing
+    #[arg(long, requires = "config", help_heading = "Configuration")]
+    pub(crate) lenient: bool,
+
+    /// Partitions as usual, even if the image brings a layout (disk.yaml) and --config has none
+    #[arg(long, help_heading = "Configuration")]
+    pub(crate) ignore_image_layout: bool,
+
+    /// Makes the root fill its disk at the first boot, with what the image has for that
+    #[arg(long, help_heading = "Disk")]
+    pub(crate) grow: bool,
+
+    /// Shows what would be built, exactly, and writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl ConfigFlags {
+    /// Reads and judges the file, before anything is fetched.
+    pub(crate) fn read(&self) -> Result<Config> {
+        let Some(file) = &self.config else { return Ok(Config::default()) };
+        let name = file.display().to_string();
+        let text = if name == "-" {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).context("reading standard input")?;
+            text
+        } else {
+            fs::read_to_string(file).with_context(|| format!("reading {name}"))?
+        };
+        Config::read(&text, &name, self.lenient, &|path| fs::read(path))
+    }
+}

@@ -1,0 +1,178 @@
+//! `bootpress inspect IMAGE`: what an image is, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use bootpress::oci::Reference;
+use bootpress::report::human;
+use bootpress::survey::{ImageFacts, Pressable, survey};
+use clap::{Args, Parser};
+
+use super::flags::registry::RegistryFlags;
+use super::flags::{self, Command, Flags};
+use super::{build, terminal};
+
+/// Layers that are listed one by one.
+const LISTED: usize = 12;
+
+/// Characters of a label's value that are shown.
+const SHOWN: usize = 100;
+
+/// Transports of container tools; what begins with one is no disk.
+const TRANSPORTS: [&str; 6] =
+    ["docker://", "oci:", "oci-archive:", "docker-archive:", "containers-storage:", "dir:"];
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageFlags {
+    /// Of an image: the architecture to look at [default: this machine's, else what there is]
+    #[arg(long, value_parser = flags::architecture, help_heading = "Image")]
+    arch: Option<String>,
+
+    /// Of an image: fetch and read its layers too, to see whether a build will do
+    #[arg(long, help_heading = "Image")]
+    deep: bool,
+
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// Whether the argument of `inspect` means an image. What is a file, or is named like one, is a disk.
+pub(super) fn is_image(target: &Path) -> bool {
+    let Some(text) = target.to_str() else { return false };
+    if TRANSPORTS.iter().any(|transport| text.starts_with(transport)) {
+        return true;
+    }
+    let like_a_path = text.starts_with(['.', '/', '~']);
+    let like_a_disk =
+        ["raw", "img", "qcow2", "iso", "vmdk", "vhd", "vhdx", "vdi", "ova", "xz", "zst", "gz"];
+    let extension = target.extension().and_then(|extension| extension.to_str());
+    let like_a_disk = extension.is_some_and(|extension| like_a_disk.contains(&extension));
+    !target.is_file() && !like_a_path && !like_a_disk && text.parse::<Reference>().is_ok()
+}
+
+/// Looks at the image and prints what was seen.
+pub(super) fn run(target: &Path, flags: &ImageFlags, json: bool) -> Result<()> {
+    let text = target.to_str().context("the image's name is not UTF-8")?;
+    // As a build without any flags would take it.
+    let Ok(Flags { command: Command::Build(defaults) }) =
+        Flags::try_parse_from(["bootpress", "build", "--", text])
+    else {
+        bail!("{text:?} is no image name");
+    };
+    let mut request = build::request(&defaults)?;
+    request.architecture = build::architecture(flags.arch.as_deref())?;
+    request.access = flags.registry.access();
+    let progress = terminal::automatic();
+    let facts = survey(&request, flags.arch.is_none(), flags.deep, &progress)?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &facts).context("printing the facts")?;
+        writeln!(out).context("printing the facts")
+    } else {
+        out.write_all(self::text(&facts).as_bytes()).context("printing the facts")
+    }
+}
+
+/// The facts for people. Whatever could move a terminal's cursor is replaced: the image may come from anywhere.
+fn text(facts: &ImageFacts) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(facts, &mut text);
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+fn write(facts: &ImageFacts, out: &mut String) -> std::fmt::Result {
+    let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
+    row("image", &facts.reference)?;
+    let (verdict, reason) = match &facts.pressable {
+        Pressable::Yes => ("yes", ""),
+        Pressable::Probably => ("probably", "; --deep reads the layers to be sure"),
+        Pressable::No(reason) => ("no: ", reason.as_str()),
+    };
+    row("can be built", &format!("{verdict}{reason}"))?;
+    if facts.top.digest != facts.digest {
+        row("index", &facts.top.digest)?;
+    }
+    row("digest", &facts.digest)?;
+    row("architecture", facts.architecture)?;
+    for (name, value) in [("version", &facts.version), ("created", &facts.created)] {
+        row(name, value.as_deref().unwrap_or("-"))?;
+    }
+    row("kernel", facts.kernel.as_deref().unwrap_or("not in the labels; --deep looks for it"))?;
+    match &facts.bootloader {
+        Some(lines) => lines.iter().try_for_each(|line| row("boot loader", line))?,
+        None => row("boot loader", "in the layers; --deep looks for it")?,
+    }
+    let encapsulated = if facts.encapsulated { "yes, it carries an ostree commit" } else { "no" };
+    row("encapsulated", encapsulated)?;
+    match facts.signatures.as_deref() {
+        None => row("signatures", "not looked for: they are kept in registries")?,
+        Some([]) => row("signatures", "none found")?,
+        Some(_) => {}
+    }
+    for signature in facts.signatures.iter().flatten() {
+        let about = if signature.about == facts.digest { "the image" } else { "the index" };
+        row(
+            "signature",
+            &format!("{} of {about}, {} (not verified)", signature.kind, signature.digest),
+        )?;
+    }
+    if !facts.top.entries.is_empty() {
+        writeln!(out, "\nplatforms")?;
+    }
+    for entry in &facts.top.entries {
+        let platform = entry.platform.as_deref().unwrap_or("-");
+        let artifact =
+            entry.artifact.as_ref().map_or(String::new(), |kind| format!("  (no image: {kind})"));
+        writeln!(out, "  {platform:<16} {}{artifact}", entry.digest)?;
+    }
+    writeln!(out, "\nlayers        {}, {}", facts.layers.len(), human(facts.size))?;
+    for layer in facts.layers.iter().take(LISTED) {
+        let kind = layer.media_type.rsplit('.').next().unwrap_or(&layer.media_type);
+        writeln!(out, "  {:>10}  {:<12} {}", human(layer.size), kind, layer.digest)?;
+    }
+    if let Some(more) = facts.layers.get(LISTED..).filter(|more| !more.is_empty()) {
+        let size = more.iter().map(|layer| layer.size).sum();
+        writeln!(out, "  {:>10}  in {} more (--json has all)", human(size), more.len())?;
+    }
+    if !facts.labels.is_empty() {
+        writeln!(out, "\nlabels")?;
+    }
+    for (key, value) in &facts.labels {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let short: String = value.chars().take(SHOWN).collect();
+        let dots = if short.len() < value.len() { "…" } else { "" };
+        writeln!(out, "  {key} = {short}{dots}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_and_disks_are_told_apart_by_their_names() {
+        for image in [
+            "quay.io/fedora/fedora-bootc:43",
+            "oci:dir",
+            "oci-archive:x.raw",
+            "localhost/x",
+            "docker://a/b",
+        ] {
+            assert!(is_image(Path::new(image)), "{image}");
+        }
+        for disk in [
+            "disk.raw",
+            "fedora-bootc-43.x86_64.qcow2",
+            "./quay.io",
+            "/tmp/x",
+            "Cargo.toml",
+            "x/UPPER",
+        ] {
+            assert!(!is_image(Path::new(disk)), "{disk}");
+        }
+    }
+}

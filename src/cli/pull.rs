@@ -1,0 +1,69 @@
+//! `bootpress pull`: an image into the cache.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result, bail};
+use bootpress::oci::{self, Reference};
+use bootpress::report::human;
+use clap::Args;
+use serde_json::json;
+
+use super::build;
+use super::flags::registry::RegistryFlags;
+use super::flags::{self, ProgressFlag};
+
+#[derive(Debug, Args)]
+pub(crate) struct PullFlags {
+    /// The image: docker://NAME or just NAME
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+
+    /// Architecture to take from a multi-arch image [default: this machine's]
+    #[arg(long, value_parser = flags::architecture)]
+    arch: Option<String>,
+
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, default_value_t = ProgressFlag::Auto)]
+    progress: ProgressFlag,
+
+    /// Print what was pulled as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// Fetches the image and prints its digest.
+pub(super) fn run(flags: &PullFlags) -> Result<()> {
+    let access = flags.registry.access();
+    let Some(cache) = access.cache.clone() else {
+        bail!(
+            "there is no cache to pull into: --no-cache was given, or neither HOME nor XDG_CACHE_HOME is set"
+        );
+    };
+    let progress = build::progress(flags.progress);
+    let architecture = build::architecture(flags.arch.as_deref())?;
+    let (image, sent) = oci::pull(&access, &flags.image, architecture, &progress)?;
+    let size: u64 = image.layers.iter().map(|layer| layer.size).sum();
+    let mut out = io::stdout().lock();
+    let context = "printing the result";
+    if flags.json {
+        let told = json!({
+            "image": image.reference, "digest": image.manifest_digest, "architecture": image.architecture.name(),
+            "size": size, "fetched": sent, "cache": cache,
+        });
+        serde_json::to_writer_pretty(&mut out, &told).context(context)?;
+        return writeln!(out).context(context);
+    }
+    writeln!(
+        out,
+        "{}\n{}\n{} in layers, {} fetched, now in {}",
+        image.reference,
+        image.manifest_digest,
+        human(size),
+        human(sent),
+        cache.display()
+    )
+    .context(context)
+}

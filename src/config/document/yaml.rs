@@ -1,0 +1,91 @@
+//! YAML 1.2 → [`Node`]: one document, keys that are strings, anchors and `<<` for what repeats.
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
+
+use super::{Key, Node, Place, Value, Wrong};
+
+/// An alias is a copy, and a copy of copies grows by multiplication: with so many the largest factor is 3^8.
+const MOST_ALIASES: usize = 24;
+
+pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
+    let start = Place { line: 1, column: 1 };
+    if aliases(text) > MOST_ALIASES {
+        return Err((start, format!("it has more than {MOST_ALIASES} aliases")));
+    }
+    let documents = MarkedYaml::load_from_str(text)
+        .map_err(|error| (place(*error.marker()), error.info().to_owned()))?;
+    match &documents[..] {
+        [] => Ok(Node { value: Value::Null, at: start }),
+        [document] => node(document),
+        [_, second, ..] => Err((place(second.span.start), "a second document begins".to_owned())),
+    }
+}
+
+fn place(marker: Marker) -> Place {
+    Place { line: marker.line(), column: marker.col() + 1 }
+}
+
+/// How many `*name` there are, at most: what stands in strings counts, too.
+fn aliases(text: &str) -> usize {
+    let begins = |at: usize| {
+        let before = text[..at].chars().next_back();
+        before.is_none_or(|c| c.is_whitespace() || "[{,:-".contains(c))
+    };
+    text.match_indices('*').filter(|(at, _)| begins(*at)).count()
+}
+
+fn node(yaml: &MarkedYaml<'_>) -> Result<Node, Wrong> {
+    let at = place(yaml.span.start);
+    let value = match &yaml.data {
+        YamlData::Value(scalar) => match scalar {
+            Scalar::Null => Value::Null,
+            Scalar::Boolean(value) => Value::Bool(*value),
+            Scalar::Integer(value) => Value::Integer(*value),
+            Scalar::FloatingPoint(value) => Value::Float(value.into_inner()),
+            Scalar::String(text) => Value::Text(text.clone().into_owned()),
+        },
+        YamlData::Representation(text, ..) => Value::Text(text.clone().into_owned()),
+        YamlData::Sequence(list) => Value::List(list.iter().map(node).collect::<Result<_, _>>()?),
+        YamlData::Mapping(map) => table(map.iter())?,
+        YamlData::Tagged(_, inner) => return node(inner),
+        YamlData::Alias(_) | YamlData::BadValue => {
+            return Err((at, "it is no value".to_owned()));
+        }
+    };
+    Ok(Node { value, at })
+}
+
+/// A table; what `<<` brings stands behind what the table says itself, and loses against it.
+fn table<'a, 'b: 'a>(
+    map: impl Iterator<Item = (&'a MarkedYaml<'b>, &'a MarkedYaml<'b>)>,
+) -> Result<Value, Wrong> {
+    let (mut entries, mut merged) = (Vec::new(), Vec::new());
+    for (key, value) in map {
+        let at = place(key.span.start);
+        let name = match &key.data {
+            YamlData::Value(Scalar::String(text)) => text.clone().into_owned(),
+            _ => return Err((at, "a key is no string".to_owned())),
+        };
+        let value = node(value)?;
+        if name != "<<" {
+            entries.push((Key { name, at }, value));
+            continue;
+        }
+        let sources = match value.value {
+            Value::List(list) => list,
+            _ => vec![value],
+        };
+        for source in sources {
+            let Value::Table(inner) = source.value else {
+                return Err((source.at, "`<<` wants a table".to_owned()));
+            };
+            merged.extend(inner);
+        }
+    }
+    for (key, value) in merged {
+        if entries.iter().all(|(other, _): &(Key, Node)| other.name != key.name) {
+            entries.push((key, value));
+        }
+    }
+    Ok(Value::Table(entries))
+}

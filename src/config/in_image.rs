@@ -1,0 +1,350 @@
+//! Layouts that an image brings itself: `disk.yaml`, and the partitions of an old `config.toml`.
+//!
+//! ```text
+//! /usr/lib/image-builder/bootc/disk.yaml
+//! /usr/lib/bootc-image-builder/{disk.yaml, config.json, config.toml}
+//! ```
+
+use anyhow::{Context, Result};
+use uuid::Uuid;
+
+use super::Config;
+use super::document::{self, Language, Value};
+use super::layout::{
+    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, TableKind,
+};
+use super::table::{Problems, Table};
+use crate::content::ContentStore;
+use crate::error::corrupt;
+use crate::tree::Tree;
+
+/// Where images keep what builders of disks shall know; the first that has a file wins.
+const DIRECTORIES: [&str; 2] = ["usr/lib/image-builder/bootc", "usr/lib/bootc-image-builder"];
+
+/// A layout larger than this is none.
+const LARGEST: u64 = 1 << 20;
+
+/// The layout that an image brings, and what is to be said about it.
+///
+/// Fails if it has one that is broken, or that bootpress cannot make.
+pub fn layout_in_image(
+    root: &Tree,
+    contents: &ContentStore,
+) -> Result<(Option<Layout>, Vec<String>)> {
+    for directory in DIRECTORIES {
+        let path = format!("{directory}/disk.yaml");
+        if let Some(text) = read(root, contents, &path)? {
+            let (layout, warnings) = disk_yaml(&text, &format!("the image's {path}"))?;
+            return Ok((Some(layout), warnings));
+        }
+    }
+    for name in ["config.json", "config.toml"] {
+        let path = format!("{}/{name}", DIRECTORIES[1]);
+        if let Some(text) = read(root, contents, &path)? {
+            let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+            // Of such a file only the partitions count; the rest is for somebody else.
+            let config = Config::read(&text, &format!("the image's {path}"), true, &nothing)?;
+            return Ok((config.blueprint.layout, Vec::new()));
+        }
+    }
+    Ok((None, Vec::new()))
+}
+
+fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<String>> {
+    let Some(content) = root.file(path) else { return Ok(None) };
+    if content.size > LARGEST {
+        return Err(corrupt(path, format!("{} bytes are too many for it", content.size)));
+    }
+    let bytes = contents.bytes(content).with_context(|| format!("reading {path}"))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| corrupt(path, "it is not UTF-8"))
+}
+
+/// Reads a `disk.yaml`; unknown keys pass with a warning, as builders before passed them.
+pub(super) fn disk_yaml(text: &str, file: &str) -> Result<(Layout, Vec<String>)> {
+    let node = document::parse(text, Language::Yaml, file)?;
+    let mut problems = Problems::of(file);
+    let mut top = Table::of(&node, "", &mut problems);
+    let mut layout = Layout {
+        origin: file.to_owned(),
+        complete: true,
+        root_fills_disk: true,
+        ..Layout::default()
+    };
+    if let Some(style) = top.text("mount_configuration", &mut problems) {
+        match style.value.as_str() {
+            "" | "units" => {}
+            "fstab" => layout.mounts = MountStyle::Fstab,
+            "none" => layout.mounts = MountStyle::None,
+            _ => problems.wrong(
+                style.at,
+                format!("`{style}` is no mount_configuration: units, fstab and none are"),
+            ),
+        }
+    }
+    match top.table("partition_table", &mut problems) {
+        Some(table) => partition_table(table, &mut layout, &mut problems),
+        None => problems.wrong(node.at, "partition_table is missing"),
+    }
+    // Files of this kind keep what their anchors name under keys of their own.
+    drop(top);
+    for fault in layout.faults() {
+        problems.wrong(node.at, fault);
+    }
+    Ok((layout, problems.settle(true)?))
+}
+
+fn partition_table(mut table: Table<'_>, layout: &mut Layout, problems: &mut Problems) {
+    if let Some(kind) = table.text("type", problems) {
+        match kind.value.as_str() {
+            "gpt" => {}
+            "dos" => layout.table = TableKind::Dos,
+            _ => {
+                problems.wrong(kind.at, format!("`{kind}` is no partition table: gpt and dos are"))
+            }
+        }
+    }
+    layout.minsize = table.size("size", problems).map(|size| size.value).filter(|size| *size > 0);
+    layout.sector_size =
+        table.size("sector_size", problems).map(|size| size.value).filter(|size| *size > 0);
+    if let Some(id) = table.text("uuid", problems).filter(|id| !id.value.is_empty()) {
+        let digits = id.value.trim_start_matches("0x");
+        let signature = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8);
+        match (Uuid::try_parse(&id.value), signature) {
+            (Ok(guid), _) => layout.table_id = Some(guid),
+            // Written down, the first four bytes of the GUID are the signature.
+            (_, Some(signature)) if layout.table == TableKind::Dos => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&signature.to_le_bytes());
+                layout.table_id = Some(Uuid::from_bytes(bytes));
+            }
+            _ => problems.wrong(id.at, format!("`{id}` is no UUID of a partition table")),
+        }
+    }
+    layout.start_offset =
+        table.size("start_offset", problems).map(|size| size.value).filter(|size| *size > 0);
+    for key in ["grain_size", "extra_padding", "absolute_start_offset"] {
+        // Everything begins at a multiple of 1 MiB, which is the grain of all known files.
+        table.take(key);
+    }
+    if let Some(mut policy) = table.table("policy", problems) {
+        policy.bool("ensure_xbootldr", problems);
+        layout.root_fills_disk = policy.bool("grow_root_to_fill_disk", problems).unwrap_or(true);
+        policy.finish(problems);
+    }
+    for entry in table.tables("partitions", problems) {
+        partition(entry, layout, problems);
+    }
+    table.finish(problems);
+}
+
+fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems) {
+    let at = entry.at();
+    entry.size("start", problems);
+    let mut read = Partition {
+        minsize: entry.size("size", problems).map_or(0, |size| size.value),
+        bootable: entry.bool("bootable", problems) == Some(true),
+        name: entry.text("label", problems).map(|text| text.value).filter(|text| !text.is_empty()),
+        ..Partition::default()
+    };
+    if let Some(node) = entry.take("type") {
+        let text = match &node.value {
+            Value::Text(text) => text.clone(),
+            // Two digits look like a number.
+            Value::Integer(number) => format!("{number:02}"),
+            other => other.kind().to_owned(),
+        };
+        read.type_guid = Uuid::try_parse(&text).ok();
+        read.type_byte = u8::from_str_radix(&text, 16).ok().filter(|_| text.len() == 2);
+        if !text.is_empty() && read.type_guid.is_none() && read.type_byte.is_none() {
+            problems.wrong(node.at, format!("`{text}` is no type of a partition"));
+        }
+    }
+    if let Some(guid) = entry.text("uuid", problems).filter(|guid| !guid.value.is_empty()) {
+        match Uuid::try_parse(&guid.value) {
+            Ok(guid) if layout.table == TableKind::Gpt => read.guid = Some(guid),
+            Ok(_) => {}
+            Err(_) => problems.wrong(guid.at, format!("`{guid}` is no UUID of a partition")),
+        }
+    }
+    for node in entry.list("attrs", problems) {
+        match node.value {
+            Value::Integer(bit @ 0..=63) => read.attributes |= 1 << bit,
+            _ => problems.wrong(node.at, "attrs holds numbers of bits, from 0 to 63"),
+        }
+    }
+    let kind = entry.text("payload_type", problems);
+    let payload = entry.table("payload", problems);
+    entry.finish(problems);
+    let kind = kind.map_or_else(String::new, |kind| kind.value);
+    match (kind.as_str(), payload) {
+        ("" | "no-payload" | "empty", None) => {}
+        ("filesystem", Some(payload)) => read.payload = filesystem(payload, problems),
+        ("swap", payload) => read.payload = swap(payload, problems),
+        ("raw", Some(mut payload)) => {
+            if let Some(source) = payload.required("source_path", problems) {
+                read.payload = Payload::Raw { source: source.value };
+            }
+            payload.finish(problems);
+        }
+        ("btrfs", Some(payload)) => read.payload = btrfs(payload, problems),
+        ("luks" | "lvm", _) => {
+            let text = format!(
+                "bootpress makes no {} yet; --ignore-image-layout builds with the usual partitions",
+                kind.to_uppercase()
+            );
+            problems.wrong(at, text);
+        }
+        ("" | "empty" | "no-payload", Some(_)) => problems.wrong(at, "payload_type is missing"),
+        (_, None) => problems.wrong(at, format!("the payload of type {kind} is missing")),
+        _ => problems.wrong(
+            at,
+            format!("`{kind}` is no payload_type: filesystem, swap, btrfs, raw, luks and lvm are"),
+        ),
+    }
+    layout.partitions.push(read);
+}
+
+fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
+    let text = |text: super::table::Found<String>| Some(text.value).filter(|text| !text.is_empty());
+    let kind = payload.required("type", problems).and_then(|kind| {
+        let known = FilesystemKind::parse(&kind.value);
+        if known.is_none() {
+            problems.wrong(
+                kind.at,
+                format!("`{kind}` is no file system: ext4, vfat, xfs and btrfs are"),
+            );
+        }
+        known
+    });
+    let number =
+        |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or_default();
+    let read = Filesystem {
+        kind,
+        uuid: payload.text("uuid", problems).and_then(text),
+        label: payload.text("label", problems).and_then(text),
+        mountpoint: payload.text("mountpoint", problems).and_then(text),
+        options: payload.text("fstab_options", problems).and_then(text),
+        frequency: number(payload.integer("fstab_freq", 0..=9, problems)),
+        pass: number(payload.integer("fstab_passno", 0..=9, problems)),
+    };
+    // fs-verity needs no option with us, and geometry means nothing any more.
+    payload.take("mkfs_options");
+    payload.finish(problems);
+    Payload::Filesystem(read)
+}
+
+fn swap(payload: Option<Table<'_>>, problems: &mut Problems) -> Payload {
+    let Some(mut payload) = payload else {
+        return Payload::Swap { label: String::new(), uuid: None };
+    };
+    let label = payload.text("label", problems).map(|text| text.value).unwrap_or_default();
+    let uuid = payload.text("uuid", problems).filter(|uuid| !uuid.value.is_empty());
+    let uuid = uuid.and_then(|uuid| {
+        let parsed = Uuid::try_parse(&uuid.value).ok();
+        if parsed.is_none() {
+            problems.wrong(uuid.at, format!("`{uuid}` is no UUID"));
+        }
+        parsed
+    });
+    payload.take("fstab_options");
+    payload.finish(problems);
+    Payload::Swap { label, uuid }
+}
+
+fn btrfs(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
+    let label = payload.text("label", problems).map(|text| text.value).unwrap_or_default();
+    for key in ["uuid", "mountpoint"] {
+        payload.text(key, problems);
+    }
+    let mut subvolumes = Vec::new();
+    for mut entry in payload.tables("subvolumes", problems) {
+        let name = entry.required("name", problems);
+        let mountpoint = entry.text("mountpoint", problems).map(|path| path.value);
+        for key in ["size", "group_id", "compress", "read_only", "uuid"] {
+            entry.take(key);
+        }
+        entry.finish(problems);
+        if let Some(name) = name {
+            subvolumes.push((name.value, mountpoint.filter(|path| !path.is_empty())));
+        }
+    }
+    payload.finish(problems);
+    Payload::Btrfs { label, subvolumes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YAML: &str = "
+.common:
+  boot: &boot
+    size: 1 GiB
+    type: bc13c2ff-59e6-4262-a352-b275fd6f7172
+    payload_type: filesystem
+    payload: &ext4
+      type: ext4
+      mountpoint: /boot
+      label: boot
+mount_configuration: fstab
+partition_table:
+  type: gpt
+  size: 20 GiB
+  uuid: D209C89E-EA5E-4FBD-B161-B461CCE297E0
+  policy:
+    grow_root_to_fill_disk: false
+  partitions:
+    - size: 1 MiB
+      bootable: true
+      type: 21686148-6449-6E6F-744E-656564454649
+    - size: 300 MiB
+      attrs: [50, 2]
+      payload_type: filesystem
+      payload:
+        type: vfat
+        uuid: 7B77-95E7
+        mountpoint: /boot/efi
+        fstab_options: umask=0077
+        fstab_passno: 2
+    - *boot
+    - size: 2 GiB
+      payload_type: swap
+      payload: {label: swap}
+    - payload_type: filesystem
+      colour: blue
+      payload:
+        <<: *ext4
+        mountpoint: /
+        label: root
+        mkfs_options: {verity: true}
+";
+
+    #[test]
+    fn a_layout_with_anchors_is_read() {
+        let (layout, warnings) = disk_yaml(YAML, "disk.yaml").unwrap();
+        assert_eq!(warnings, ["disk.yaml:36:7: unknown key partition_table.partitions[4].colour"]);
+        assert_eq!(
+            (layout.mounts, layout.root_fills_disk, layout.minsize),
+            (MountStyle::Fstab, false, Some(20 << 30))
+        );
+        let points: Vec<_> = layout.partitions.iter().map(Partition::mountpoint).collect();
+        assert_eq!(points, [None, Some("/boot/efi"), Some("/boot"), None, Some("/")]);
+        assert_eq!(layout.partitions[1].attributes, 1 << 50 | 1 << 2);
+        let Payload::Filesystem(root) = &layout.partitions[4].payload else { panic!() };
+        assert_eq!((root.kind, root.label.as_deref()), (Some(FilesystemKind::Ext4), Some("root")));
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_an_error() {
+        let said = |from: &str, to: &str| {
+            disk_yaml(&YAML.replace(from, to), "disk.yaml").unwrap_err().to_string()
+        };
+        assert!(
+            said("payload_type: swap", "payload_type: luks")
+                .contains("disk.yaml:32:7: bootpress makes no LUKS yet")
+        );
+        assert!(said("type: vfat", "type: zfs").contains("`zfs` is no file system"));
+        assert!(said("mountpoint: /boot/efi", "mountpoint: /boot").contains("mounted twice"));
+        assert!(said("partition_table:", "table:").contains("partition_table is missing"));
+    }
+}

@@ -1,0 +1,66 @@
+//! What users ask for in files: blueprints (`--config`) and layouts inside of images.
+//!
+//! ```text
+//! config.toml, .json ─► document ─► Blueprint ─► customize: /etc and /var of the deployment
+//! disk.yaml          ─► document ─► Layout    ─► disk: partitions
+//! ```
+//!
+//! A file is read and judged as a whole before anything is fetched: all mistakes are told at once, with line and column.
+
+mod accounts;
+mod blueprint;
+mod customize;
+mod disk;
+mod document;
+mod files;
+mod in_image;
+mod layout;
+mod size;
+mod system;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::Result;
+
+use document::Language;
+use table::Problems;
+
+pub use accounts::{Group, Owner, User};
+pub use blueprint::{Blueprint, Installer};
+pub use customize::{
+    Changes, Grow, Mount, Mounting, Places, customize, customize_boot, kernel_arguments,
+};
+pub use files::{Directory, File, Ownership, ReadFile};
+pub use in_image::layout_in_image;
+pub use layout::{Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, TableKind};
+pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
+
+/// A configuration that has been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// What it asks for.
+    pub blueprint: Blueprint,
+    /// What is worth saying about it, a line each, with the place in the file.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads a blueprint.
+    ///
+    /// `file` is its name for messages, and tells the language: JSON for `.json` and `-`, else TOML. With `lenient`, keys that
+    /// are unknown or cannot be honoured are skipped with a warning. `read` gets at the files that `uri` names.
+    pub fn read(text: &str, file: &str, lenient: bool, read: &ReadFile<'_>) -> Result<Self> {
+        let json = file == "-" || file.to_ascii_lowercase().ends_with(".json");
+        let language = if json { Language::Json } else { Language::Toml };
+        let shown = if file == "-" { "standard input" } else { file };
+        let node = document::parse(text, language, shown)?;
+        let mut problems = Problems::of(shown);
+        let mut blueprint = blueprint::read(&node, read, &mut problems);
+        if let Some(layout) = &mut blueprint.layout {
+            layout.origin = shown.to_owned();
+        }
+        Ok(Self { blueprint, warnings: problems.settle(lenient)? })
+    }
+}

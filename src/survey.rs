@@ -1,0 +1,164 @@
+//! What an image is, before anything is made of it: from its documents, or with its layers, as far as a build would look.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::bootc::{self, Settings};
+use crate::bootloader;
+use crate::content::ContentStore;
+use crate::disk;
+use crate::error::{Corrupt, Unsupported};
+use crate::identity::Identity;
+use crate::image::Image;
+use crate::oci::{self, SignatureFacts, Source, TopFacts};
+use crate::ostree;
+use crate::plan::{self, Layouts, Plan};
+use crate::progress::Progress;
+use crate::request::Request;
+
+/// An image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageFacts {
+    /// How container tools spell it: `docker://quay.io/fedora/fedora-bootc:43`.
+    pub reference: String,
+    /// The document that the name means; an index, or the manifest itself.
+    pub top: TopFacts,
+    /// Digest of the platform's manifest, which an installed system records.
+    pub digest: String,
+    /// The architecture that was looked at.
+    pub architecture: &'static str,
+    /// When its config was made.
+    pub created: Option<String>,
+    /// The version in its labels.
+    pub version: Option<String>,
+    /// All labels.
+    pub labels: Map<String, Value>,
+    /// Layers, lowest first.
+    pub layers: Vec<LayerFacts>,
+    /// Bytes of all layers as they are fetched.
+    pub size: u64,
+    /// Whether layers carry an ostree commit, as those of rpm-ostree's composes do.
+    pub encapsulated: bool,
+    /// The kernel's version: from the layers, else from a label.
+    pub kernel: Option<String>,
+    /// What boots it, a line each; unknown without the layers.
+    pub bootloader: Option<Vec<String>>,
+    /// What claims to sign it, unverified; `None`: there was no registry to ask.
+    pub signatures: Option<Vec<SignatureFacts>>,
+    /// Whether a disk can be made of it.
+    pub pressable: Pressable,
+}
+
+/// A layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerFacts {
+    /// Digest of the blob.
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+    /// Media type.
+    pub media_type: String,
+}
+
+/// Whether a disk can be made of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict", content = "reason")]
+pub enum Pressable {
+    /// The layers were read, and have everything.
+    Yes,
+    /// The documents say so; the layers were not read.
+    Probably,
+    /// Why not.
+    No(String),
+}
+
+/// Looks at the image of a request, which a build with the same request would make a disk of. With `deep` the layers are read.
+pub fn survey(
+    request: &Request,
+    any_architecture: bool,
+    deep: bool,
+    progress: &Progress,
+) -> Result<ImageFacts> {
+    let architecture = (!any_architecture).then_some(request.architecture);
+    let found = oci::survey(&request.access, &request.image, architecture, progress)?;
+    let image = &found.source.image;
+    let labels = image.labels().cloned().unwrap_or_default();
+    let text = |key: &str| labels.get(key).and_then(Value::as_str).map(str::to_owned);
+    let layers = image.layers.iter().map(|layer| LayerFacts {
+        digest: layer.digest.clone(),
+        size: layer.size,
+        media_type: layer.media_type.clone(),
+    });
+    let layers: Vec<LayerFacts> = layers.collect();
+    let mut facts = ImageFacts {
+        reference: image.reference.clone(),
+        top: found.top,
+        digest: image.manifest_digest.clone(),
+        architecture: image.architecture.name(),
+        created: image.config.get("created").and_then(Value::as_str).map(str::to_owned),
+        version: image.version().map(str::to_owned),
+        size: layers.iter().map(|layer| layer.size).sum(),
+        layers,
+        // The label by which the importer knows them.
+        encapsulated: labels.contains_key("ostree.final-diffid"),
+        kernel: text("ostree.linux"),
+        bootloader: None,
+        signatures: found.signatures,
+        pressable: by_labels(image),
+        labels,
+    };
+    if deep {
+        match look_inside(request, &found.source, progress) {
+            Ok(inside) => {
+                facts.kernel = Some(inside.kernel);
+                facts.bootloader = Some(inside.bootloader);
+                facts.pressable = Pressable::Yes;
+            }
+            Err(error) if error.is::<Unsupported>() || error.is::<Corrupt>() => {
+                facts.pressable = Pressable::No(format!("{error:#}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(facts)
+}
+
+fn by_labels(image: &Image) -> Pressable {
+    // The keys count, as for bootc.
+    match ["containers.bootc", "ostree.bootable"].iter().any(|key| image.label(key).is_some()) {
+        true => Pressable::Probably,
+        false => Pressable::No(
+            "it is not a bootc image: it lacks label containers.bootc or ostree.bootable"
+                .to_owned(),
+        ),
+    }
+}
+
+struct Inside {
+    kernel: String,
+    bootloader: Vec<String>,
+}
+
+/// The steps of a build that read, and none that makes something.
+fn look_inside(request: &Request, source: &Source, progress: &Progress) -> Result<Inside> {
+    let contents = ContentStore::create_in(&request.work_directory)?;
+    let image = &source.image;
+    let identity = Identity::derive(&image.manifest_digest, &request.seed);
+    let layers = source.unpack(&contents, progress)?;
+    let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
+    bootc::check(image, &union.root)?;
+    let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
+    let layout = plan::layout(request, &union.root, &contents, progress)?;
+    let identity = disk::identify(identity, layout.as_ref())?;
+    let layouts = Layouts { layout: layout.as_ref(), root: &union.root };
+    let plan = Plan::of(request, image, &settings, &identity, layouts, progress)?;
+    let bootloader = match plan.bootloader(image) {
+        Some(options) => {
+            let boot = bootloader::prepare(&union.root, &contents, &options)?;
+            [boot.found, boot.warnings].concat()
+        }
+        None => vec!["none is wanted".to_owned()],
+    };
+    Ok(Inside { kernel: settings.kernel.version, bootloader })
+}

@@ -1,0 +1,64 @@
+//! An image as an upgrade: the commits that a machine would have if it had upgraded to it, ready to be pulled.
+//!
+//! They are those that a disk of the image would have, so what the two share is not fetched again.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::architecture::Architecture;
+use crate::bootc;
+use crate::content::ContentStore;
+use crate::oci::{self, Reference};
+use crate::ostree::{self, Archived, Labels, Repository};
+use crate::progress::Progress;
+use crate::selinux::Policy;
+
+/// Beside it the repository has the commits of layers, and an alias of the merge commit that old importers look for.
+const LAYERS: &str = "ostree/container/blob/";
+
+/// An image's commits.
+#[derive(Debug)]
+pub struct Update {
+    /// The merge commit: what is deployed.
+    pub commit: String,
+    /// References of the commits of its layers, as a machine names them.
+    pub layers: Vec<String>,
+    repository: Repository,
+    contents: ContentStore,
+}
+
+impl Update {
+    /// Makes the commits of an image. `work_directory`: where the unpacked image is kept while this lives.
+    pub fn of(
+        image: &Reference,
+        architecture: Architecture,
+        work_directory: &Path,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let contents = ContentStore::create_in(work_directory)?;
+        let source = oci::open(image, architecture, progress)?;
+        let image = &source.image;
+        let layers = source.unpack(&contents, progress)?;
+        let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
+        bootc::check(image, &union.root)?;
+        let policy = Policy::load(&union.root, &contents)?;
+        let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
+        let labels = labels.as_ref().map(|labels| labels as &Labels<'_>);
+        // Which image the machine follows is its own affair; the name is in no commit.
+        let target = "docker://localhost/update:latest";
+        let (repository, committed) = union.commit(image, target, labels, &contents, progress)?;
+        let layers = repository.refs().keys().filter(|name| name.starts_with(LAYERS)).cloned();
+        Ok(Self {
+            commit: committed.checksum.to_string(),
+            layers: layers.collect(),
+            repository,
+            contents,
+        })
+    }
+
+    /// The file at a path of an ostree repository of mode `archive` that has all of it; `None` if there is none.
+    pub fn file(&self, path: &str) -> Option<Archived<'_>> {
+        self.repository.archived(path, &self.contents)
+    }
+}

@@ -1,0 +1,194 @@
+//! Roots that the kernel writes: the same files as on ext4, and file systems that their own tools find nothing wrong with.
+//!
+//! Needs root and loop devices; without them the test says that it is skipped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bootpress::filesystem::kernel;
+use serde_json::Value;
+
+use crate::bootc_image;
+use crate::tool::{run, tool};
+
+#[test]
+fn xfs_and_btrfs_hold_what_ext4_holds() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: the kernel writes for root only");
+        return;
+    }
+    for kind in [kernel::Kind::Xfs, kernel::Kind::Btrfs] {
+        if let Err(error) = kernel::check(kind) {
+            assert!(
+                std::env::var_os("REQUIRE_TOOLS").is_none()
+                    || !Path::new("/dev/loop-control").exists(),
+                "{error:#}"
+            );
+            eprintln!("skipped: {error:#}");
+            return;
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    image().write_oci_layout(&directory.join("image"));
+    let ext4 = press(directory, "ext4", &[]);
+    let expected = seen(&ext4);
+    assert!(expected.len() > 100, "{}", expected.len());
+
+    let xfs = press(directory, "xfs", &[]);
+    compare("xfs", &expected, &seen(&xfs));
+    if let Some(mut xfs_repair) = tool("xfs_repair") {
+        run(xfs_repair.args(["-n", "-f"]).arg(xfs.root_alone()));
+    }
+    assert!(xfs.summary["root_filesystem_because"].as_str().unwrap().contains("asked"));
+
+    let flags = ["--btrfs-compress", "zstd", "--btrfs-subvolume", "root"];
+    let btrfs = press(directory, "btrfs", &flags);
+    compare("btrfs", &expected, &seen(&btrfs));
+    if let Some(mut check) = tool("btrfs") {
+        run(check.args(["check", "--readonly", "--check-data-csum"]).arg(btrfs.root_alone()));
+    }
+    let line = btrfs.summary["command_line"].as_str().unwrap();
+    assert!(line.contains(" rootflags=subvol=root,compress=zstd "), "{line}");
+    assert!(btrfs.root.2 < xfs.root.2, "it compresses: {:?}, {:?}", btrfs.root, xfs.root);
+}
+
+/// The tiny image, with what is hard to copy.
+fn image() -> crate::tiny_image::TinyImage {
+    bootc_image::without_bootloader().layer(|mut layer| {
+        for number in 0..100 {
+            layer = layer.file(format!("usr/share/many/{number}"), "x".repeat(number * 1000));
+        }
+        layer
+    })
+}
+
+struct Pressed {
+    file: PathBuf,
+    /// Offset, size and used bytes of the root.
+    root: (u64, u64, u64),
+    summary: Value,
+}
+
+fn press(directory: &Path, filesystem: &str, flags: &[&str]) -> Pressed {
+    let file = directory.join(format!("{filesystem}.raw"));
+    let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
+        .args(["build", "--json", "--progress", "none", "--arch", "x86_64", "--bootloader", "none"])
+        .args(["--format", "raw", "--layout", "osbuild", "--target-imgref", "example.com/x:1"])
+        .args(["--filesystem", filesystem])
+        .args(flags)
+        .arg("--output")
+        .arg(&file)
+        .arg(format!("oci:{}", directory.join("image").display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let partitions = report["partitions"].as_array().unwrap();
+    let find = |role| partitions.iter().find(|partition| partition["role"] == role).unwrap();
+    assert_eq!(find("boot")["filesystem"]["kind"], "ext4");
+    let root = find("root");
+    assert_eq!(root["filesystem"]["kind"], filesystem);
+    let number = |value: &Value| value.as_u64().unwrap();
+    let used = number(&root["filesystem"]["used"]);
+    Pressed {
+        file,
+        root: (number(&root["start"]), number(&root["size"]), used),
+        summary: report["system"].clone(),
+    }
+}
+
+impl Pressed {
+    /// The root in a file of its own.
+    fn root_alone(&self) -> PathBuf {
+        let alone = self.file.with_extension("root");
+        let (start, size, _) = self.root;
+        let option = |name: &str, bytes: u64| format!("{name}={}", bytes >> 20);
+        run(Command::new("dd")
+            .args(["bs=1M", "conv=sparse", "status=none"])
+            .args([option("skip", start), option("count", size)])
+            .arg(format!("if={}", self.file.display()))
+            .arg(format!("of={}", alone.display())));
+        alone
+    }
+}
+
+/// Every file of a root, mounted where nobody else sees it: what `stat`, `sha256sum`, `readlink`, `getfattr` and `lsattr` say.
+fn seen(pressed: &Pressed) -> BTreeMap<String, String> {
+    let on = pressed.file.with_extension("mount");
+    fs::create_dir(&on).unwrap();
+    let (start, size, _) = pressed.root;
+    let (Some(mut mount), Some(mut getfattr), Some(_)) =
+        (tool("mount"), tool("getfattr"), tool("lsattr"))
+    else {
+        panic!("mount, getfattr and lsattr are needed")
+    };
+    run(mount
+        .args(["-o", &format!("ro,loop,offset={start},sizelimit={size}")])
+        .args([&pressed.file, &on]));
+    let mut files = BTreeMap::new();
+    let mut directories = vec![on.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let found = path.symlink_metadata().unwrap();
+            let inside = path.strip_prefix(&on).unwrap().to_str().unwrap().to_owned();
+            // What ext4 has for itself, and what tells of the disk.
+            if inside == "lost+found" {
+                continue;
+            }
+            let content = if found.is_dir() {
+                directories.push(path);
+                String::new()
+            } else if found.is_symlink() {
+                format!("{:?}", path.read_link().unwrap())
+            } else if found.is_file() {
+                let bytes = fs::read(&path).unwrap();
+                format!("{} {} {:x}", bytes.len(), found.nlink(), hash(&bytes))
+            } else {
+                format!("{:x}", found.rdev())
+            };
+            let stat = (found.mode(), found.uid(), found.gid(), found.mtime());
+            files.insert(inside, format!("{stat:?} {content}"));
+        }
+    }
+    let attributes = run(getfattr
+        .args(["-R", "-P", "-d", "-h", "-m", "-", "-e", "hex"])
+        .arg(".")
+        .current_dir(&on));
+    for part in attributes.split("\n\n") {
+        let Some((name, values)) = part.trim().split_once('\n') else { continue };
+        let mut values: Vec<&str> = values.lines().collect();
+        values.sort_unstable();
+        let name = name.trim_start_matches("# file: ");
+        if name != "lost+found" {
+            files.insert(format!("{name} (attributes)"), values.join(" "));
+        }
+    }
+    let deployment = on.join("ostree/deploy/default/deploy");
+    let first = fs::read_dir(deployment).unwrap().map(|entry| entry.unwrap().path());
+    let deployment = first.into_iter().find(|path| path.is_dir()).unwrap();
+    let flags = run(Command::new("lsattr").arg("-d").arg(deployment));
+    files.insert("(immutable)".to_owned(), flags[..12].contains('i').to_string());
+    run(Command::new("umount").arg(&on));
+    files
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[track_caller]
+fn compare(name: &str, expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>) {
+    for (path, what) in expected {
+        assert_eq!(found.get(path), Some(what), "{name}: {path}");
+    }
+    let more: Vec<&String> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
+    assert!(more.is_empty(), "{name} has more: {more:?}");
+}

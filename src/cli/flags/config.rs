@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bootpress::config::Config;
+use bootpress::config::{Config, Reading};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -26,14 +26,15 @@ pub(crate) struct ConfigFlags {
     #[arg(long, help_heading = "Disk")]
     pub(crate) grow: bool,
 
-    /// Shows what would be built, exactly, and writes nothing
+    /// Shows what would be built, exactly: layers, partitions, sizes, kernel arguments, files that would be added. Writes nothing
+    /// but the cache of fetched images
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 impl ConfigFlags {
     /// Reads and judges the file, before anything is fetched.
-    pub(crate) fn read(&self) -> Result<Config> {
+    pub(crate) fn read(&self, medium: bool) -> Result<Config> {
         let Some(file) = &self.config else { return Ok(Config::default()) };
         let name = file.display().to_string();
         let text = if name == "-" {
@@ -43,6 +44,7 @@ impl ConfigFlags {
         } else {
             fs::read_to_string(file).with_context(|| format!("reading {name}"))?
         };
-        Config::read(&text, &name, self.lenient, &|path| fs::read(path))
+        let reading = Reading { lenient: self.lenient, medium };
+        Config::read(&text, &name, reading, &|path| fs::read(path))
     }
 }

@@ -14,6 +14,7 @@ mod disk;
 mod encapsulated;
 mod iso;
 mod labels;
+mod login;
 mod machine;
 mod must_fail;
 #[path = "../support/tiny_image.rs"]
@@ -39,13 +40,8 @@ static HYBRID: Disk = Disk::new(
     "qcow2",
     &["--qcow2-compress", "zstd"],
 );
-static OSBUILD: Disk = Disk::new(
-    "osbuild",
-    Architecture::X86_64,
-    Variant::UsrLibEfi,
-    "vmdk",
-    &["--layout", "osbuild"],
-);
+static OSBUILD: Disk =
+    Disk::new("osbuild", Architecture::X86_64, Variant::UsrLibEfi, "ova", &["--layout", "osbuild"]);
 static BIOS_ONLY: Disk =
     Disk::new("bios-only", Architecture::X86_64, Variant::BiosOnly, "vhd", &[]);
 static SECTORS_OF_4096: Disk =
@@ -55,7 +51,7 @@ static XFS: Disk = Disk::new(
     "xfs",
     Architecture::X86_64,
     Variant::Default,
-    "qcow2",
+    "vmdk",
     &["--filesystem", "xfs", "--karg", PATIENT],
 );
 static BTRFS: Disk = Disk::new(
@@ -64,10 +60,8 @@ static BTRFS: Disk = Disk::new(
     Variant::Default,
     "qcow2",
     &[
-        "--filesystem",
-        "btrfs",
-        "--btrfs-subvolume",
-        "root",
+        "--config",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot-btrfs.toml"),
         "--btrfs-compress",
         "zstd",
         "--karg",
@@ -75,8 +69,8 @@ static BTRFS: Disk = Disk::new(
     ],
 );
 /// Made of an image that carries a commit, as Fedora's do.
-static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, carried::remake);
-static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, carried::remake);
+static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, "gce", carried::remake);
+static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, "raw", carried::remake);
 /// `/boot` is found by udev, for which 90 seconds have been seen not to be enough where QEMU gets a quarter of a processor.
 const PATIENT: &str = "systemd.default_device_timeout_sec=900";
 /// A disk with users, a service, swap and a `/var/log` of its own, and a script that looks at all of it.
@@ -84,7 +78,7 @@ static CONFIGURED: Disk = Disk::new(
     "configured",
     Architecture::X86_64,
     Variant::Default,
-    "qcow2",
+    "ami",
     &["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot.toml")],
 );
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "vdi", &[]);
@@ -185,7 +179,21 @@ fn x86_64_roots_that_the_kernel_wrote() {
         assert_eq!(sysroot.filesystem, name, "{sysroot:?}");
         let boot = guest.mount("/boot").expect("a /boot of its own");
         assert_eq!(boot.filesystem, "ext4");
+        if name == "btrfs" {
+            for (place, subvolume) in [("/var/home", "/home"), ("/var/log", "/logs")] {
+                let mount = guest.mount(place).expect("a subvolume");
+                let option = format!("subvol={subvolume}");
+                assert!(mount.filesystem_options.contains(&option), "{mount:?}");
+            }
+        }
     }
+}
+
+/// Somebody types the password that a configuration gave them.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn x86_64_login_on_the_serial_console() {
+    login::by_password(&CONFIGURED.pressed().file);
 }
 
 #[test]

@@ -68,8 +68,6 @@ pub(super) struct Parts<'a> {
     pub(super) settings: &'a str,
     /// The configuration of `ostree-prepare-root`, for [`Kindred::Own`].
     pub(super) prepare_root: Option<&'a Content>,
-    /// For a machine that boots from the network: the container with the disk, and the list of its extents.
-    pub(super) carried: Option<(&'a Content, &'a str)>,
 }
 
 /// The archive.
@@ -92,14 +90,25 @@ pub(super) fn build(parts: &Parts<'_>, contents: &ContentStore) -> Result<Conten
     archive.bytes(&format!("{HERE}/install.sh"), 0o755, include_bytes!("guest/install.sh"))?;
     archive.bytes(&format!("{HERE}/motd"), 0o644, include_bytes!("guest/motd"))?;
     archive.units()?;
-    if let Some((container, extents)) = parts.carried {
-        archive.put(&format!("{HERE}/disk.squashfs"), 0o444, container.clone());
-        archive.bytes(&format!("{HERE}/extents"), 0o444, extents.as_bytes())?;
-    }
     match parts.kindred {
         Kindred::Systemd => archive.hook(&parts.programs.loader)?,
         Kindred::Own => archive.own(parts)?,
     }
+    cpio::write(&archive.tree, contents)
+}
+
+/// The archive that a machine needs besides if it boots from the network: the container with the disk, the list of its extents,
+/// and, behind them, the file that says that all of it has arrived.
+pub(super) fn carrying(
+    container: &Content,
+    extents: &str,
+    whole: &str,
+    contents: &ContentStore,
+) -> Result<Content> {
+    let mut archive = Archive { tree: Tree::new(Metadata::root(0o755)), contents };
+    archive.put(&format!("{HERE}/disk.squashfs"), 0o444, container.clone());
+    archive.bytes(&format!("{HERE}/extents"), 0o444, extents.as_bytes())?;
+    archive.bytes(&format!("{HERE}/whole"), 0o444, whole.as_bytes())?;
     cpio::write(&archive.tree, contents)
 }
 

@@ -139,7 +139,8 @@ impl Archive<'_> {
 
     /// What `/run/systemd/system` of the live system gets.
     fn units(&mut self) -> Result<()> {
-        let units: [(&str, &[u8]); 3] = [
+        let units: [(&str, &[u8]); 4] = [
+            ("bootpress-config.service", include_bytes!("guest/bootpress-config.service")),
             ("bootpress-install.service", include_bytes!("guest/bootpress-install.service")),
             ("bootpress-install.target", include_bytes!("guest/bootpress-install.target")),
             ("bootpress-reserve.service", include_bytes!("guest/bootpress-reserve.service")),
@@ -147,10 +148,10 @@ impl Archive<'_> {
         for (name, text) in units {
             self.bytes(&format!("{HERE}/units/{name}"), 0o644, text)?;
         }
-        self.link(
-            &format!("{HERE}/units/sysinit.target.wants/bootpress-reserve.service"),
-            "../bootpress-reserve.service",
-        );
+        for unit in ["bootpress-config.service", "bootpress-reserve.service"] {
+            let wanted = format!("{HERE}/units/sysinit.target.wants/{unit}");
+            self.link(&wanted, &format!("../{unit}"));
+        }
         for unit in MASKED {
             self.link(&format!("{HERE}/units/{unit}"), "/dev/null");
         }

@@ -6,7 +6,7 @@
 //!                         ├─ bootpress/live.img                    what finds the disk on the medium (initramfs.rs)
 //!                         ├─ bootpress/disk.squashfs               disk.raw: bit for bit the disk of the same build
 //!                         ├─ bootpress/extents                     its data, with hashes, for the installer
-//!                         ├─ bootpress/settings.cfg                what `bootpress iso set` changes in place (customise.rs)
+//!                         ├─ bootpress/settings.cfg config.img     what `bootpress iso set` changes in place (customise.rs)
 //!                         ├─ (hidden) GRUB for BIOS               El Torito and the MBR both lead to it
 //!                         ├─ EFI/…                                 shim and GRUB as the image brings them, and the menu
 //!                         └─ SHA256SUMS
@@ -281,8 +281,10 @@ impl Live {
         )
         .context("making the medium's initramfs")?;
         let initrds: &[&str] = match kindred {
-            Kindred::Systemd => &["/bootpress/initramfs.img", "/bootpress/live.img"],
-            Kindred::Own => &["/bootpress/live.img"],
+            Kindred::Systemd => {
+                &["/bootpress/initramfs.img", "/bootpress/live.img", "/bootpress/config.img"]
+            }
+            Kindred::Own => &["/bootpress/live.img", "/bootpress/config.img"],
         };
         let arguments =
             menu::live_arguments(&parts.sysroot.command_line, root.filesystem.kind, ROOT_FLAGS);
@@ -415,9 +417,14 @@ fn medium_tree(
     put(&mut tree, "bootpress/id", contents.insert_bytes(id.as_bytes())?);
     // GRUB looks for a file with a name that no other medium has.
     put(&mut tree, &format!("bootpress/{}", live.build_id), contents.insert_bytes(b"\n")?);
+    let settings = contents.insert_bytes(&wishes.settings.file()?)?;
+    put(&mut tree, customise::DEFAULTS, settings.clone());
     let sums = sums(&tree, contents).context("hashing what goes onto the medium")?;
     put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
-    put(&mut tree, customise::SETTINGS, contents.insert_bytes(&wishes.settings.file()?)?);
+    // These may change, so they are not in the list.
+    put(&mut tree, customise::SETTINGS, settings);
+    let none = contents.insert_bytes(&vec![0; customise::CONFIGURATION_SIZE])?;
+    put(&mut tree, customise::CONFIGURATION, none);
     Ok(tree)
 }
 

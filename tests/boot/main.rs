@@ -16,6 +16,7 @@ mod iso;
 mod labels;
 mod machine;
 mod must_fail;
+mod pxe;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -9,6 +9,8 @@ use bootpress::output::FileFormat;
 use bootpress::request::Medium;
 use clap::{Args, Subcommand};
 
+use super::config::SetConfigFlags;
+
 /// What `--format` names: a disk file, or a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -129,6 +131,24 @@ impl MediumFlags {
     }
 }
 
+/// Where an installation goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Ask,
+    Disk(Selector),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ask" => Ok(Self::Ask),
+            text => Selector::parse(text).map(Self::Disk),
+        }
+    }
+}
+
 /// Changes a finished ISO in place.
 #[derive(Debug, Args)]
 pub(crate) struct IsoFlags {
@@ -143,7 +163,7 @@ pub(crate) enum IsoCommand {
         /// The ISO
         file: PathBuf,
     },
-    /// Set kernel arguments and the disk to install to; what is not named stays as it is
+    /// Set kernel arguments, the disk to install to, and a configuration; what is not named stays as it is
     Set {
         /// The ISO
         file: PathBuf,
@@ -153,9 +173,12 @@ pub(crate) enum IsoCommand {
         kargs: Vec<String>,
 
         /// Install without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
-        /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
-        #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse)]
-        install_to: Option<Selector>,
+        /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost. `ask` asks again
+        #[arg(long, value_name = "SELECTOR")]
+        install_to: Option<Target>,
+
+        #[command(flatten)]
+        config: SetConfigFlags,
     },
     /// Take everything back that was set
     Reset {

@@ -124,6 +124,7 @@ echo "$limit" >/run/bootpress/limit
 cp $here/install.sh /run/bootpress/install
 [ ! -e $here/extents ] || cp $here/extents /run/bootpress/extents
 cp $here/motd /run/motd.d/bootpress
+[ ! -e $here/config.sh ] || cp $here/config.sh /run/bootpress/config.sh
 cp -R $here/units/. /run/systemd/system/
 [ "$init" ] || exit 0
 

@@ -15,6 +15,11 @@
 //! ```
 //!
 //! Live is a snapshot at the level of blocks, so that nothing above it is different from the installed system.
+//!
+//! The installer is the same script everywhere (guest/install.sh): the menu's second entry starts it, and in a live system
+//! `sh /run/bootpress/install` asks for the disk, while `sh /run/bootpress/install SELECTOR` (`only-disk`, `serial=…`, see
+//! [`Selector`]) installs after a countdown of ten seconds without asking. It ends with 0 when the disk has been read back and is
+//! right; with 1 and a line `install: error: …` otherwise.
 
 mod checksum;
 mod cpio;

@@ -71,6 +71,8 @@ disks() {
 	for entry in /sys/class/block/*; do
 		name=${entry##*/}
 		case $name in loop* | ram* | zram* | dm-* | md* | sr* | fd* | nbd* | mtdblock* | *boot[0-9] | *rpmb) continue ;; esac
+		# A hidden one is a path to an NVMe disk that has another name.
+		[ "$(attribute "$name" hidden)" != 1 ] || continue
 		[ ! -e "$entry/partition" ] && [ "$name" != "$medium" ] && [ "$(attribute "$name" size)" != 0 ] && echo "$name"
 	done
 	return 0

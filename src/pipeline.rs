@@ -70,7 +70,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
     let bound = (settings.bound_images.as_slice(), applications.as_slice());
     let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
-    for (kind, made) in &media {
+    for (kind, made) in media.iter().filter(|_| !request.dry_run) {
         let path = request.medium_path(image, *kind);
         report.add_medium(match made {
             Made::Volume(map) => {

@@ -40,30 +40,44 @@ time_zone() {
 	ln -sfn "../usr/share/zoneinfo/$1" /etc/localtime || fail "linking /etc/localtime"
 	[ ! -e /etc/timezone ] || echo "$1" >/etc/timezone
 }
-# Accounts that the image keeps in /usr/lib are known, but can be changed in /etc only.
-import() { # KIND NAME
-	grep -q "^$2:" "/etc/$1" || grep "^$2:" "/usr/lib/$1" 2>/dev/null >>"/etc/$1" || :
+# The line of passwd, group or shadow that belongs to a name. Some images keep accounts in /usr/lib, too, and not all have getent.
+account() { # FILE NAME
+	for file in "/etc/$1" "/usr/lib/$1"; do
+		[ -e "$file" ] || continue
+		while IFS= read -r line; do
+			case $line in "$2":*) printf '%s\n' "$line" && return ;; esac
+		done <"$file"
+	done
+	return 1
+}
+has_group() { # GID
+	cat /etc/group /usr/lib/group 2>/dev/null | grep -q "^[^:]*:[^:]*:$1:"
+}
+# What is in /usr/lib can be changed in /etc only.
+import() { # FILE NAME
+	kept=$(account "$1" "$2") || return 0
+	grep -qxF -e "$kept" "/etc/$1" || printf '%s\n' "$kept" >>"/etc/$1"
 }
 add_group() { # NAME GID
-	if getent group "$1" >/dev/null; then
-		[ -z "$2" ] || getent group "$1" | grep -q "^[^:]*:[^:]*:$2:" || fail "the group $1 has another number than $2"
+	if known=$(account group "$1"); then
+		[ -z "$2" ] || case $known in "$1":*:"$2":*) ;; *) fail "the group $1 has another number than $2" ;; esac
 	else
 		groupadd ${2:+-g "$2"} "$1" || fail "adding the group $1"
 	fi
 }
 add_user() { # NAME UID GID COMMENT HOME SHELL
-	if getent passwd "$1" >/dev/null; then
+	if account passwd "$1" >/dev/null; then
 		import passwd "$1"
 		[ -z "$2" ] || [ "$(id -u "$1")" = "$2" ] || fail "the user $1 has another number than $2"
 		[ -z "$3" ] || [ "$(id -g "$1")" = "$3" ] || fail "the user $1 has another group than $3"
 		[ -z "$4$5$6" ] || usermod ${4:+-c "$4"} ${5:+-d "$5"} ${6:+-s "$6"} "$1" || fail "changing the user $1"
 		return
 	fi
-	[ -z "$3" ] || getent group "$3" >/dev/null || groupadd -g "$3" "$1" || fail "adding the group $1"
+	[ -z "$3" ] || has_group "$3" || groupadd -g "$3" "$1" || fail "adding the group $1"
 	own=-U
 	if [ "$3" ]; then
 		own="-g $3"
-	elif getent group "$1" >/dev/null; then
+	elif account group "$1" >/dev/null; then
 		own="-g $1"
 	fi
 	# Two words of $own, of which neither has a blank in it.
@@ -79,9 +93,9 @@ join() { # USER GROUP
 	usermod -a -G "$2" "$1" || fail "adding $1 to the group $2"
 }
 keys() { # USER, keys in base64
-	account=$(getent passwd "$1") || { fail "there is no user $1 for ssh keys" && return; }
+	known=$(account passwd "$1") || { fail "there is no user $1 for ssh keys" && return; }
 	IFS=: read -r _ _ uid gid _ home _ <<END
-$account
+$known
 END
 	[ -d "$home" ] || { mkdir -p "$home" && chmod 700 "$home" && chown "$uid:$gid" "$home"; }
 	mkdir -p "$home/.ssh" && touch "$home/.ssh/authorized_keys" || fail "making $home/.ssh"

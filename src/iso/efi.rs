@@ -82,6 +82,16 @@ impl Efi {
         tree
     }
 
+    /// A program beside the one that firmware starts.
+    pub(super) fn boot_file(&self, name: &str) -> Option<&Content> {
+        self.tree.file(&format!("EFI/BOOT/{name}"))
+    }
+
+    /// How the names of programs for this architecture end: `x64`.
+    pub(super) fn suffix(&self) -> &'static str {
+        self.suffix
+    }
+
     /// Path of the installed shim as firmware spells it.
     pub(super) fn loader_path(&self) -> String {
         format!("\\EFI\\{}\\shim{}.efi", self.vendor, self.suffix)

@@ -182,6 +182,7 @@ pub fn lay_out(
             }
             MediumKind::Pxe => {
                 let parts = pxe::Parts {
+                    image: parts.image,
                     linux: &kernel.linux_content,
                     initrd: kernel.initrd_content.as_ref(),
                     live: &live,
@@ -190,7 +191,7 @@ pub fn lay_out(
                     extents: &extents,
                     wishes,
                 };
-                Made::Directory(pxe::lay_out(&parts, contents)?)
+                Made::Directory(pxe::lay_out(&parts, contents, progress)?)
             }
         };
         Ok((*kind, made))

@@ -6,7 +6,7 @@
 //! root.img                   the disk, compressed, in a cpio: boot loaders fetch it and the kernel unpacks it, so that the
 //!                            machine needs no network of its own, but memory
 //! grub.cfg  boot.ipxe        menus for GRUB and iPXE, with the names of all of these
-//! EFI/                       the image's shim and GRUB, for firmware that speaks TFTP or HTTP itself
+//! EFI/                       the image's shim and GRUB, for firmware that speaks TFTP or HTTP itself; only with a GRUB that does
 //! id  SHA256SUMS
 //! ```
 //!
@@ -18,6 +18,7 @@ use super::initramfs::{self, Kindred};
 use super::{Efi, Live, MIB, Wishes, menu, put, sums};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
+use crate::progress::Progress;
 use crate::tree::{Kind, Metadata, Tree};
 
 /// What a live system needs besides what it carries; an installation from a medium takes 1 GiB with the changes that it keeps.
@@ -28,8 +29,13 @@ const UNPACKING: u64 = 384 * MIB;
 /// Arguments by which the scripts of the live system know where it comes from.
 const CARRIED: &str = "bootpress.root=initrd";
 
+/// Where Debian's GRUB for networks looks, which does not look beside itself.
+const DEBIAN: &str = "grub/grub.cfg";
+
 /// What a directory is made of.
 pub(super) struct Parts<'a> {
+    /// The image's tree.
+    pub(super) image: &'a Tree,
     pub(super) linux: &'a Content,
     pub(super) initrd: Option<&'a Content>,
     pub(super) live: &'a Live,
@@ -41,7 +47,11 @@ pub(super) struct Parts<'a> {
 }
 
 /// Lays a directory out. `Unsupported`: the disk is too large for an initramfs, or a kernel argument cannot be written for iPXE.
-pub(super) fn lay_out(parts: &Parts<'_>, contents: &ContentStore) -> Result<Tree> {
+pub(super) fn lay_out(
+    parts: &Parts<'_>,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Tree> {
     let mut tree = Tree::new(Metadata::root(0o755));
     let mut initrds = Vec::new();
     put(&mut tree, "vmlinuz", parts.linux.clone());
@@ -56,11 +66,16 @@ pub(super) fn lay_out(parts: &Parts<'_>, contents: &ContentStore) -> Result<Tree
 
     let memory = memory(parts.container.size);
     let grub = contents.insert_bytes(grub_cfg(parts, &initrds, memory)?.as_bytes())?;
-    let efi = parts.efi.with_menu(&grub);
-    for (path, id) in efi.walk() {
-        if let (Ok(path), Kind::File(content)) = (String::from_utf8(path), &efi.inode(id).kind) {
-            put(&mut tree, &path, content.clone());
+    match network_grub(parts, contents)? {
+        Some(program) => {
+            put_efi(&mut tree, &parts.efi.with_menu(&grub), parts, program);
+            put(&mut tree, DEBIAN, grub.clone());
         }
+        None => progress.warn(format!(
+            "the image has no GRUB that speaks HTTP, neither grub{0}.efi nor grubnet{0}.efi: machines boot from the network with \
+             iPXE, or a GRUB of yours",
+            parts.efi.suffix()
+        )),
     }
     put(&mut tree, "grub.cfg", grub);
     let script = contents.insert_bytes(ipxe(parts, &initrds, memory)?.as_bytes())?;
@@ -70,6 +85,50 @@ pub(super) fn lay_out(parts: &Parts<'_>, contents: &ContentStore) -> Result<Tree
     let sums = sums(&tree, contents).context("hashing what goes into the directory")?;
     put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
     Ok(tree)
+}
+
+/// The image's GRUB for UEFI, if it can fetch what it boots: the usual one, or one that is made for it.
+fn network_grub<'a>(parts: &Parts<'a>, contents: &ContentStore) -> Result<Option<&'a Content>> {
+    let name = |kind: &str| format!("grub{kind}{}.efi", parts.efi.suffix());
+    let (usual, special) = (name(""), name("net"));
+    let signed = format!("{special}.signed");
+    let named = |path: &[u8]| {
+        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        name == special.as_bytes() || name == signed.as_bytes()
+    };
+    let others = parts.image.walk().filter(|(path, _)| named(path)).filter_map(|(_, id)| {
+        match &parts.image.inode(id).kind {
+            Kind::File(content) => Some(content),
+            _ => None,
+        }
+    });
+    for program in parts.efi.boot_file(&usual).into_iter().chain(others) {
+        if speaks_http(program, contents).context("looking into GRUB")? {
+            return Ok(Some(program));
+        }
+    }
+    Ok(None)
+}
+
+/// Modules of a GRUB that firmware starts are in it, not compressed; the one for HTTP asks in these words.
+fn speaks_http(program: &Content, contents: &ContentStore) -> Result<bool> {
+    const ASKS: &[u8] = b" HTTP/1.1\r\n";
+    const LARGEST: u64 = 64 << 20;
+    if program.size > LARGEST {
+        return Ok(false);
+    }
+    let bytes = contents.bytes(program)?;
+    Ok(bytes.windows(ASKS.len()).any(|window| window == ASKS))
+}
+
+/// Adds shim and GRUB; every shim starts the GRUB that fetches.
+fn put_efi(tree: &mut Tree, efi: &Tree, parts: &Parts<'_>, program: &Content) {
+    let grub = format!("/grub{}.efi", parts.efi.suffix());
+    for (path, id) in efi.walk() {
+        if let (Ok(path), Kind::File(content)) = (String::from_utf8(path), &efi.inode(id).kind) {
+            put(tree, &path, if path.ends_with(&grub) { program } else { content }.clone());
+        }
+    }
 }
 
 /// MiB of memory that a machine should have. The kernel has an initramfs twice while it unpacks it.

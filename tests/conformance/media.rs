@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
-
 use crate::bootc_image::bootc_image;
 use crate::tiny_image::TinyImage;
 use crate::tool::{run, tool};
@@ -40,6 +38,9 @@ const PROGRAMS: [&str; 24] = [
     "cat",
 ];
 
+/// What a GRUB is known by that fetches.
+const NETWORK_GRUB: &str = "GET %s HTTP/1.1\r\nHost: %s\r\n";
+
 /// A program as far as its headers: one that asks for a loader, and for no library.
 fn sham(name: &str) -> Vec<u8> {
     const LOADER: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
@@ -65,6 +66,7 @@ pub(crate) fn live_image() -> TinyImage {
         let layer = layer
             .file("usr/lib64/ld-linux-x86-64.so.2", sham("loader"))
             .symlink("lib64", "usr/lib64")
+            .file("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", NETWORK_GRUB)
             .file("usr/lib/ostree/ostree-prepare-root", sham("prepare-root"))
             .file("usr/lib/modules/6.17.1-tiny/modules.builtin", builtin);
         PROGRAMS.iter().fold(layer, |layer, name| layer.file(format!("usr/bin/{name}"), sham(name)))
@@ -73,15 +75,18 @@ pub(crate) fn live_image() -> TinyImage {
 
 /// Raw disk, ISO and directory of one build, made once.
 struct Built {
-    directory: TempDir,
+    directory: PathBuf,
 }
 
 impl Built {
     fn get() -> &'static Self {
         static BUILT: OnceLock<Built> = OnceLock::new();
         BUILT.get_or_init(|| {
-            let directory = TempDir::new().unwrap();
-            live_image().write_oci_layout(&directory.path().join("image"));
+            // Nobody drops what is static: the next run clears it away.
+            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("media");
+            let _ = fs::remove_dir_all(&directory);
+            fs::create_dir_all(&directory).unwrap();
+            live_image().write_oci_layout(&directory.join("image"));
             let built = Self { directory };
             fs::create_dir(built.path("one")).unwrap();
             built.build("one", "raw,iso,pxe", &LABELS).unwrap();
@@ -90,11 +95,21 @@ impl Built {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.directory.join(name)
     }
 
     /// The report, or exit code and message.
     fn build(&self, out: &str, formats: &str, flags: &[&str]) -> Result<String, (i32, String)> {
+        self.build_of("image", out, formats, flags)
+    }
+
+    fn build_of(
+        &self,
+        image: &str,
+        out: &str,
+        formats: &str,
+        flags: &[&str],
+    ) -> Result<String, (i32, String)> {
         let output = bootpress()
             .args([
                 "build",
@@ -110,7 +125,7 @@ impl Built {
             .args(flags)
             .arg("--output")
             .arg(self.path(out))
-            .arg(format!("oci:{}", self.path("image").display()))
+            .arg(format!("oci:{}", self.path(image).display()))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -128,13 +143,15 @@ impl Built {
     }
 }
 
-const LABELS: [&str; 6] = [
+const LABELS: [&str; 8] = [
     "--volume-id",
     "TINY-43.1",
     "--publisher",
     "THE PUBLISHER",
     "--application-id",
     "THE APPLICATION",
+    "--install-to",
+    "serial=BUILT-IN",
 ];
 
 fn bootpress() -> Command {
@@ -310,6 +327,8 @@ fn what_is_set_is_there_and_reset_takes_it_back() {
         "--config",
         config,
     ];
+    let built_in = iso(&["show"], &medium).unwrap();
+    assert!(built_in.contains("install to       serial=BUILT-IN"), "{built_in}");
     let said = iso(&set, &medium).unwrap();
     for line in [
         "volume id        TINY-43.1",
@@ -320,6 +339,14 @@ fn what_is_set_is_there_and_reset_takes_it_back() {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert_eq!(iso(&["show"], &medium).unwrap(), said);
+    let json = iso(&["show", "--json"], &medium).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["configuration"], "hostname kiosk, user ann, file /etc/motd");
+    let inspected = run(bootpress().arg("inspect").arg(&medium));
+    assert!(inspected.contains(&said) && !inspected.contains("$6$"), "{inspected}");
+    let inspected = run(bootpress().args(["inspect", "--json"]).arg(&medium));
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected["medium"], json);
     if let Some(mut checkisomd5) = tool("checkisomd5") {
         run(checkisomd5.arg(&medium));
     }
@@ -379,8 +406,11 @@ fn the_network_gets_the_same_disk() {
     for name in ["vmlinuz", "initramfs.img", "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "id"] {
         assert!(directory.join(name).is_file(), "{name}");
     }
+    assert_eq!(fs::read_to_string(directory.join("EFI/BOOT/grubx64.efi")).unwrap(), NETWORK_GRUB);
     scripts_of_grub_parse(&directory.join("grub.cfg"));
-    same(&directory.join("grub.cfg"), &directory.join("EFI/tiny/grub.cfg"));
+    for copy in ["EFI/BOOT", "EFI/tiny", "grub"] {
+        same(&directory.join("grub.cfg"), &directory.join(copy).join("grub.cfg"));
+    }
     unit_is_good(&directory.join("live.img"), &built.path("pxe-live"));
     let out = built.path("pxe-root");
     unpack(&directory.join("root.img"), &out);
@@ -395,7 +425,7 @@ fn the_network_gets_the_same_disk() {
     for line in [
         "#!ipxe",
         "initrd --name root.img root.img",
-        "choose --default live --timeout 5000 entry && goto ${entry}",
+        "choose --default install --timeout 5000 entry && goto ${entry}",
     ] {
         assert!(script.lines().any(|other| other == line), "{line}: {script}");
     }
@@ -439,6 +469,18 @@ fn places_and_selectors_are_built_in() {
     ] {
         assert!(script.contains(part), "{part}: {script}");
     }
+    fs::create_dir(built.path("dry")).unwrap();
+    built.build("dry", "raw,iso,pxe", &["--dry-run"]).unwrap();
+    assert_eq!(fs::read_dir(built.path("dry")).unwrap().count(), 0, "a dry run writes nothing");
+    // Firmware would get as far as a GRUB that cannot go on.
+    live_image()
+        .layer(|layer| layer.whiteout("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"))
+        .write_oci_layout(&built.path("mute"));
+    let report = built.build_of("mute", "without", "pxe", &[]).unwrap();
+    assert!(report.contains("the image has no GRUB that speaks HTTP"), "{report}");
+    assert!(!built.path("without/EFI").exists());
+    let script = fs::read_to_string(built.path("without/boot.ipxe")).unwrap();
+    assert!(script.contains("choose --default live"), "{script}");
     for (format, flags, code, told) in [
         ("iso", &["--pxe-url", "http://x/"][..], 1, "--pxe-url is for media: add --format pxe"),
         ("pxe", &["--volume-id", "X"], 1, "--volume-id is for media: add --format iso"),
@@ -448,5 +490,90 @@ fn places_and_selectors_are_built_in() {
         let (exit, said) = built.build("refused", format, flags).unwrap_err();
         assert!(exit == code && said.contains(told), "{flags:?}: {exit} {said}");
         assert!(!built.path("refused").exists());
+    }
+}
+
+/// Over copies of this machine's own `/etc` and `/var`: accounts, keys and files come out as asked for, however often it runs.
+#[test]
+fn a_configuration_does_what_it_says() {
+    const BLUEPRINT: &str = r#"
+[customizations]
+hostname = "kiosk"
+[[customizations.group]]
+name = "friends"
+gid = 61234
+[[customizations.user]]
+name = "ann"
+description = "Ann O'Hara $x"
+key = "ssh-ed25519 AAAA ann"
+password = "$6$salt$hash"
+groups = ["friends", "adm"]
+[[customizations.user]]
+name = "bob"
+uid = 61235
+gid = 61236
+home = "/var/lib/bob"
+shell = "/bin/sh"
+[customizations.locale]
+languages = ["en_GB.UTF-8", "de_DE.UTF-8"]
+[[customizations.directories]]
+path = "/etc/two words"
+mode = "0750"
+group = "friends"
+[[customizations.files]]
+path = "/etc/two words/it's"
+data = "mine\n"
+user = "ann"
+mode = "0600"
+"#;
+    const SANDBOX: &str = r#"
+for at in etc var; do
+	mkdir -p "$1/lower" && mount -t tmpfs none "$1/lower" || exit 77
+	mkdir "$1/lower/upper" "$1/lower/work"
+	mount -t overlay none -o "lowerdir=/$at,upperdir=$1/lower/upper,workdir=$1/lower/work" /$at || exit 77
+done
+for time in once twice; do sh "$1/usr/lib/bootpress/config.sh" || exit 1; done
+grep -E "^(ann|bob):" /etc/passwd
+grep -E "^(friends|bob):" /etc/group
+grep "^ann:" /etc/shadow
+cat /etc/hostname /proc/sys/kernel/hostname /etc/locale.conf /var/home/ann/.ssh/authorized_keys "/etc/two words/it's"
+stat -c "%a %U:%G %n" "/etc/two words" "/etc/two words/it's" /var/home/ann/.ssh /var/home/ann/.ssh/authorized_keys
+id -nG ann
+"#;
+    let built = Built::get();
+    let (medium, blueprint) = (built.path("runs.iso"), built.path("runs.toml"));
+    fs::copy(built.file("iso"), &medium).unwrap();
+    fs::write(&blueprint, BLUEPRINT).unwrap();
+    iso(&["set", "--config", blueprint.to_str().unwrap()], &medium).unwrap();
+    let (files, out) = (built.path("runs-files"), built.path("runs"));
+    if !nix::unistd::geteuid().is_root() || !extracted(&medium, &files) {
+        eprintln!("skipped: accounts and mounts need root");
+        return;
+    }
+    unpack(&files.join("bootpress/config.img"), &out);
+    let output = Command::new("unshare")
+        .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", SANDBOX, "sandbox"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(77) {
+        eprintln!("skipped: this machine has no overlay file systems");
+        return;
+    }
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for line in [
+        ":Ann O'Hara $x:/var/home/ann:",
+        "bob:x:61235:61236::/var/lib/bob:/bin/sh",
+        "friends:x:61234:ann",
+        "ann:$6$salt$hash:",
+        "kiosk\nkiosk\n",
+        "LANG=en_GB.UTF-8\nLANGUAGE=en_GB:de_DE\nssh-ed25519 AAAA ann\nmine\n750 root:friends /etc/two words\n",
+        "600 ann:root /etc/two words/it's",
+        "700 ann:ann /var/home/ann/.ssh",
+        "600 ann:ann /var/home/ann/.ssh/authorized_keys",
+        "ann adm friends",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
     }
 }

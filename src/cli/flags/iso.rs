@@ -162,6 +162,10 @@ pub(crate) enum IsoCommand {
     Show {
         /// The ISO
         file: PathBuf,
+
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Set kernel arguments, the disk to install to, and a configuration; what is not named stays as it is
     Set {

@@ -177,7 +177,7 @@ fn a_cd_under_aavmf_installs_to_virtio() {
 const REFUSALS: [(&str, &str, &str); 13] = [
     ("", "only-disk", "3 disks match only-disk: nvme0n1 vda vdb; nothing was written"),
     ("", "size>=1", "3 disks match size>=1: nvme0n1 vda vdb; nothing was written"),
-    ("", "size>=9999999999999", "no disk matches size>=9999999999999"),
+    ("", "size>=9999999999999", "no disk matches size>=9999999999999; the disks are:"),
     ("", "serial=SMALL", "/dev/vda is too small: it has 268435456 bytes, and the system needs"),
     ("", "serial=NOBODY", "no disk matches serial=NOBODY"),
     ("", "wwn=0x5002538e", "no disk matches wwn=0x5002538e"),
@@ -195,7 +195,7 @@ const REFUSALS: [(&str, &str, &str); 13] = [
         "dmsetup remove taken; for disk in vda vdb nvme0n1; do pci=$(readlink -f /sys/block/$disk/device/..); \
          [ -e $pci/remove ] || pci=$(readlink -f $pci/..); echo 1 >$pci/remove; done; udevadm settle",
         "only-disk",
-        "no disk matches only-disk; the disks are:",
+        "there is no disk to install to; nothing was written",
     ),
 ];
 

@@ -55,8 +55,21 @@ die() {
 attribute() { cat "/sys/class/block/$1/$2" 2>/dev/null | tr -s '[:space:]' ' ' | sed 's/^ //;s/ $//'; }
 bytes() { echo $(($(attribute "$1" size) * 512)); }
 property() { udevadm info --query=property --property="$2" --value "/dev/$1" 2>/dev/null; }
-serial() { property "$1" ID_SERIAL_SHORT; }
-wwn() { property "$1" ID_WWN; }
+# Where it is depends on the bus: udev asks SCSI and SATA disks, virtio says it itself, NVMe's controller does.
+serial() {
+	text=$(property "$1" ID_SERIAL_SHORT)
+	[ "$text" ] || text=$(attribute "$1" serial)
+	[ "$text" ] || text=$(attribute "$1" device/serial)
+	echo "$text"
+}
+wwn() {
+	text=$(property "$1" ID_WWN)
+	echo "${text:-$(attribute "$1" wwid)}"
+}
+model() {
+	text=$(attribute "$1" device/model)
+	echo "${text:-unknown model}"
+}
 human() { echo "$(($1 / 1000000000)).$(($1 / 100000000 % 10)) GB"; }
 
 # The medium's own disk: what is mounted at /run/initramfs/live comes from there.
@@ -84,7 +97,7 @@ contents() {
 list() {
 	for name in $(disks); do
 		printf '  %-10s %10s  %s, serial %s\n             holds: %s\n' "$name" "$(human "$(bytes "$name")")" \
-			"$(attribute "$name" device/model)" "$(serial "$name" || :)" "$(contents "$name")"
+			"$(model "$name")" "$(serial "$name")" "$(contents "$name")"
 	done
 }
 
@@ -97,7 +110,7 @@ objection() {
 		echo "there is no disk /dev/$name"
 	elif [ -e "/sys/class/block/$name/partition" ]; then
 		echo "/dev/$name is a partition, not a disk"
-	elif ! disks | grep -qx "$name"; then
+	elif ! disks | grep -x "$name" >/dev/null; then
 		echo "/dev/$name is no disk to install to"
 	elif [ "$(attribute "$name" ro)" != 0 ]; then
 		echo "/dev/$name is read-only"
@@ -105,14 +118,14 @@ objection() {
 		echo "/dev/$name has sectors of $(attribute "$name" queue/logical_block_size) bytes, and this system was made for 512"
 	elif [ "$(bytes "$name")" -lt "$DISK_SIZE" ]; then
 		echo "/dev/$name is too small: it has $(bytes "$name") bytes, and the system needs $DISK_SIZE"
-	elif lsblk -nro MOUNTPOINT "/dev/$name" | grep -q . || [ "$(ls "/sys/class/block/$name/holders")" ]; then
+	elif lsblk -nro MOUNTPOINT "/dev/$name" | grep . >/dev/null || [ "$(ls "/sys/class/block/$name/holders")" ]; then
 		echo "/dev/$name is in use"
 	fi
 }
 
 matches() {
 	case $selector in
-	serial=*) [ "$(serial "$1")" = "${selector#*=}" ] || [ "$(attribute "$1" device/serial)" = "${selector#*=}" ] ;;
+	serial=*) [ "$(serial "$1")" = "${selector#*=}" ] ;;
 	wwn=*) [ "$(wwn "$1")" = "${selector#*=}" ] ;;
 	path=*) [ "$(readlink -f "${selector#*=}")" = "/dev/$1" ] ;;
 	'size>='*) [ "$(bytes "$1")" -ge "${selector#*=}" ] ;;
@@ -139,6 +152,7 @@ select_disk() {
 			fi
 		done
 	fi
+	[ "$(disks)" ] || die "there is no disk to install to; nothing was written"
 	[ $count != 0 ] || die "no disk matches $selector; the disks are:
 $(list)"
 	[ $count = 1 ] || die "$count disks match $selector:$found; nothing was written"
@@ -266,7 +280,7 @@ boot_entry() {
 if [ "$selector" ]; then
 	say "installing $TITLE; looking for the disk with $selector"
 	select_disk
-	echo "  /dev/$target: $(human "$(bytes "$target")"), $(attribute "$target" device/model), holds: $(contents "$target")"
+	echo "  /dev/$target: $(human "$(bytes "$target")"), $(model "$target"), holds: $(contents "$target")"
 	countdown
 else
 	ask

@@ -294,8 +294,8 @@ impl<'a> Plan<'a> {
         self.request.config.blueprint.containers.path()
     }
 
-    /// For the medium; `None`: there shall be none. `root`: the image's tree, which may say something about it.
-    pub fn medium(
+    /// For media; `None`: there shall be none. `root`: the image's tree, which may say something about it.
+    pub fn media(
         &self,
         image: &Image,
         root: &Tree,
@@ -308,6 +308,8 @@ impl<'a> Plan<'a> {
         let mut settings = medium.settings.clone();
         settings.kernel_arguments.splice(..0, own.kernel_arguments);
         Ok(Some(iso::Wishes {
+            kinds: medium.kinds.clone(),
+            url: medium.url.clone(),
             architecture: image.architecture,
             // A stick and the disk that was installed from it may be in the same machine.
             identity: Identity::derive(

@@ -18,7 +18,7 @@ use crate::qmp::Message;
 use crate::record::{End, Ending, Record};
 use crate::report::{BootReport, Expected, MachineReport, Reached};
 use crate::screen::Screen;
-use crate::session::{Ending as Wanted, Session};
+use crate::session::{Dialogue, Ending as Wanted, Session};
 use crate::tpm::Swtpm;
 use crate::vm::{Event, Next, Sockets, Timed, Vm};
 use crate::{BootError, overlay, program};
@@ -141,6 +141,7 @@ pub fn boot(
         tpm: tpm.as_ref().map(Swtpm::socket),
         durable: test.session.ending.is_cut(),
         network: test.session.network,
+        disks: test.session.disks,
     });
     let command = shown(&qemu, &arguments);
     let scene = Scene {
@@ -155,8 +156,7 @@ pub fn boot(
     let mut vm = Vm::start(&qemu, &arguments, &sockets)?;
     let limit = test.time_limit.unwrap_or_else(|| accelerator.time_limit());
     let mut screen = Screen::new(place("screen.ppm"), test.evidence);
-    let bounds = (limit, test.session.ending);
-    let end = attend(&mut vm, bounds, &mut record, &mut screen, progress, stop)?;
+    let end = attend(&mut vm, limit, test.session, &mut record, &mut screen, progress, stop)?;
     let seconds = vm.elapsed().as_secs_f64();
     if !matches!(end, End::PoweredOff | End::Reset) {
         last_look(&mut vm, &mut screen)?;
@@ -187,7 +187,8 @@ pub fn prerequisites(machine: &Machine) -> Result<(), BootError> {
 /// Listens until there is nothing more to hear.
 fn attend(
     vm: &mut Vm,
-    (limit, wanted): (Duration, Wanted<'_>),
+    limit: Duration,
+    session: Session<'_>,
     record: &mut Record<'_>,
     screen: &mut Screen,
     progress: &mut dyn FnMut(Reached),
@@ -197,6 +198,7 @@ fn attend(
     let mut started_again = false;
     let mut hopeless_since = None;
     let mut cut_at = None;
+    let mut dialogue = Dialogue::new(session.dialogue);
     loop {
         if stop() {
             return Err(BootError::Stopped);
@@ -211,7 +213,7 @@ fn attend(
         if record.flooded() {
             return Ok(End::Flooded);
         }
-        if let Some(delay) = record.due(wanted)
+        if let Some(delay) = record.due(session.ending)
             && now >= *cut_at.get_or_insert(now + delay)
         {
             return Ok(End::Cut);
@@ -239,7 +241,13 @@ fn attend(
                 Message::Error { description, .. } => return Ok(End::Crashed(description)),
                 _ => {}
             },
-            Next::Event(timed) => record.take(timed, progress)?,
+            Next::Event(timed) => {
+                if let Event::Console(said) = &timed.event {
+                    vm.enter(&dialogue.hear(said))
+                        .map_err(BootError::io("typing at the console"))?;
+                }
+                record.take(timed, progress)?;
+            }
             // What was off before the plug was pulled was off at the time wanted.
             Next::Ended => match ending(vm, switched_off.as_deref()) {
                 End::PoweredOff | End::Reset if cut_at.is_some() => return Ok(End::Cut),

@@ -114,6 +114,7 @@ pub fn run(
                     ending: leg.ending,
                     variables: Some(&directory.path().join("variables")),
                     network: !servers.is_empty(),
+                    ..Session::default()
                 },
                 ..test.clone()
             },
@@ -232,7 +233,7 @@ impl State {
         }
         self.next = match leg.ending {
             // Whatever had become of it then, it is one or the other.
-            Ending::CutAt(_) | Ending::CutAfter(..) => vec![running, next],
+            Ending::CutAt(_) | Ending::CutAfter(..) | Ending::CutAtText(_) => vec![running, next],
             Ending::PowerOff | Ending::Reboot => vec![next],
         };
         self.next.retain(|commit| !commit.is_empty());
@@ -242,7 +243,7 @@ impl State {
 impl<U> Leg<'_, U> {
     /// Whether the plug is pulled at a time that depends on what the guest does.
     fn ending_is_early(&self) -> bool {
-        matches!(self.ending, Ending::CutAt(_) | Ending::CutAfter(..))
+        self.ending.is_cut()
     }
 }
 

@@ -161,7 +161,7 @@ fn default_output() -> PathBuf {
 /// The request that these options come to, by way of the flags of `bootpress build`.
 fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
     // A medium runs disks with one file system.
-    let medium = exports.iter().any(|export| export.format == Wanted::Iso);
+    let medium = exports.iter().any(|export| matches!(export.format, Wanted::Medium(_)));
     let layout = if medium { "bootc" } else { "osbuild" };
     let mut line: Vec<OsString> = ["bootpress", "build", "--layout", layout].map(Into::into).into();
     if medium && !options.no_default_kernel_args {

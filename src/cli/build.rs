@@ -83,13 +83,14 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
             true
         }
     });
-    let wants_medium = formats.contains(&Wanted::Iso);
-    if let Some(flag) = flags.medium.given().filter(|_| !wants_medium) {
-        bail!("{flag} is for media: add --format iso");
+    let media: Vec<_> = formats.iter().copied().filter_map(Wanted::medium).collect();
+    if let Some((flag, format)) = flags.medium.idle(&media) {
+        bail!("{flag} is for media: add --format {format}");
     }
     // Mistakes in it are told before anything is touched.
-    let config = flags.config.read(wants_medium)?;
-    let medium = wants_medium.then(|| flags.medium.medium(&config.blueprint.installer));
+    let config = flags.config.read(!media.is_empty())?;
+    let installer = &config.blueprint.installer;
+    let medium = (!media.is_empty()).then(|| flags.medium.medium(media, installer));
     let medium = medium.transpose()?;
     let dry_run = flags.config.dry_run;
     let destination = destination(&flags.output, formats.len(), dry_run)?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config.toml, .json ─► document ─► Blueprint ─► customize: /etc and /var of the deployment
+//!                                          ─► provision: a script, for a system that is finished
 //! disk.yaml          ─► document ─► Layout    ─► disk: partitions
 //! ```
 //!
@@ -17,6 +18,7 @@ mod files;
 mod in_image;
 mod installer;
 mod layout;
+mod provision;
 mod size;
 mod system;
 mod table;
@@ -42,6 +44,7 @@ pub use layout::{
     Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
     is_compression,
 };
+pub use provision::provision;
 pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 
 /// A configuration that has been read.

@@ -17,6 +17,7 @@ mod labels;
 mod login;
 mod machine;
 mod must_fail;
+mod pxe;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -21,6 +21,7 @@ mod importer;
 mod inspect;
 mod iso;
 mod kernel;
+mod media;
 mod oci;
 mod ostree_repo;
 mod output;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bootpress::error::unsupported;
+use bootpress::iso::MediumKind;
 use bootpress::output::Format;
 
 use crate::cli::flags::iso::Wanted;
@@ -74,7 +75,7 @@ impl ImageType {
             Self::Qcow2 => (Format::Qcow2, "qcow2/disk.qcow2"),
             Self::Vhd => (Format::Vhd, "vpc/disk.vhd"),
             Self::Vmdk => (Format::Vmdk, "vmdk/disk.vmdk"),
-            Self::Iso => return Some((Wanted::Iso, "bootiso/install.iso")),
+            Self::Iso => return Some((Wanted::Medium(MediumKind::Iso), "bootiso/install.iso")),
             Self::AnacondaIso | Self::BootcInstaller | Self::PxeTarXz => return None,
         };
         Some((Wanted::Disk(format.into()), path))
@@ -105,7 +106,7 @@ pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
         let (reason, hint) = match other {
             ImageType::PxeTarXz => (
                 "bootpress packs no pxe-tar-xz",
-                "these types are made: ami, gce, iso, ova, qcow2, raw, vhd, vmdk",
+                "`bootpress build --format pxe` makes the directory to serve; these types are made here: ami, gce, iso, ova, qcow2, raw, vhd, vmdk",
             ),
             _ => (
                 "there is no Anaconda in what bootpress makes",

@@ -174,10 +174,10 @@ impl Attendance<'_, '_> {
                 seen(self.screen, at, message)?;
                 self.record.read(at, self.screen.lines(), progress)?;
             }
-            Message::Return { id, said } if id == REGISTERS => {
-                if kernel_runs(said, self.bounds.architecture) {
-                    self.record.reach(at, Milestone::Kernel, progress);
-                }
+            Message::Return { id, said }
+                if id == REGISTERS && kernel_runs(said, self.bounds.architecture) =>
+            {
+                self.record.reach(at, Milestone::Kernel, progress);
             }
             Message::Error { id, .. } if id == REGISTERS => {}
             Message::Error { description, .. } => {

@@ -112,9 +112,9 @@ mod tests {
     fn bios() -> Vec<u8> {
         let mut bios = vec![0xff; 100];
         for letter in 0..256_usize {
-            for row in 0..ROWS {
+            for (row, drawn) in LETTER_A.into_iter().enumerate() {
                 bios.push(match letter {
-                    65 => LETTER_A[row],
+                    65 => drawn,
                     _ if (2..14).contains(&row) => (letter * 37 + row * row * 11) as u8,
                     _ => 0,
                 });

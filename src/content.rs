@@ -137,6 +137,15 @@ impl ContentWriter<'_> {
         self.position += count;
     }
 
+    /// The finished content, shorter than was promised, with `head` in the place of its first bytes: for what knows its own
+    /// size and beginning last. Fails if the spool does.
+    pub fn finish_early(mut self, head: &[u8]) -> Result<Content> {
+        assert!(head.len() as u64 <= self.position, "a head replaces what was written");
+        self.store.spool.write_all_at(head, self.start).context("writing to the spool")?;
+        self.size = self.position;
+        self.finish()
+    }
+
     /// The finished content. Fails if not exactly as many bytes came as were promised.
     pub fn finish(self) -> Result<Content> {
         ensure!(

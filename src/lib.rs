@@ -36,6 +36,7 @@ pub mod trust;
 // Joining.
 pub mod bound;
 pub mod disk;
+pub mod iso;
 
 // A disk that is there, or an image, looked at.
 pub mod inspect;

@@ -10,6 +10,7 @@ use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
 use crate::identity::Identity;
+use crate::iso;
 use crate::oci;
 use crate::ostree;
 use crate::output;
@@ -57,7 +58,26 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
+    let medium = match plan.medium(image) {
+        Some(wishes) => {
+            let title = &settings.title;
+            let parts = iso::Parts {
+                image: &committed.tree,
+                boot: &boot,
+                sysroot: &sysroot,
+                disk: &disk,
+                title,
+            };
+            Some(iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?)
+        }
+        None => None,
+    };
     let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
     let bound = (settings.bound_images.as_slice(), applications.as_slice());
-    Ok(Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files).judged(verdict))
+    let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
+    if let Some(map) = medium {
+        let target = request.medium_target(image);
+        report.add_media(output::write(&map, &contents, &[target], &plan.files(image), progress)?);
+    }
+    Ok(report.judged(verdict))
 }

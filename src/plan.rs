@@ -11,6 +11,7 @@ use crate::error::unsupported;
 use crate::filesystem::kernel;
 use crate::identity::Identity;
 use crate::image::Image;
+use crate::iso;
 use crate::ostree::{
     Changed, ComposefsWriter, Customize, DeployOptions, FsVerity, KernelSource, RootSshKeys,
     SignaturePolicy, System,
@@ -285,6 +286,23 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// For the medium; `None`: there shall be none.
+    pub fn medium(&self, image: &Image) -> Option<iso::Wishes> {
+        let medium = self.request.medium.as_ref()?;
+        Some(iso::Wishes {
+            architecture: image.architecture,
+            // A stick and the disk that was installed from it may be in the same machine.
+            identity: Identity::derive(
+                &image.manifest_digest,
+                &format!("{} medium", self.request.seed),
+            ),
+            volume_id: medium.volume_id.clone().unwrap_or_else(|| self.request.volume_id(image)),
+            publisher: medium.publisher.clone(),
+            application: medium.application.clone(),
+            settings: medium.settings.clone(),
+        })
+    }
+
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
         match &self.arrangement {
@@ -328,6 +346,18 @@ fn mounting(request: &Request, identity: &Identity, arrangement: Option<&Arrange
 }
 
 fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
+    if request.medium.is_some() && request.sector_size != SectorSize::S512 {
+        return Err(unsupported(
+            "a medium installs to disks with sectors of 512 bytes, and this disk would have others",
+            Some("build the medium without --sector-size"),
+        ));
+    }
+    if request.medium.is_some() && !request.install_bootloader {
+        return Err(unsupported(
+            "a medium starts with the image's boot loader",
+            Some("build it without --bootloader none"),
+        ));
+    }
     // What prepare-root checks is a signature of the deployed commit, and that commit is made here, where no key is.
     if settings.prepare_root.composefs == Composefs::Signed {
         return Err(unsupported(

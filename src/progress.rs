@@ -16,13 +16,16 @@ pub enum Stage {
     Deploy,
     /// Deciding what goes where on the disk.
     LayOut,
+    /// Hashing and compressing the disk for a medium.
+    Compress,
     /// Writing the disk files.
     Write,
 }
 
 impl Stage {
     /// All stages in the order in which they run.
-    pub const ALL: [Self; 5] = [Self::Fetch, Self::Unpack, Self::Deploy, Self::LayOut, Self::Write];
+    pub const ALL: [Self; 6] =
+        [Self::Fetch, Self::Unpack, Self::Deploy, Self::LayOut, Self::Compress, Self::Write];
 
     /// The stage as a present participle, for people.
     pub const fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Stage {
             Self::Unpack => "unpacking",
             Self::Deploy => "deploying",
             Self::LayOut => "laying out",
+            Self::Compress => "compressing",
             Self::Write => "writing",
         }
     }

@@ -2,6 +2,7 @@
 
 mod picture;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -42,6 +43,9 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// The files it was written to, in the order in which they were asked for.
     pub files: Vec<FileReport>,
+    /// The medium that boots live and installs, if one was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<MediumReport>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
@@ -55,6 +59,19 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
     pub warnings: Vec<String>,
+}
+
+/// A medium that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MediumReport {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is: `iso`.
+    pub format: &'static str,
+    /// Bytes of the file.
+    pub size: u64,
+    /// SHA-256 of the file; lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// The image a disk was built from.
@@ -132,6 +149,16 @@ impl Report {
         report
     }
 
+    /// Adds media, which were written as files of bytes.
+    pub fn add_media(&mut self, files: Vec<FileReport>) {
+        self.media.extend(files.into_iter().map(|file| MediumReport {
+            path: file.path,
+            format: "iso",
+            size: file.size,
+            sha256: file.sha256,
+        }));
+    }
+
     /// The same, with what is known about who signed the image.
     #[must_use]
     pub fn judged(mut self, verdict: Verdict) -> Self {
@@ -157,6 +184,7 @@ impl Report {
             size,
             partitions,
             files,
+            media: Vec::new(),
             bound_images: Vec::new(),
             stored_images: Vec::new(),
             configured: Vec::new(),

@@ -10,8 +10,9 @@ use crate::config::Config;
 use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::error::unsupported;
 use crate::image::Image;
+use crate::iso;
 use crate::oci::{Access, Reference};
-use crate::output::{ClusterCompression, FileFormat, Target};
+use crate::output::{ClusterCompression, FileFormat, Format, Target};
 use crate::trust::Demand;
 
 /// What to build, how, and where to put it.
@@ -27,6 +28,8 @@ pub struct Request {
     pub architecture: Architecture,
     /// The formats, each once.
     pub formats: Vec<FileFormat>,
+    /// A medium that boots live and installs the disk, besides the disk files.
+    pub medium: Option<Medium>,
     /// How a qcow2's clusters are compressed.
     pub qcow2_compression: Option<ClusterCompression>,
     /// Where the files go.
@@ -81,6 +84,19 @@ pub struct Request {
     pub dry_run: bool,
     /// Where the spool goes.
     pub work_directory: PathBuf,
+}
+
+/// What is asked of a medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Medium {
+    /// The label that `blkid` shows; `None`: made of the image's name and version.
+    pub volume_id: Option<String>,
+    /// Who made it.
+    pub publisher: String,
+    /// The application that it is for.
+    pub application: String,
+    /// What can be changed afterwards.
+    pub settings: iso::Settings,
 }
 
 /// How a machine gets at the image that it follows; bootc's names.
@@ -162,7 +178,9 @@ impl Request {
         let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
             Destination::Files(files) => files[index].clone(),
-            Destination::Directory(directory) => directory.join(self.file_name(image, format)),
+            Destination::Directory(directory) => {
+                directory.join(self.file_name(image, &format.extension()))
+            }
         };
         if self.dry_run {
             return Ok(Vec::new());
@@ -187,13 +205,32 @@ impl Request {
         Ok(targets)
     }
 
+    /// The file of the medium.
+    pub fn medium_target(&self, image: &Image) -> Target {
+        let path = match &self.destination {
+            Destination::File(file) => file.clone(),
+            // The last one: disks come first.
+            Destination::Files(files) => files[self.formats.len()].clone(),
+            Destination::Directory(directory) => directory.join(self.file_name(image, "iso")),
+        };
+        Target::new(Format::Raw, path)
+    }
+
+    /// The label of the medium when nobody says otherwise: `<image name>-<version>`, as far as a volume id can hold it.
+    pub fn volume_id(&self, image: &Image) -> String {
+        let name = self.file_name(image, "");
+        let name = name.trim_end_matches('.').trim_end_matches(image.architecture.name());
+        let safe = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' };
+        name.trim_end_matches('.').chars().map(safe).take(32).collect()
+    }
+
     /// The size of the disk must be a multiple of this many bytes, for all the formats.
     pub fn size_unit(&self) -> u64 {
         self.formats.iter().map(|format| format.format.size_unit()).max().unwrap_or(1)
     }
 
     /// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.
-    fn file_name(&self, image: &Image, format: FileFormat) -> String {
+    fn file_name(&self, image: &Image, extension: &str) -> String {
         let digest = image.manifest_digest.trim_start_matches("sha256:");
         let version = image.version().unwrap_or(&digest[..digest.len().min(12)]);
         let stem = format!("{}-{version}", self.image.file_stem());
@@ -202,7 +239,7 @@ impl Request {
             .map(|c| if c.is_ascii_alphanumeric() || "-_.+~".contains(c) { c } else { '_' })
             .collect();
         let safe = safe.trim_start_matches(['.', '-']);
-        format!("{safe}.{}.{}", image.architecture, format.extension())
+        format!("{safe}.{}.{extension}", image.architecture)
     }
 }
 

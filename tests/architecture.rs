@@ -34,15 +34,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("inspect", &[]),
     // Users choose partitions in files.
     ("disk", &["bootloader", "config", "filesystem", "ostree"]),
+    // A medium carries a disk and starts it, so it joins what the disk joined; it may read and write finished media.
+    ("iso", &["bootloader", "disk", "filesystem", "ostree"]),
     // Second images, from where the request says they are.
     ("bound", &["oci", "request", "storage"]),
     ("report", &["bootloader", "disk", "ostree", "output", "plan", "storage", "trust"]),
-    ("request", &["bootc", "config", "disk", "oci", "output", "trust"]),
+    ("request", &["bootc", "config", "disk", "iso", "oci", "output", "trust"]),
     // What a machine pulls when it upgrades: the first half of the pipeline.
     ("update", &["bootc", "oci", "ostree", "selinux"]),
     (
         "plan",
-        &["bootc", "bootloader", "config", "disk", "filesystem", "ostree", "output", "request"],
+        &[
+            "bootc",
+            "bootloader",
+            "config",
+            "disk",
+            "filesystem",
+            "iso",
+            "ostree",
+            "output",
+            "request",
+        ],
     ),
     // As far as a build reads, without making anything.
     ("survey", &["bootc", "bootloader", "disk", "oci", "ostree", "plan", "request"]),
@@ -55,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "disk",
             "filesystem",
+            "iso",
             "oci",
             "ostree",
             "output",
@@ -74,7 +87,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
-    ("partitioning", &["disk", "inspect"]),
+    ("partitioning", &["disk", "inspect", "iso"]),
     ("der", &["inspect"]),
     ("ext4_view", &["inspect"]),
     ("gpt", &[]),
@@ -84,8 +97,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("http_auth", &["oci"]),
     ("rustls", &["oci"]),
     ("tokio", &["oci"]),
-    ("flate2", &["inspect", "oci", "output"]),
-    ("zstd", &["inspect", "oci", "output"]),
+    ("flate2", &["inspect", "iso", "oci", "output"]),
+    ("md5", &["iso"]),
+    ("zstd", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("aws_lc_rs", &["oci", "trust"]),
     ("pgp", &["trust"]),
     ("webpki", &["trust"]),

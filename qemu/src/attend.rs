@@ -12,7 +12,7 @@ use crate::qmp::Message;
 use crate::record::{End, Record};
 use crate::report::Reached;
 use crate::screen::Screen;
-use crate::session::Ending as Wanted;
+use crate::session::{Dialogue, Session};
 use crate::vm::{Event, Next, Timed, Vm};
 
 /// How long to listen on after the boot has become hopeless: what explains it comes right behind.
@@ -43,7 +43,7 @@ const DEAF: u32 = 10;
 pub(crate) struct Bounds<'a> {
     pub(crate) architecture: Architecture,
     pub(crate) limit: Duration,
-    pub(crate) wanted: Wanted<'a>,
+    pub(crate) session: Session<'a>,
     /// The weakest proof that will do.
     pub(crate) accept: Level,
 }
@@ -54,6 +54,7 @@ struct Attendance<'m, 'a> {
     record: &'m mut Record<'a>,
     screen: &'m mut Screen,
     bounds: Bounds<'m>,
+    dialogue: Dialogue<'m>,
     switched_off: Option<String>,
     started_again: bool,
     hopeless_since: Option<Duration>,
@@ -76,6 +77,7 @@ pub(crate) fn attend(
         record,
         screen,
         bounds,
+        dialogue: Dialogue::new(bounds.session.dialogue),
         switched_off: None,
         started_again: false,
         hopeless_since: None,
@@ -96,6 +98,7 @@ pub(crate) fn attend(
                 attendance.hear(at, &message, progress)?
             }
             Next::Event(timed) => {
+                attendance.answer(&timed.event)?;
                 attendance.record.take(timed, progress)?;
                 None
             }
@@ -111,7 +114,7 @@ impl Attendance<'_, '_> {
     /// Whether to wait no longer.
     fn over(&mut self) -> Result<Option<End>, BootError> {
         let now = self.vm.elapsed();
-        let Bounds { limit, wanted, .. } = self.bounds;
+        let Bounds { limit, session, .. } = self.bounds;
         if self.record.watch.hopeless().is_some()
             && now > *self.hopeless_since.get_or_insert(now) + SETTLE
         {
@@ -123,7 +126,7 @@ impl Attendance<'_, '_> {
         if self.record.flooded() {
             return Ok(Some(End::Flooded));
         }
-        if let Some(delay) = self.record.due(wanted)
+        if let Some(delay) = self.record.due(session.ending)
             && now >= *self.cut_at.get_or_insert(now + delay)
         {
             return Ok(Some(End::Cut));
@@ -147,6 +150,13 @@ impl Attendance<'_, '_> {
             return Ok(Some(End::Unreported));
         }
         Ok(None)
+    }
+
+    /// Types what is to be typed at what the console says.
+    fn answer(&mut self, event: &Event) -> Result<(), BootError> {
+        let Event::Console(said) = event else { return Ok(()) };
+        let reply = self.dialogue.hear(said);
+        self.vm.enter(&reply).map_err(BootError::io("typing at the console"))
     }
 
     /// Takes what QEMU says itself.

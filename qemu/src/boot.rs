@@ -121,6 +121,7 @@ pub fn boot(
         tpm: tpm.as_ref().map(Swtpm::socket),
         durable: test.session.ending.is_cut(),
         network: test.session.network,
+        disks: test.session.disks,
     });
     let command = shown(&qemu, &arguments);
     let scene = Scene {
@@ -138,7 +139,7 @@ pub fn boot(
     let bounds = Bounds {
         architecture: test.machine.architecture,
         limit,
-        wanted: test.session.ending,
+        session: test.session,
         accept: test.accept,
     };
     let end = attend(&mut vm, bounds, &mut record, &mut screen, progress, stop)?;

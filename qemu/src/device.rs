@@ -84,6 +84,32 @@ impl DiskBus {
         }
     }
 
+    /// The devices that attach a further drive, `disk1` and so on; `None` for drives that take no disks.
+    pub(crate) fn further_devices(
+        self,
+        architecture: Architecture,
+        number: usize,
+        serial: &str,
+    ) -> Option<Vec<String>> {
+        let drive = format!("drive=disk{number},serial={serial}");
+        Some(match (self, architecture) {
+            (Self::Virtio, _) => vec![format!("virtio-blk-pci,{drive}")],
+            (Self::VirtioScsi, _) => vec![
+                format!("virtio-scsi-pci,id=scsi{number}"),
+                format!("scsi-hd,bus=scsi{number}.0,{drive}"),
+            ],
+            (Self::Nvme, _) => vec![format!("nvme,{drive}")],
+            // The first port is for what is booted.
+            (Self::Ahci, Architecture::X86_64) => vec![format!("ide-hd,bus=ide.{number},{drive}")],
+            (Self::Ahci, Architecture::Aarch64) => vec![
+                format!("ich9-ahci,id=ahci{number}"),
+                format!("ide-hd,bus=ahci{number}.0,{drive}"),
+            ],
+            (Self::Usb, _) => vec![format!("usb-storage,bus=usb.0,removable=on,{drive}")],
+            (Self::Cdrom, _) => return None,
+        })
+    }
+
     /// Whether [`devices`](Self::devices) need the USB controller `usb`.
     pub(crate) const fn needs_usb(self, architecture: Architecture) -> bool {
         matches!((self, architecture), (Self::Usb, _) | (Self::Cdrom, Architecture::Aarch64))

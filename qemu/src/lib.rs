@@ -64,7 +64,7 @@ pub use report::{
     Verdict, table,
 };
 pub use screen::Shot;
-pub use session::{Ending, Session};
+pub use session::{Attached, Ending, Session};
 
 /// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
 #[derive(Debug, Error)]

@@ -9,6 +9,7 @@ use crate::accelerator::Accelerator;
 use crate::credentials::{Credentials, PORT};
 use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::{Firmware, Flash};
+use crate::session::Attached;
 use crate::{BootError, program};
 
 /// An architecture that can be booted.
@@ -117,6 +118,8 @@ pub struct Wiring<'a> {
     pub durable: bool,
     /// Whether there is a network card, behind which is this machine's loopback.
     pub network: bool,
+    /// Further disks.
+    pub disks: &'a [Attached<'a>],
 }
 
 impl Machine {
@@ -211,6 +214,7 @@ impl Machine {
         }
         self.add_board(&mut line, wiring.accelerator, wiring.flash);
         self.add_disk(&mut line, wiring);
+        self.add_further_disks(&mut line, wiring);
         let card = match self.network {
             Network::None if wiring.network => Network::Virtio,
             network => network,
@@ -269,10 +273,29 @@ impl Machine {
         };
         let drive = format!("if=none,id=disk,format=qcow2,{options},file=");
         line.file("-drive", &drive, wiring.disk);
-        if self.bus.needs_usb(self.architecture) || self.channel() == Channel::UsbSerial {
+        let usb = |attached: &Attached<'_>| attached.bus.needs_usb(self.architecture);
+        if self.bus.needs_usb(self.architecture)
+            || self.channel() == Channel::UsbSerial
+            || wiring.disks.iter().any(usb)
+        {
             line.add("-device qemu-xhci,id=usb");
         }
         self.add_disk_devices(line);
+    }
+
+    fn add_further_disks(&self, line: &mut Line, wiring: &Wiring<'_>) {
+        let cache = if wiring.durable { "writeback" } else { "unsafe" };
+        for (number, disk) in (1..).zip(wiring.disks) {
+            let devices = disk.bus.further_devices(self.architecture, number, disk.serial);
+            let Some(devices) = devices else { continue };
+            let drive = format!(
+                "if=none,id=disk{number},format=raw,cache={cache},discard=unmap,detect-zeroes=unmap,file="
+            );
+            line.file("-drive", &drive, disk.file);
+            for device in devices {
+                line.add("-device").add(&device);
+            }
+        }
     }
 
     /// What attaches the drive `disk`.

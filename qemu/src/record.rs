@@ -82,6 +82,8 @@ pub(crate) struct Record<'a> {
     guest: Guest,
     /// What the console must show, and whether it has.
     message: Option<(String, bool)>,
+    /// The line at which the plug is to be pulled, and whether it has come.
+    cut: Option<(&'a str, bool)>,
     evidence: Option<Evidence>,
 }
 
@@ -107,6 +109,10 @@ impl<'a> Record<'a> {
             watch: Watch::new(rules),
             guest: Guest::default(),
             message,
+            cut: match test.session.ending {
+                Wanted::CutAtText(text) => Some((text, false)),
+                _ => None,
+            },
             evidence,
         })
     }
@@ -226,6 +232,9 @@ impl<'a> Record<'a> {
                 (self.watch.furthest() >= milestone).then_some(Duration::ZERO)
             }
             Wanted::CutAfter(key, delay) => self.guest.fact(key).map(|_| delay),
+            Wanted::CutAtText(_) => {
+                self.cut.is_some_and(|(_, seen)| seen).then_some(Duration::ZERO)
+            }
             Wanted::PowerOff | Wanted::Reboot => None,
         }
     }
@@ -240,6 +249,9 @@ impl<'a> Record<'a> {
         self.guest.line(&line.text);
         if let Some((text, seen)) = &mut self.message {
             *seen |= line.text.contains(text.as_str());
+        }
+        if let Some((text, seen)) = &mut self.cut {
+            *seen |= line.text.contains(*text);
         }
         self.evidence.as_mut().map_or(Ok(()), |evidence| evidence.line(line))
     }
@@ -435,7 +447,7 @@ const fn wanted_end(test: &Test<'_>) -> (&'static str, End) {
     match test.session.ending {
         Wanted::PowerOff => ("power-off", End::PoweredOff),
         Wanted::Reboot => ("reboot", End::Reset),
-        Wanted::CutAt(_) | Wanted::CutAfter(..) => ("power cut", End::Cut),
+        Wanted::CutAt(_) | Wanted::CutAfter(..) | Wanted::CutAtText(_) => ("power cut", End::Cut),
     }
 }
 

@@ -4,7 +4,7 @@
 //! miss. It starts paused and is released when all listeners are in place.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,8 @@ pub(crate) struct Vm {
     child: Child,
     stderr: PathBuf,
     qmp: Qmp,
+    /// The console's other direction.
+    keyboard: UnixStream,
     events: Receiver<Timed>,
     open: usize,
     started: Instant,
@@ -136,7 +138,9 @@ impl Vm {
 
         let (sender, events) = sync_channel(PENDING);
         let started = Instant::now();
-        let mut vm = Self { child: starting.done(), stderr, qmp, events, open: 3, started };
+        let keyboard = console.try_clone().map_err(BootError::io("opening the console"))?;
+        let child = starting.done();
+        let mut vm = Self { child, stderr, qmp, keyboard, events, open: 3, started };
         let closed = move |sender: &SyncSender<Timed>| {
             // Nobody listens any more when this fails, and that is fine.
             let _ = sender.send(Timed { at: started.elapsed(), event: Event::Closed });
@@ -168,6 +172,11 @@ impl Vm {
     /// Sends QEMU a command; the answer is an event.
     pub(crate) fn ask(&mut self, command: &Value) -> io::Result<()> {
         self.qmp.send(command)
+    }
+
+    /// Types at the console.
+    pub(crate) fn enter(&mut self, text: &str) -> io::Result<()> {
+        self.keyboard.write_all(text.as_bytes())
     }
 
     /// What was said over QMP.

@@ -20,6 +20,10 @@ use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
 use crate::tree::{InodeId, Kind, Metadata, Tree};
 
+mod medium;
+
+pub use medium::MediumCode;
+
 /// GRUB's modules for a BIOS in the image.
 pub(super) const DIRECTORY: &str = "usr/lib/grub/i386-pc";
 
@@ -120,7 +124,7 @@ pub(super) fn install(
             unsupported(format!("the image lacks {path}, which GRUB needs on a BIOS"), None)
         })
     };
-    let payload = payload(&image, modules, &prefix).context("making GRUB's core.img")?;
+    let payload = payload(&image, &modules, &prefix).context("making GRUB's core.img")?;
     let core = core(&image, &payload).context("making GRUB's core.img")?;
     let code = BiosCode { boot: sector(&image, "boot.img")?, core };
 
@@ -208,7 +212,7 @@ fn compress(payload: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The kernel, and behind it the modules and the prefix that it finds there.
-fn payload(image: &Image<'_>, modules: [&'static str; 4], prefix: &str) -> Result<Vec<u8>> {
+fn payload(image: &Image<'_>, modules: &[&str], prefix: &str) -> Result<Vec<u8>> {
     const ELF_MODULE: u32 = 0;
     const PREFIX: u32 = 3;
     let mut objects = Vec::new();
@@ -239,7 +243,7 @@ fn append_object(objects: &mut Vec<u8>, kind: u32, bytes: &[u8]) -> Result<()> {
 }
 
 /// Modules and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
-fn closure(moddep: &[u8], modules: [&'static str; 4]) -> Vec<String> {
+fn closure(moddep: &[u8], modules: &[&str]) -> Vec<String> {
     let text = String::from_utf8_lossy(moddep);
     let needs = |module: &str| -> Vec<&str> {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -249,7 +253,7 @@ fn closure(moddep: &[u8], modules: [&'static str; 4]) -> Vec<String> {
     let mut order = Vec::new();
     let mut begun = BTreeSet::new();
     let mut done = BTreeSet::new();
-    let mut stack: Vec<&str> = modules.into_iter().rev().collect();
+    let mut stack: Vec<&str> = modules.iter().rev().copied().collect();
     while let Some(&module) = stack.last() {
         if begun.insert(module) {
             stack.extend(needs(module).into_iter().filter(|needed| !begun.contains(needed)));
@@ -310,7 +314,7 @@ mod tests {
     #[test]
     fn needed_modules_come_first_and_once() {
         let moddep = b"ext2: fshelp\nfshelp:\nmdraid1x: diskfilter\npart_gpt:\ndiskfilter: gcry fshelp\ngcry: diskfilter\n";
-        let order = closure(moddep, MODULES);
+        let order = closure(moddep, &MODULES);
         assert_eq!(
             order,
             ["gcry", "fshelp", "diskfilter", "mdraid1x", "part_gpt", "ext2", "biosdisk"]

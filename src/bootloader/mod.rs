@@ -25,7 +25,7 @@ use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
 use crate::tree::{Kind, Metadata, Tree};
 
-pub use bios::BiosCode;
+pub use bios::{BiosCode, MediumCode};
 
 /// Where an image keeps what bootupd installs.
 const UPDATES: &str = "usr/lib/bootupd/updates";

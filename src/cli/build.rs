@@ -15,6 +15,7 @@ use bootpress::progress::{Event, Progress};
 use bootpress::report::StageReport;
 use bootpress::request::{Destination, Request};
 
+use super::flags::iso::Wanted;
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
 use super::{json, summary, terminal};
 
@@ -73,7 +74,7 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
 pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     let mut formats = flags.formats.clone();
     if formats.is_empty() {
-        formats.push(Format::Qcow2.into());
+        formats.push(Wanted::Disk(Format::Qcow2.into()));
     }
     let mut seen = Vec::new();
     formats.retain(|format| {
@@ -82,6 +83,10 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
             true
         }
     });
+    let wants_medium = formats.contains(&Wanted::Iso);
+    if let Some(flag) = flags.medium.given().filter(|_| !wants_medium) {
+        bail!("{flag} is for media: add --format iso");
+    }
     let destination = destination(&flags.output, formats.len())?;
     let work_directory = match (&flags.work_directory, &destination) {
         (Some(directory), _) => directory.clone(),
@@ -98,7 +103,8 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         trust: flags.trust.demand(),
         access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
-        formats,
+        formats: formats.into_iter().filter_map(Wanted::disk).collect(),
+        medium: wants_medium.then(|| flags.medium.medium()),
         qcow2_compression: flags.output_flags.qcow2_compression(),
         destination,
         layout: flags.layout.into(),

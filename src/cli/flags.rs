@@ -2,6 +2,7 @@
 
 pub(crate) mod bound;
 pub(crate) mod config;
+pub(crate) mod iso;
 mod output;
 pub(crate) mod registry;
 
@@ -11,11 +12,11 @@ use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::oci::Reference;
-use bootpress::output::FileFormat;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::config::ConfigFlags;
+use self::iso::{IsoFlags, MediumFlags, Wanted};
 use self::output::OutputFlags;
 use self::registry::RegistryFlags;
 
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Completions(super::generate::CompletionsFlags),
     /// Print the manual page, or write one for each command into a directory
     Man(super::generate::ManFlags),
+    /// Show and change the settings of an ISO, in place
+    Iso(IsoFlags),
 }
 
 #[derive(Debug, Args)]
@@ -74,10 +77,10 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
+    /// Format of the disk, or iso, a medium that runs it live and installs it; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
     /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
-    pub(crate) formats: Vec<FileFormat>,
+    pub(crate) formats: Vec<Wanted>,
 
     #[command(flatten)]
     pub(crate) output_flags: OutputFlags,
@@ -162,6 +165,8 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
     pub(crate) stateroot: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) medium: MediumFlags,
     #[command(flatten)]
     pub(crate) config: ConfigFlags,
     #[command(flatten)]

@@ -10,6 +10,7 @@ mod flags;
 mod generate;
 mod inspect;
 mod inspect_image;
+mod iso;
 mod json;
 mod machine_flags;
 mod pull;
@@ -48,6 +49,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Test(flags) => test::run(&flags),
         Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Completions(flags) => generate::completions(&flags).map(|()| ExitCode::SUCCESS),

@@ -82,5 +82,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             writeln!(out, "\n{}", ami::instructions(report, file))?;
         }
     }
+    for medium in &report.media {
+        writeln!(
+            out,
+            "{}\n{:<13} {}, boots live and installs\n{:<13} {}",
+            medium.path.display(),
+            medium.format,
+            human(medium.size),
+            "sha256",
+            medium.sha256
+        )?;
+    }
     Ok(())
 }

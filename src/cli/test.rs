@@ -108,7 +108,13 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
             let hint = "name one disk and one --machine";
             return Err(unsupported("a chain in several machines", Some(hint)));
         };
-        return super::chain::run(&test_of(flags, case), steps, flags.json, &flags.reports, &stop);
+        return super::chain::run(
+            &test_of(flags, case),
+            (steps, &flags.chain),
+            flags.json,
+            &flags.reports,
+            &stop,
+        );
     }
     if let Some(case) = plan.only() {
         return one(flags, case, &stop);

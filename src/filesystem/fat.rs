@@ -57,6 +57,24 @@ pub fn uuid(volume_id: u32) -> String {
 /// 1980-01-01, FAT's first; a file with several names is stored once for each. Names that FAT cannot have, links and devices,
 /// and what does not fit are errors.
 pub fn format(tree: &Tree, contents: &ContentStore, options: &Options<'_>) -> Result<SparseMap> {
+    format_as(FatKind::Fat32, tree, contents, options)
+}
+
+/// The same as FAT16, for volumes too small for FAT32: on removable media firmware reads every kind (UEFI 2.10, section 13.3).
+pub fn format_small(
+    tree: &Tree,
+    contents: &ContentStore,
+    options: &Options<'_>,
+) -> Result<SparseMap> {
+    format_as(FatKind::Fat16, tree, contents, options)
+}
+
+fn format_as(
+    kind: FatKind,
+    tree: &Tree,
+    contents: &ContentStore,
+    options: &Options<'_>,
+) -> Result<SparseMap> {
     assert!(matches!(options.sector_size, 512 | 4096), "sectors of {} bytes", options.sector_size);
     assert!(
         options.size.is_multiple_of(u64::from(options.sector_size)),
@@ -68,7 +86,7 @@ pub fn format(tree: &Tree, contents: &ContentStore, options: &Options<'_>) -> Re
     let copied = copy(tree, contents)?;
     let mut device = Device::new(options);
     let format = FatOptions::new()
-        .with_kind(FatKind::Fat32)
+        .with_kind(kind)
         .with_sector_size(options.sector_size)
         .with_serial(options.volume_id)
         .with_label(label)

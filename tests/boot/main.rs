@@ -12,6 +12,7 @@ mod carried;
 mod disk;
 #[path = "../support/encapsulated.rs"]
 mod encapsulated;
+mod iso;
 mod labels;
 mod machine;
 mod must_fail;
@@ -25,7 +26,7 @@ mod upgrade;
 use std::process::Command;
 
 use fixture::{Architecture, Variant};
-use qemu::chain::Step;
+use qemu::chain::{Install, Step};
 use qemu::{DiskBus, Firmware, Machine, Matrix, Milestone, Session};
 
 use crate::disk::Disk;
@@ -134,6 +135,17 @@ fn a_chain_of_power_cuts_an_upgrade_and_a_rollback() {
     // The first one that tried has fetched what there is to fetch.
     upgrade::shares_layers(&report.legs[1].boot.guest);
     assert_eq!(report.legs[3].commit.as_ref(), Some(&update.commit));
+}
+
+/// From a CD to an empty NVMe disk, and on from there.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_chain_begins_with_a_medium() {
+    let command = "sh /run/bootpress/install only-disk </dev/null".to_owned();
+    let install = Install { bus: DiskBus::Nvme, size: 3 << 30, command };
+    let case = Case::new("chain-install", &iso::LIVE, machine(Firmware::Uefi, DiskBus::Cdrom));
+    let report = case.passes_chain(&[Step::Install(install), Step::Boot, Step::Reboot]);
+    assert!(report.legs[1].commit.is_some() && report.legs[0].commit == report.legs[1].commit);
 }
 
 /// As Fedora's again: labels of the image's own policy, in the commit that it carries and in all that is added to it.

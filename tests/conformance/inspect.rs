@@ -108,6 +108,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         formats: [Format::Raw, Format::Qcow2].map(Into::into).into(),
         qcow2_compression: None,
         destination: Destination::Directory(directory.to_owned()),
+        medium: None,
         layout: Preset::Bootc,
         sector_size: SectorSize::S512,
         size: None,

@@ -18,6 +18,7 @@ mod fat;
 mod gpt;
 mod importer;
 mod inspect;
+mod iso;
 mod kernel;
 mod oci;
 mod ostree_repo;

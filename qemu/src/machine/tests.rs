@@ -19,6 +19,7 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
         tpm: (machine.tpm != Tpm::None).then_some(Path::new("/t/tpm")),
         durable: false,
         network: false,
+        disks: &[],
     };
     let line: Vec<String> =
         machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();

@@ -1,0 +1,613 @@
+//! The medium: one file that boots from a CD drive and a USB stick, runs the very disk that was built, and installs it.
+//!
+//! ```text
+//! sector 0       GPT (and its MBR)
+//!       16       ISO 9660 ── bootpress/vmlinuz initramfs.img       the image's own, untouched
+//!                         ├─ bootpress/live.img                    what finds the disk on the medium (initramfs.rs)
+//!                         ├─ bootpress/disk.squashfs               disk.raw: bit for bit the disk of the same build
+//!                         ├─ bootpress/extents                     its data, with hashes, for the installer
+//!                         ├─ bootpress/settings.cfg                what `bootpress iso set` changes in place (customise.rs)
+//!                         ├─ (hidden) GRUB for BIOS               El Torito and the MBR both lead to it
+//!                         ├─ EFI/…                                 shim and GRUB as the image brings them, and the menu
+//!                         └─ SHA256SUMS
+//!       …        EFI system partition (FAT): the same EFI/…        El Torito and GPT both name it
+//!       end      second GPT
+//! ```
+//!
+//! Live is a snapshot at the level of blocks, so that nothing above it is different from the installed system.
+//!
+//! The installer is the same script everywhere (guest/install.sh): the menu's second entry starts it, and in a live system
+//! `sh /run/bootpress/install` asks for the disk, while `sh /run/bootpress/install SELECTOR` (`only-disk`, `serial=…`, see
+//! [`Selector`]) installs after a countdown of ten seconds without asking. It ends with 0 when the disk has been read back and is
+//! right; with 1 and a line `install: error: …` otherwise.
+
+mod checksum;
+mod cpio;
+mod customise;
+mod initramfs;
+mod menu;
+mod modules;
+mod programs;
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, ensure};
+use partitioning::{
+    Lba, Partition, Role as PartitionRole, Scheme, SectorSize as TableSector, Table,
+};
+use sha2::{Digest, Sha256};
+use uuid::{Uuid, uuid};
+
+pub use self::customise::{Shown, reset, set, show};
+pub use self::menu::{Selector, Settings};
+
+use self::initramfs::Kindred;
+use crate::architecture::Architecture;
+use crate::bootloader::{Boot, MediumCode};
+use crate::content::{Content, ContentStore};
+use crate::disk::{Disk, FilesystemReport, PartitionReport, Role};
+use crate::error::unsupported;
+use crate::filesystem::{fat, iso9660, squashfs};
+use crate::identity::Identity;
+use crate::ostree::Sysroot;
+use crate::progress::{Progress, Stage};
+use crate::sparse::SparseMap;
+use crate::tree::{Kind, Metadata, Tree};
+
+/// The unit of the list of extents, and of partitions on the medium.
+const MIB: u64 = 1 << 20;
+/// MiB of the longest extent: short enough that an installer's progress moves.
+const LONGEST_EXTENT: u64 = 16;
+/// Partition type of an EFI system partition (UEFI 2.10, table 5.7).
+const ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+/// The smallest FAT16 that every firmware takes for one, and the largest that El Torito's 16 bits of sectors can say.
+const ESP_SIZES: std::ops::RangeInclusive<u64> = 16 * MIB..=31 * MIB;
+
+/// Programs that the installer starts in the live system, with the package that Fedora has them in.
+const INSTALLER: [(&str, &str); 12] = [
+    ("blkdiscard", "util-linux"),
+    ("blockdev", "util-linux"),
+    ("dd", "coreutils"),
+    ("findmnt", "util-linux"),
+    ("grep", "grep"),
+    ("lsblk", "util-linux"),
+    ("od", "coreutils"),
+    ("sed", "sed"),
+    ("sfdisk", "util-linux (Debian: fdisk)"),
+    ("sha256sum", "coreutils"),
+    ("stty", "coreutils"),
+    ("wipefs", "util-linux"),
+];
+
+/// What a medium is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The image's tree, from which programs and modules come.
+    pub image: &'a Tree,
+    /// What firmware starts.
+    pub boot: &'a Boot,
+    /// The installed system.
+    pub sysroot: &'a Sysroot,
+    /// The disk that it is on.
+    pub disk: &'a Disk,
+    /// What the menu calls it.
+    pub title: &'a str,
+}
+
+/// What is asked of a medium.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// The machine's architecture.
+    pub architecture: Architecture,
+    /// GUIDs of the medium's own table: not those of the disk, which may be in the same machine.
+    pub identity: Identity,
+    /// What `blkid` calls the medium: at most 32 of `A-Z a-z 0-9 _ . -`.
+    pub volume_id: String,
+    /// Who made it, in the volume's descriptor: at most 128 ASCII characters.
+    pub publisher: String,
+    /// The same of the application.
+    pub application: String,
+    /// What can be changed afterwards, as it is at first.
+    pub settings: Settings,
+}
+
+impl Wishes {
+    /// Refuses labels that the descriptor cannot hold. `Unsupported`.
+    pub fn check(&self) -> Result<()> {
+        let safe = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if self.volume_id.is_empty()
+            || self.volume_id.len() > 32
+            || !self.volume_id.chars().all(safe)
+        {
+            return Err(unsupported(
+                format!("the volume id {:?} is none for ISO 9660", self.volume_id),
+                Some("take 1 to 32 of the characters A-Z a-z 0-9 _ . -"),
+            ));
+        }
+        for (name, text) in [("publisher", &self.publisher), ("application id", &self.application)]
+        {
+            if text.len() > 128 || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+                return Err(unsupported(
+                    format!("the {name} {text:?} is not of 128 ASCII characters at most"),
+                    None,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lays out a medium.
+///
+/// `Unsupported`: the image lacks a program or module that a live system needs, boots by BIOS only, or the disk is one that
+/// cannot be run from a medium.
+pub fn lay_out(
+    parts: &Parts<'_>,
+    wishes: &Wishes,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<SparseMap> {
+    wishes.check()?;
+    progress.warn("media are young: no installation from one has been tested to its end yet; try it on a spare machine");
+    let root = root_of(parts.disk)?;
+    let efi = Efi::of(parts.boot, wishes.architecture)?;
+    let bios = match wishes.architecture {
+        Architecture::X86_64 => MediumCode::prepare(parts.image, contents)?,
+        Architecture::Aarch64 => None,
+    };
+    check_installer(parts.image)?;
+    let stage = progress.stage(Stage::Compress, Some(2 * parts.disk.map.size()));
+    let extents = extents(&parts.disk.map, contents, &stage).context("hashing the disk")?;
+    let live = Live::prepare(parts, wishes, &root, &efi, &extents, contents)?;
+    let container = squashfs::format(&[("disk.raw", &parts.disk.map)], contents, &stage)?;
+    drop(stage);
+    let _stage = progress.stage(Stage::LayOut, None);
+    let tree = medium_tree(parts, wishes, &efi, &live, &container, &extents, contents)?;
+    assemble(&tree, &efi, bios.as_ref(), &live.grub_cfg, wishes, contents)
+}
+
+/// The partition that becomes the live root.
+struct Root<'a> {
+    partition: &'a PartitionReport,
+    filesystem: &'a FilesystemReport,
+}
+
+fn root_of(disk: &Disk) -> Result<Root<'_>> {
+    let find = |role: Role| disk.partitions.iter().find(|partition| partition.role == role);
+    if find(Role::Boot).is_some() {
+        return Err(unsupported(
+            "a medium runs disks with one file system, and this layout has a /boot of its own",
+            Some("build media with --layout bootc"),
+        ));
+    }
+    let partition = find(Role::Root).context("a disk has a root")?;
+    let filesystem = partition.filesystem.as_ref().context("a root has a file system")?;
+    if filesystem.kind != "ext4" {
+        return Err(unsupported(
+            format!("a medium runs roots on ext4 only, and this one is on {}", filesystem.kind),
+            Some("build media with --filesystem ext4"),
+        ));
+    }
+    ensure!(
+        disk.map.size().is_multiple_of(MIB),
+        "a disk of {} bytes is not whole MiB",
+        disk.map.size()
+    );
+    Ok(Root { partition, filesystem })
+}
+
+fn check_installer(image: &Tree) -> Result<()> {
+    let missing = INSTALLER.iter().find(|(name, _)| programs::find(image, name).is_none());
+    match missing {
+        None => Ok(()),
+        Some((name, package)) => Err(unsupported(
+            format!("the image has no {name}, with which its medium would install it"),
+            Some(&format!("add it to the image: package {package}")),
+        )),
+    }
+}
+
+/// The image's EFI files as a medium has them.
+struct Efi {
+    tree: Tree,
+    /// The directory with the shim, below `EFI`.
+    vendor: String,
+    suffix: &'static str,
+}
+
+impl Efi {
+    fn of(boot: &Boot, architecture: Architecture) -> Result<Self> {
+        let Some(esp) = &boot.esp else {
+            return Err(unsupported(
+                "the image brings nothing that UEFI firmware starts, and media start from UEFI",
+                Some("add shim and GRUB for UEFI to the image"),
+            ));
+        };
+        let suffix = architecture.efi_suffix();
+        let shim = format!("shim{suffix}.efi");
+        let vendor = esp.walk().find_map(|(path, _)| {
+            let path = String::from_utf8(path).ok()?;
+            let (directory, name) = path.rsplit_once('/')?;
+            name.eq_ignore_ascii_case(&shim)
+                .then(|| directory.trim_start_matches("EFI/").to_owned())
+        });
+        let vendor =
+            vendor.with_context(|| format!("looking for {shim} among the image's EFI files"))?;
+        let mut efi = Self { tree: Tree::new(Metadata::root(0o755)), vendor, suffix };
+        for (path, id) in esp.walk() {
+            let (Ok(path), Kind::File(content)) = (String::from_utf8(path), &esp.inode(id).kind)
+            else {
+                continue;
+            };
+            if efi.belongs(&path) {
+                efi.put(&path, content.clone());
+            }
+        }
+        // A shim starts what lies beside it.
+        for name in [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")] {
+            let content = esp.file(&format!("EFI/{}/{name}", efi.vendor)).cloned();
+            if let Some(content) = content
+                && efi.tree.find(&format!("EFI/BOOT/{name}")).is_none()
+            {
+                efi.put(&format!("EFI/BOOT/{name}"), content);
+            }
+        }
+        Ok(efi)
+    }
+
+    /// Not the disk's configuration; and not what would give the medium an entry in the firmware's own list.
+    fn belongs(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+        let configuration = ["grub.cfg", "bootuuid.cfg", "grubenv"].contains(&name.as_str());
+        let fallback = name == format!("fb{}.efi", self.suffix) || name.ends_with(".csv");
+        !configuration && !fallback
+    }
+
+    fn put(&mut self, path: &str, content: Content) {
+        put(&mut self.tree, path, content);
+    }
+
+    /// Adds the menu where GRUB may look for it: beside the one that is started, and where it was made to look.
+    fn with_menu(&self, grub_cfg: &Content) -> Tree {
+        let mut tree = self.tree.clone();
+        for directory in ["BOOT", &self.vendor] {
+            let path = format!("EFI/{directory}/grub.cfg");
+            if tree.find(&path).is_none() {
+                put(&mut tree, &path, grub_cfg.clone());
+            }
+        }
+        tree
+    }
+
+    /// Path of the installed shim as firmware spells it.
+    fn loader_path(&self) -> String {
+        format!("\\EFI\\{}\\shim{}.efi", self.vendor, self.suffix)
+    }
+}
+
+/// What makes the live system, ready to be laid out.
+struct Live {
+    build_id: String,
+    initramfs: Content,
+    kindred: Kindred,
+    grub_cfg: Content,
+}
+
+impl Live {
+    fn prepare(
+        parts: &Parts<'_>,
+        wishes: &Wishes,
+        root: &Root<'_>,
+        efi: &Efi,
+        extents: &str,
+        contents: &ContentStore,
+    ) -> Result<Self> {
+        let kernel = &parts.sysroot.kernel;
+        let kindred = initramfs::kindred(kernel.initrd_content.as_ref(), contents);
+        let mut wanted = initramfs::PROGRAMS.to_vec();
+        let mut prepare_root = None;
+        if kindred == Kindred::Own {
+            wanted.extend(initramfs::OWN_PROGRAMS);
+            prepare_root = parts.image.file("usr/lib/ostree/prepare-root.conf");
+        }
+        let programs =
+            programs::Programs::take(parts.image, contents, wishes.architecture, &wanted)?;
+        let modules = modules::load_order(parts.image, &kernel.version, contents)?;
+        let title = menu::safe_title(parts.title);
+        let build_id = build_id(extents, wishes);
+        let settings = settings_for_scripts(parts, wishes, root, efi, &programs, &build_id, &title);
+        let initramfs = initramfs::build(
+            &initramfs::Parts {
+                kindred,
+                modules: &modules,
+                programs: &programs,
+                settings: &settings,
+                prepare_root,
+                carried: None,
+            },
+            contents,
+        )
+        .context("making the medium's initramfs")?;
+        let initrds: &[&str] = match kindred {
+            Kindred::Systemd => &["/bootpress/initramfs.img", "/bootpress/live.img"],
+            Kindred::Own => &["/bootpress/live.img"],
+        };
+        let arguments =
+            menu::live_arguments(&parts.sysroot.command_line, root.filesystem.kind, ROOT_FLAGS);
+        let grub_cfg = menu::grub_cfg(&title, &build_id, &arguments, initrds)?;
+        Ok(Self {
+            build_id,
+            initramfs,
+            kindred,
+            grub_cfg: contents.insert_bytes(grub_cfg.as_bytes())?,
+        })
+    }
+}
+
+/// The kernel shall not fill inode tables in the background, all of it in memory.
+const ROOT_FLAGS: &str = "noinit_itable";
+
+/// Tells one medium from another.
+fn build_id(extents: &str, wishes: &Wishes) -> String {
+    let mut hash = Sha256::new();
+    for part in
+        ["bootpress medium v1", extents, &wishes.volume_id, &wishes.identity.disk.to_string()]
+    {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize()[..16])
+}
+
+/// `medium.conf`: assignments that a shell reads.
+fn settings_for_scripts(
+    parts: &Parts<'_>,
+    wishes: &Wishes,
+    root: &Root<'_>,
+    efi: &Efi,
+    programs: &programs::Programs,
+    build_id: &str,
+    title: &str,
+) -> String {
+    let esp = parts.disk.partitions.iter().find(|partition| partition.role == Role::Esp);
+    let tools: Vec<&str> = programs
+        .programs
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !name.contains('-') && *name != "sh")
+        .collect();
+    let values = [
+        ("BUILD_ID", build_id.to_owned()),
+        ("LABEL", wishes.volume_id.clone()),
+        ("TITLE", title.to_owned()),
+        ("DISK_SIZE", parts.disk.map.size().to_string()),
+        ("ROOT_OFFSET", root.partition.start.to_string()),
+        ("ROOT_SIZE", root.partition.size.to_string()),
+        ("ROOT_NUMBER", root.partition.number.to_string()),
+        ("ROOT_TYPE", root.filesystem.kind.to_owned()),
+        ("ROOT_FLAGS", ROOT_FLAGS.to_owned()),
+        ("ESP_NUMBER", esp.map_or(String::new(), |esp| esp.number.to_string())),
+        ("LOADER_PATH", efi.loader_path()),
+        ("LOADER", programs.loader.clone()),
+        ("TOOLS", tools.join(" ")),
+    ];
+    values.iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a String cannot fail; no value has a quote in it.
+        let _ = writeln!(text, "{name}='{value}'");
+        text
+    })
+}
+
+/// The stretches of a disk that hold data: lines of first MiB, count of MiB, SHA-256.
+fn extents(
+    map: &SparseMap,
+    contents: &ContentStore,
+    stage: &crate::progress::StageGuard,
+) -> Result<String> {
+    let mut units: Vec<u64> = Vec::new();
+    for (&offset, source) in map.segments() {
+        let (first, last) = (offset / MIB, (offset + source.len() - 1) / MIB);
+        let from = units.last().map_or(first, |&last| first.max(last + 1));
+        units.extend(from..=last);
+    }
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for unit in units {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == unit && *count < LONGEST_EXTENT => {
+                *count += 1
+            }
+            _ => runs.push((unit, 1)),
+        }
+    }
+    let mut text = String::new();
+    let mut buffer = vec![0; MIB as usize];
+    let mut before = 0;
+    for (first, count) in runs {
+        let mut hash = Sha256::new();
+        for unit in first..first + count {
+            map.read_at(contents, unit * MIB, &mut buffer).context("reading the spool")?;
+            hash.update(&buffer);
+        }
+        stage.advance((first + count - before) * MIB);
+        before = first + count;
+        writeln!(text, "{first} {count} {}", hex(&hash.finalize()))?;
+    }
+    stage.advance(map.size() - before * MIB);
+    Ok(text)
+}
+
+/// What the ISO 9660 holds.
+fn medium_tree(
+    parts: &Parts<'_>,
+    wishes: &Wishes,
+    efi: &Efi,
+    live: &Live,
+    container: &Content,
+    extents: &str,
+    contents: &ContentStore,
+) -> Result<Tree> {
+    let mut tree = efi.with_menu(&live.grub_cfg);
+    let kernel = &parts.sysroot.kernel;
+    // Where GRUB for BIOS looks.
+    put(&mut tree, "bootpress/grub.cfg", live.grub_cfg.clone());
+    put(&mut tree, "bootpress/vmlinuz", kernel.linux_content.clone());
+    if let (Kindred::Systemd, Some(initramfs)) = (live.kindred, &kernel.initrd_content) {
+        put(&mut tree, "bootpress/initramfs.img", initramfs.clone());
+    }
+    put(&mut tree, "bootpress/live.img", live.initramfs.clone());
+    put(&mut tree, "bootpress/disk.squashfs", container.clone());
+    put(&mut tree, "bootpress/extents", contents.insert_bytes(extents.as_bytes())?);
+    let id = format!("{}\n", live.build_id);
+    put(&mut tree, "bootpress/id", contents.insert_bytes(id.as_bytes())?);
+    // GRUB looks for a file with a name that no other medium has.
+    put(&mut tree, &format!("bootpress/{}", live.build_id), contents.insert_bytes(b"\n")?);
+    let sums = sums(&tree, contents).context("hashing what goes onto the medium")?;
+    put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
+    put(&mut tree, customise::SETTINGS, contents.insert_bytes(&wishes.settings.file()?)?);
+    Ok(tree)
+}
+
+/// As `sha256sum` prints and checks it.
+fn sums(tree: &Tree, contents: &ContentStore) -> Result<String> {
+    let mut text = String::new();
+    for (path, id) in tree.walk() {
+        let Kind::File(content) = &tree.inode(id).kind else { continue };
+        let mut hash = Sha256::new();
+        let mut reader = contents.reader(content);
+        let mut buffer = vec![0; MIB as usize];
+        loop {
+            match std::io::Read::read(&mut reader, &mut buffer)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+        writeln!(text, "{}  {}", hex(&hash.finalize()), String::from_utf8_lossy(&path))?;
+    }
+    Ok(text)
+}
+
+/// Joins volume, EFI system partition and partition table.
+fn assemble(
+    tree: &Tree,
+    efi: &Efi,
+    bios: Option<&MediumCode>,
+    grub_cfg: &Content,
+    wishes: &Wishes,
+    contents: &ContentStore,
+) -> Result<SparseMap> {
+    let esp = esp(&efi.with_menu(grub_cfg), wishes, contents)
+        .context("formatting the medium's EFI system partition")?;
+    let layout = iso9660::Layout::plan(tree, bios.map_or(0, MediumCode::size))?;
+    let esp_start = (u64::from(layout.end()) * iso9660::SECTOR).next_multiple_of(MIB);
+    let esp_end = esp_start + esp.size();
+    // The second table has the last MiB.
+    let size = esp_end + MIB;
+    let sector =
+        |offset: u64| u32::try_from(offset / iso9660::SECTOR).context("a medium has 8 TiB at most");
+    let bios_image = bios.map(|code| |at: u32| code.image(at));
+    let boot = iso9660::BootImages {
+        bios: bios_image.as_ref().map(|make| make as &dyn Fn(u32) -> Vec<u8>),
+        efi: Some((sector(esp_start)?, esp.size())),
+    };
+    let total = sector(size)?;
+    let labels = iso9660::Labels {
+        volume_id: &wishes.volume_id,
+        publisher: &wishes.publisher,
+        application: &wishes.application,
+        application_use: &[],
+    };
+    let mut table = table(wishes, size, esp_start..esp_end);
+    if let (Some(code), Some(mbr)) = (bios, table.primary.first_chunk_mut()) {
+        *mbr = code.mbr(layout.bios_sector(), mbr);
+    }
+    let whole = |labels: &iso9660::Labels<'_>| {
+        let mut map = layout.write(labels, &boot, total);
+        map.put(0, table.primary.clone());
+        map.put(table.backup_offset, table.backup.clone());
+        map.place(esp_start, esp.clone());
+        map
+    };
+    let blank = whole(&labels);
+    let implanted =
+        checksum::implanted(size, |offset, buffer| blank.read_at(contents, offset, buffer))
+            .context("summing the medium up")?;
+    Ok(whole(&iso9660::Labels { application_use: &implanted, ..labels }))
+}
+
+/// A FAT that is as small as it can be.
+fn esp(tree: &Tree, wishes: &Wishes, contents: &ContentStore) -> Result<SparseMap> {
+    let files = tree.walk().map(|(_, id)| match &tree.inode(id).kind {
+        Kind::File(content) => content.size.next_multiple_of(4096),
+        _ => 4096,
+    });
+    let size = (files.sum::<u64>() + MIB / 2).next_multiple_of(MIB).max(*ESP_SIZES.start());
+    let options = fat::Options {
+        size,
+        sector_size: 512,
+        volume_id: wishes.identity.esp_volume,
+        label: "BOOTPRESS",
+    };
+    match ESP_SIZES.contains(&size) {
+        true => fat::format_small(tree, contents, &options),
+        false => fat::format(tree, contents, &fat::Options { size: size.max(40 * MIB), ..options }),
+    }
+}
+
+/// A table for sticks, with the one partition that firmware looks for.
+fn table(wishes: &Wishes, size: u64, esp: std::ops::Range<u64>) -> partitioning::TableBytes {
+    let sector_size = TableSector::S512;
+    let partition = Partition {
+        number: 1,
+        role: Some(PartitionRole::Esp),
+        type_guid: ESP,
+        guid: wishes.identity.esp_partition,
+        name: "EFI-SYSTEM".to_owned(),
+        first: Lba(esp.start / 512),
+        last: Lba(esp.end / 512 - 1),
+        attributes: 0,
+        type_byte: None,
+    };
+    Table {
+        guid: wishes.identity.disk,
+        scheme: Scheme::Gpt,
+        sector_size,
+        sectors: size / 512,
+        partitions: vec![partition],
+    }
+    .bytes()
+}
+
+fn put(tree: &mut Tree, path: &str, content: Content) {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let directory = tree.make_directories(directory, &Metadata::root(0o755));
+    tree.create(directory, name.as_bytes(), Metadata::root(0o444), Kind::File(content));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_cover_the_data_in_whole_mebibytes() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        let mut map = SparseMap::new(64 * MIB);
+        map.put(10, vec![1; 10]);
+        map.put(MIB - 1, vec![2; 2]);
+        map.put(40 * MIB, vec![3; (20 * MIB) as usize]);
+        let stage = Progress::default().stage(Stage::LayOut, None);
+        let text = extents(&map, &contents, &stage).unwrap();
+        let runs: Vec<&str> = text.lines().map(|line| line.rsplit_once(' ').unwrap().0).collect();
+        assert_eq!(runs, ["0 2", "40 16", "56 4"]);
+        let mut first = vec![0; 2 * MIB as usize];
+        map.read_at(&contents, 0, &mut first).unwrap();
+        assert!(text.lines().next().unwrap().ends_with(&hex(&Sha256::digest(&first))));
+    }
+}

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A case is a disk and a machine. Every architecture, firmware, bus, layout, payload place and format is in one at least;
-//! not every combination is, as a boot without KVM takes half a minute. What a case leaves is in `target/boot/<case>/`.
+//! not every combination is, as a boot without KVM takes a minute. Those that are `#[ignore]`d are run by `tests/run full`. What a case leaves is in `target/boot/<case>/`.
 
 mod afterwards;
 mod carried;
@@ -17,6 +17,7 @@ mod labels;
 mod login;
 mod machine;
 mod must_fail;
+mod proof;
 mod pxe;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
@@ -27,8 +28,8 @@ mod upgrade;
 use std::process::Command;
 
 use fixture::{Architecture, Variant};
-use qemu::chain::Step;
-use qemu::{DiskBus, Firmware, Machine, Milestone, Session};
+use qemu::chain::{Install, Step};
+use qemu::{DiskBus, Firmware, Machine, Matrix, Milestone, Session};
 
 use crate::disk::Disk;
 use crate::machine::{AARCH64, Case, X86_64};
@@ -40,6 +41,19 @@ static HYBRID: Disk = Disk::new(
     Variant::Default,
     "qcow2",
     &["--qcow2-compress", "zstd"],
+);
+/// Without the drivers of a TPM.
+static BLIND: Disk = Disk::new(
+    "blind",
+    Architecture::X86_64,
+    Variant::Default,
+    "qcow2",
+    &[
+        "--karg",
+        "module_blacklist=tpm_crb,tpm_tis",
+        "--karg",
+        "initcall_blacklist=crb_acpi_driver_init",
+    ],
 );
 static OSBUILD: Disk =
     Disk::new("osbuild", Architecture::X86_64, Variant::UsrLibEfi, "ova", &["--layout", "osbuild"]);
@@ -90,9 +104,10 @@ fn x86_64_uefi_virtio() {
     afterwards::file_systems_are_sound(&case);
 }
 
-/// What Fedora's images are like, in the life of a machine: power cuts, an upgrade, a rollback.
+/// What Fedora's images are like, in the life of a machine: power cuts, an upgrade, a rollback. Its name makes it the first to be run:
+/// beside what takes so long all the others have room.
 #[test]
-fn x86_64_uefi_nvme_chain() {
+fn a_chain_of_power_cuts_an_upgrade_and_a_rollback() {
     let nvme = machine(Firmware::Uefi, DiskBus::Nvme);
     let case = Case::new("x86_64-uefi-nvme-chain", &CARRYING, nvme);
     carried::is_deployed(&CARRYING);
@@ -117,6 +132,17 @@ fn x86_64_uefi_nvme_chain() {
     assert_eq!(report.legs[3].commit.as_ref(), Some(&update.commit));
 }
 
+/// From a CD to an empty NVMe disk, and on from there.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_chain_begins_with_a_medium() {
+    let command = "sh /run/bootpress/install only-disk </dev/null".to_owned();
+    let install = Install { bus: DiskBus::Nvme, size: 3 << 30, command };
+    let case = Case::new("chain-install", &iso::LIVE, machine(Firmware::Uefi, DiskBus::Cdrom));
+    let report = case.passes_chain(&[Step::Install(install), Step::Boot, Step::Reboot]);
+    assert!(report.legs[1].commit.is_some() && report.legs[0].commit == report.legs[1].commit);
+}
+
 /// As Fedora's again: labels of the image's own policy, in the commit that it carries and in all that is added to it.
 #[test]
 fn x86_64_selinux() {
@@ -132,14 +158,33 @@ fn x86_64_bios_ahci() {
     assert_eq!(guest.fact("firmware"), Some("bios"), "a BIOS machine knows no EFI");
 }
 
+/// Secure Boot, a TPM, NVMe, and nothing that only virtual machines have.
 #[test]
-fn x86_64_secure_boot_virtio() {
-    let secure = machine(Firmware::UefiSecureBoot, DiskBus::Virtio);
-    let guest = Case::new("x86_64-secure-boot-virtio", &HYBRID, secure).passes();
+fn x86_64_bare_metal() {
+    let guest = Case::new("x86_64-bare-metal", &HYBRID, named("bare-metal")).passes();
     assert_eq!(guest.fact("secure-boot"), Some("1"));
+    assert_eq!(guest.fact("tpm"), Some("2"));
+}
+
+/// As sold to people: what it shows is on its screen, and its report comes over USB.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn x86_64_bare_metal_without_a_serial_port() {
+    Case::new("x86_64-bare-metal-no-uart", &HYBRID, named("bare-metal-no-uart")).passes();
+}
+
+/// A guest without the driver has a TPM as little as a machine without one.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_tpm_that_the_guest_does_not_see_is_missed() {
+    let case = Case::new("must-fail-tpm", &BLIND, named("bare-metal"));
+    let report = case.tried(&BLIND.pressed().file, None, Session::default());
+    let told = machine::failure("blind", &report).expect("it must not pass");
+    assert!(told.contains("TPM: the machine has one, the guest does not see it"), "{told}");
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_osbuild_uefi_ahci() {
     let case =
         Case::new("x86_64-osbuild-uefi-ahci", &OSBUILD, machine(Firmware::Uefi, DiskBus::Ahci));
@@ -149,12 +194,14 @@ fn x86_64_osbuild_uefi_ahci() {
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_bios_only_nvme() {
     let bios = machine(Firmware::Bios, DiskBus::Nvme);
     Case::new("x86_64-bios-only-nvme", &BIOS_ONLY, bios).passes();
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_uefi_nvme_of_4096() {
     let large = Machine { sector_size: 4096, ..machine(Firmware::Uefi, DiskBus::Nvme) };
     Case::new("x86_64-uefi-nvme-of-4096", &SECTORS_OF_4096, large).passes();
@@ -162,6 +209,7 @@ fn x86_64_uefi_nvme_of_4096() {
 
 /// The guest's kernel has fs-verity, which the one that tests may not have: it checks every block that it reads.
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_verity() {
     let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
     let guest = Case::new("x86_64-verity", &VERITY, uefi).passes();
@@ -215,6 +263,7 @@ fn aarch64_uefi_virtio() {
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn aarch64_secure_boot_nvme() {
     let secure =
         Machine { firmware: Firmware::UefiSecureBoot, bus: DiskBus::Nvme, ..Machine::new(AARCH64) };
@@ -249,6 +298,11 @@ fn a_disk_whose_boot_loader_is_lost_says_so() {
     assert!(told.contains("it got as far as: boot loader"), "{told}");
     assert!(told.contains("GRUB found no configuration"), "{told}");
     assert!(told.contains("| grub>"), "the console's tail belongs to it: {told}");
+}
+
+/// A machine of the built-in matrix.
+fn named(name: &str) -> Machine {
+    Matrix::built_in().named(name).unwrap().machine.clone()
 }
 
 /// An x86_64 machine.

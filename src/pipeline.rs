@@ -10,13 +10,13 @@ use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
 use crate::identity::Identity;
-use crate::iso;
+use crate::iso::{self, Made};
 use crate::oci;
 use crate::ostree;
-use crate::output;
+use crate::output::{self, Format, Target};
 use crate::plan::{self, Layouts, Plan};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{MediumReport, Report};
 use crate::request::Request;
 use crate::selinux::Policy;
 use crate::storage;
@@ -25,6 +25,7 @@ use crate::trust;
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     plan::check(request)?;
+    bound::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
@@ -45,6 +46,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let asked = Layouts { layout: layout.as_ref(), root: &union.root };
     let plan = Plan::of(request, image, &settings, &identity, asked, progress)?;
     let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
+    let containers = bound::fetch_configured(request, &contents, progress)?;
     let mut boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
@@ -56,28 +58,41 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let mut sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
     storage::place(&mut sysroot.root, &applications, labels, &contents)?;
+    let (directory, tree) = sysroot.directory(plan.container_storage());
+    storage::fill(tree, &directory, &containers, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let medium = match plan.medium(image) {
+    let media = match plan.media(image, &committed.tree, &contents, progress)? {
         Some(wishes) => {
             let title = &settings.title;
-            let parts = iso::Parts {
-                image: &committed.tree,
-                boot: &boot,
-                sysroot: &sysroot,
-                disk: &disk,
-                title,
-            };
-            Some(iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?)
+            let image = &committed.tree;
+            let parts = iso::Parts { image, boot: &boot, sysroot: &sysroot, disk: &disk, title };
+            iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?
         }
-        None => None,
+        None => Vec::new(),
     };
-    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
-    let bound = (settings.bound_images.as_slice(), applications.as_slice());
+    let written = if request.dry_run { &[] } else { targets.as_slice() };
+    let files = output::write(&disk.map, &contents, written, &plan.files(image), progress)?;
+    let stored: Vec<_> = applications.iter().chain(&containers).collect();
+    let bound = (settings.bound_images.as_slice(), stored.as_slice());
     let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
-    if let Some(map) = medium {
-        let target = request.medium_target(image);
-        report.add_media(output::write(&map, &contents, &[target], &plan.files(image), progress)?);
+    for (kind, made) in media.iter().filter(|_| !request.dry_run) {
+        let path = request.medium_path(image, *kind);
+        report.add_medium(match made {
+            Made::Volume(map) => {
+                let target = Target::new(Format::Raw, path);
+                let mut files =
+                    output::write(map, &contents, &[target], &plan.files(image), progress)?;
+                MediumReport::of_file(kind.name(), files.remove(0))
+            }
+            Made::Directory(tree) => MediumReport::of_directory(
+                kind.name(),
+                output::write_directory(tree, &contents, &path, progress)?,
+            ),
+        });
+    }
+    if request.dry_run {
+        report.would_write(targets, &request.media(image));
     }
     Ok(report.judged(verdict))
 }

@@ -10,9 +10,9 @@ use serde::{Serialize, Serializer};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::disk::{Disk, PartitionReport};
-use crate::image::Image;
+use crate::image::{Image, LayerRecord};
 use crate::ostree::Sysroot;
-use crate::output::FileReport;
+use crate::output::{DirectoryReport, FileReport, Target};
 use crate::plan::RootChoice;
 use crate::progress::Stage;
 use crate::storage::Application;
@@ -43,9 +43,12 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// The files it was written to, in the order in which they were asked for.
     pub files: Vec<FileReport>,
-    /// The medium that boots live and installs, if one was asked for.
+    /// Media that boot live and install, if any were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<MediumReport>,
+    /// The files that would have been written if this had not been a dry run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<PlannedReport>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
@@ -61,17 +64,50 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// A file that would have been written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedReport {
+    /// Where it would be.
+    pub path: PathBuf,
+    /// What it would be: `qcow2`, `raw.xz`, `iso`.
+    pub format: String,
+}
+
+/// A layer of the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerReport {
+    /// Digest of the blob: `sha256:…`.
+    pub digest: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Media type, as the manifest spells it.
+    pub media_type: String,
+}
+
 /// A medium that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MediumReport {
     /// Where it is.
     pub path: PathBuf,
-    /// What it is: `iso`.
+    /// What it is: `iso`, `pxe`.
     pub format: &'static str,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all files of a directory.
     pub size: u64,
-    /// SHA-256 of the file; lower-case hexadecimal.
+    /// SHA-256 of the file, or of a directory's `SHA256SUMS`, which has those of its files; lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl MediumReport {
+    /// Of a medium that is one file, as it was written.
+    pub fn of_file(format: &'static str, file: FileReport) -> Self {
+        Self { path: file.path, format, size: file.size, sha256: file.sha256 }
+    }
+
+    /// Of one that is a directory.
+    pub fn of_directory(format: &'static str, directory: DirectoryReport) -> Self {
+        let DirectoryReport { path, size, sha256 } = directory;
+        Self { path, format, size, sha256 }
+    }
 }
 
 /// The image a disk was built from.
@@ -83,6 +119,16 @@ pub struct ImageReport {
     pub digest: String,
     /// The version that people know it by.
     pub version: Option<String>,
+    /// Its layers, lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerReport>,
+}
+
+impl LayerReport {
+    fn of(layer: &LayerRecord) -> Self {
+        let LayerRecord { digest, size, media_type, .. } = layer.clone();
+        Self { digest, size, media_type }
+    }
 }
 
 /// What boots from a disk.
@@ -118,7 +164,7 @@ impl Report {
     pub fn of(
         image: &Image,
         root: &RootChoice,
-        (bound_images, applications): (&[String], &[Application]),
+        (bound_images, applications): (&[String], &[&Application]),
         boot: &Boot,
         sysroot: &Sysroot,
         disk: Disk,
@@ -128,6 +174,7 @@ impl Report {
             reference: image.reference.clone(),
             digest: image.manifest_digest.clone(),
             version: image.version().map(str::to_owned),
+            layers: image.layers.iter().map(LayerReport::of).collect(),
         };
         let system = SystemReport {
             bootloader: boot.found.clone(),
@@ -149,14 +196,18 @@ impl Report {
         report
     }
 
-    /// Adds media, which were written as files of bytes.
-    pub fn add_media(&mut self, files: Vec<FileReport>) {
-        self.media.extend(files.into_iter().map(|file| MediumReport {
-            path: file.path,
-            format: "iso",
-            size: file.size,
-            sha256: file.sha256,
-        }));
+    /// Adds a medium that was written.
+    pub fn add_medium(&mut self, medium: MediumReport) {
+        self.media.push(medium);
+    }
+
+    /// Adds what a dry run would have written: disks, and media with the names of their kinds.
+    pub fn would_write(&mut self, disks: Vec<Target>, media: &[(&'static str, PathBuf)]) {
+        let planned = |path, format| PlannedReport { path, format };
+        self.planned =
+            disks.into_iter().map(|one| planned(one.path, one.format.to_string())).collect();
+        let media = media.iter().map(|(kind, path)| planned(path.clone(), (*kind).to_owned()));
+        self.planned.extend(media);
     }
 
     /// The same, with what is known about who signed the image.
@@ -185,6 +236,7 @@ impl Report {
             partitions,
             files,
             media: Vec::new(),
+            planned: Vec::new(),
             bound_images: Vec::new(),
             stored_images: Vec::new(),
             configured: Vec::new(),
@@ -241,6 +293,11 @@ mod tests {
             reference: "docker://quay.io/fedora/fedora-bootc:43".to_owned(),
             digest: format!("sha256:{}", "11".repeat(32)),
             version: None,
+            layers: vec![LayerReport {
+                digest: format!("sha256:{}", "33".repeat(32)),
+                size: 1_500_000,
+                media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            }],
         };
         let system = SystemReport {
             bootloader: vec!["GRUB for UEFI, with shim".to_owned()],
@@ -260,7 +317,14 @@ mod tests {
               "image": {
                 "reference": "docker://quay.io/fedora/fedora-bootc:43",
                 "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111",
-                "version": null
+                "version": null,
+                "layers": [
+                  {
+                    "digest": "sha256:3333333333333333333333333333333333333333333333333333333333333333",
+                    "size": 1500000,
+                    "media_type": "application/vnd.oci.image.layer.v1.tar+gzip"
+                  }
+                ]
               },
               "architecture": "x86_64",
               "system": {

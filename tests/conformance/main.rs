@@ -1,5 +1,6 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
 
+mod bib;
 #[path = "../support/bootc_image.rs"]
 mod bootc_image;
 mod bootloader;
@@ -20,6 +21,7 @@ mod importer;
 mod inspect;
 mod iso;
 mod kernel;
+mod media;
 mod oci;
 mod ostree_repo;
 mod output;

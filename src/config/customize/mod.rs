@@ -24,6 +24,8 @@ use crate::tree::{InodeId, Kind, Metadata, Tree};
 use accounts::Accounts;
 use system::{Access, System};
 
+pub(super) use accounts::hashed;
+pub(super) use firstboot::script_unit;
 pub use grow::Grow;
 pub use mounts::{Mount, Mounting};
 pub use system::Places;
@@ -71,6 +73,10 @@ pub fn customize(
     for file in &blueprint.files {
         write_file(what, file, &accounts)?;
     }
+    if !blueprint.installer.sudo_without_password.is_empty() {
+        settings::sudo(what, &blueprint.installer.sudo_without_password)?;
+    }
+    settings::containers(what, &blueprint.containers)?;
     // Units may have come with the files.
     firstboot::scripts(what, &blueprint.scripts)?;
     services::apply(what, &blueprint.services)?;

@@ -246,6 +246,22 @@ grow() {
 	umount /run/bootpress/target
 	return $status
 }
+# What `bootpress iso set --config` left on the medium runs in the installed system, once.
+configure() {
+	[ -e /run/bootpress/config.sh ] || return 0
+	for word in $(cat /proc/cmdline); do
+		case $word in ostree=*) deployment=${word#ostree=} ;; esac
+	done
+	mount -t "$ROOT_TYPE" "$root" /run/bootpress/target || return 1
+	etc=$(readlink -e "/run/bootpress/target$deployment/etc") &&
+		mkdir -p "$etc/bootpress" "$etc/systemd/system/sysinit.target.wants" &&
+		(umask 077 && cat /run/bootpress/config.sh >"$etc/bootpress/config.sh") &&
+		cat /run/systemd/system/bootpress-config.service >"$etc/systemd/system/bootpress-config.service" &&
+		ln -sf ../bootpress-config.service "$etc/systemd/system/sysinit.target.wants/bootpress-config.service"
+	status=$?
+	umount /run/bootpress/target
+	return $status
+}
 boot_entry() {
 	[ -d /sys/firmware/efi ] || return 0
 	[ -e /sys/firmware/efi/efivars ] && mount -t efivarfs efivarfs /sys/firmware/efi/efivars 2>/dev/null
@@ -283,6 +299,7 @@ blockdev --flushbufs "$device"
 echo 3 >/proc/sys/vm/drop_caches
 check || die "$device does not read back what was written to it (MiB $bad): the medium or the disk is bad"
 grow || die "$device holds the system, but it could not be made as large as the disk"
+configure || die "$device holds the system, but not the configuration of this medium"
 boot_entry
 sync
 say "done: $TITLE is on $device. Take the medium out and start the machine from that disk."

@@ -10,13 +10,13 @@ use crate::content::ContentStore;
 use crate::disk;
 use crate::filesystem::{erofs, verity};
 use crate::identity::Identity;
-use crate::iso;
+use crate::iso::{self, Made};
 use crate::oci;
 use crate::ostree;
-use crate::output;
+use crate::output::{self, Format, Target};
 use crate::plan::{self, Layouts, Plan};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{MediumReport, Report};
 use crate::request::Request;
 use crate::selinux::Policy;
 use crate::storage;
@@ -58,26 +58,32 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     storage::place(&mut sysroot.root, &applications, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let medium = match plan.medium(image) {
+    let media = match plan.media(image) {
         Some(wishes) => {
             let title = &settings.title;
-            let parts = iso::Parts {
-                image: &committed.tree,
-                boot: &boot,
-                sysroot: &sysroot,
-                disk: &disk,
-                title,
-            };
-            Some(iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?)
+            let image = &committed.tree;
+            let parts = iso::Parts { image, boot: &boot, sysroot: &sysroot, disk: &disk, title };
+            iso::lay_out(&parts, &wishes, &contents, progress).context("making the medium")?
         }
-        None => None,
+        None => Vec::new(),
     };
     let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
     let bound = (settings.bound_images.as_slice(), applications.as_slice());
     let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
-    if let Some(map) = medium {
-        let target = request.medium_target(image);
-        report.add_media(output::write(&map, &contents, &[target], &plan.files(image), progress)?);
+    for (kind, made) in media.iter().filter(|_| !request.dry_run) {
+        let path = request.medium_path(image, *kind);
+        report.add_medium(match made {
+            Made::Volume(map) => {
+                let target = Target::new(Format::Raw, path);
+                let mut files =
+                    output::write(map, &contents, &[target], &plan.files(image), progress)?;
+                MediumReport::of_file(kind.name(), files.remove(0))
+            }
+            Made::Directory(tree) => MediumReport::of_directory(
+                kind.name(),
+                output::write_directory(tree, &contents, &path, progress)?,
+            ),
+        });
     }
     Ok(report.judged(verdict))
 }

@@ -286,10 +286,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// For the medium; `None`: there shall be none.
-    pub fn medium(&self, image: &Image) -> Option<iso::Wishes> {
+    /// For media; `None`: there shall be none.
+    pub fn media(&self, image: &Image) -> Option<iso::Wishes> {
         let medium = self.request.medium.as_ref()?;
         Some(iso::Wishes {
+            kinds: medium.kinds.clone(),
+            url: medium.url.clone(),
             architecture: image.architecture,
             // A stick and the disk that was installed from it may be in the same machine.
             identity: Identity::derive(

@@ -12,7 +12,7 @@ use crate::bootloader::Boot;
 use crate::disk::{Disk, PartitionReport};
 use crate::image::Image;
 use crate::ostree::Sysroot;
-use crate::output::FileReport;
+use crate::output::{DirectoryReport, FileReport};
 use crate::plan::RootChoice;
 use crate::progress::Stage;
 use crate::storage::Application;
@@ -43,7 +43,7 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// The files it was written to, in the order in which they were asked for.
     pub files: Vec<FileReport>,
-    /// The medium that boots live and installs, if one was asked for.
+    /// Media that boot live and install, if any were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<MediumReport>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
@@ -66,12 +66,25 @@ pub struct Report {
 pub struct MediumReport {
     /// Where it is.
     pub path: PathBuf,
-    /// What it is: `iso`.
+    /// What it is: `iso`, `pxe`.
     pub format: &'static str,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all files of a directory.
     pub size: u64,
-    /// SHA-256 of the file; lower-case hexadecimal.
+    /// SHA-256 of the file, or of a directory's `SHA256SUMS`, which has those of its files; lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl MediumReport {
+    /// Of a medium that is one file, as it was written.
+    pub fn of_file(format: &'static str, file: FileReport) -> Self {
+        Self { path: file.path, format, size: file.size, sha256: file.sha256 }
+    }
+
+    /// Of one that is a directory.
+    pub fn of_directory(format: &'static str, directory: DirectoryReport) -> Self {
+        let DirectoryReport { path, size, sha256 } = directory;
+        Self { path, format, size, sha256 }
+    }
 }
 
 /// The image a disk was built from.
@@ -149,14 +162,9 @@ impl Report {
         report
     }
 
-    /// Adds media, which were written as files of bytes.
-    pub fn add_media(&mut self, files: Vec<FileReport>) {
-        self.media.extend(files.into_iter().map(|file| MediumReport {
-            path: file.path,
-            format: "iso",
-            size: file.size,
-            sha256: file.sha256,
-        }));
+    /// Adds a medium that was written.
+    pub fn add_medium(&mut self, medium: MediumReport) {
+        self.media.push(medium);
     }
 
     /// The same, with what is known about who signed the image.

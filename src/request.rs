@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::error::unsupported;
 use crate::image::Image;
-use crate::iso;
+use crate::iso::{self, MediumKind};
 use crate::oci::{Access, Reference};
-use crate::output::{ClusterCompression, FileFormat, Format, Target};
+use crate::output::{ClusterCompression, FileFormat, Target};
 use crate::trust::Demand;
 
 /// What to build, how, and where to put it.
@@ -28,7 +28,7 @@ pub struct Request {
     pub architecture: Architecture,
     /// The formats, each once.
     pub formats: Vec<FileFormat>,
-    /// A medium that boots live and installs the disk, besides the disk files.
+    /// Media that boot live and install the disk, besides the disk files.
     pub medium: Option<Medium>,
     /// How a qcow2's clusters are compressed.
     pub qcow2_compression: Option<ClusterCompression>,
@@ -89,6 +89,10 @@ pub struct Request {
 /// What is asked of a medium.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Medium {
+    /// The kinds to make, each once; never empty.
+    pub kinds: Vec<MediumKind>,
+    /// Where machines that boot from the network find what is made for them; `None`: where they found its menu.
+    pub url: Option<iso::Url>,
     /// The label that `blkid` shows; `None`: made of the image's name and version.
     pub volume_id: Option<String>,
     /// Who made it.
@@ -185,6 +189,15 @@ impl Request {
         if self.dry_run {
             return Ok(Vec::new());
         }
+        for kind in self.medium.iter().flat_map(|medium| &medium.kinds) {
+            let path = self.medium_path(image, *kind);
+            if kind.is_directory() && path.exists() && !path.is_dir() {
+                return Err(unsupported(
+                    format!("{} is a file, and {} makes a directory", path.display(), kind.name()),
+                    Some("name another one with --output"),
+                ));
+            }
+        }
         let formats = self.formats.iter().enumerate();
         let targets: Vec<_> =
             formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
@@ -205,15 +218,16 @@ impl Request {
         Ok(targets)
     }
 
-    /// The file of the medium.
-    pub fn medium_target(&self, image: &Image) -> Target {
-        let path = match &self.destination {
+    /// Where a medium goes.
+    pub fn medium_path(&self, image: &Image, kind: MediumKind) -> PathBuf {
+        let kinds = self.medium.as_ref().map_or(&[][..], |medium| &medium.kinds);
+        let index = kinds.iter().position(|other| *other == kind).unwrap_or(0);
+        match &self.destination {
             Destination::File(file) => file.clone(),
-            // The last one: disks come first.
-            Destination::Files(files) => files[self.formats.len()].clone(),
-            Destination::Directory(directory) => directory.join(self.file_name(image, "iso")),
-        };
-        Target::new(Format::Raw, path)
+            // Disks come first.
+            Destination::Files(files) => files[self.formats.len() + index].clone(),
+            Destination::Directory(directory) => directory.join(self.file_name(image, kind.name())),
+        }
     }
 
     /// The label of the medium when nobody says otherwise: `<image name>-<version>`, as far as a volume id can hold it.

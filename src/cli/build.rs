@@ -83,9 +83,9 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
             true
         }
     });
-    let wants_medium = formats.contains(&Wanted::Iso);
-    if let Some(flag) = flags.medium.given().filter(|_| !wants_medium) {
-        bail!("{flag} is for media: add --format iso");
+    let media: Vec<_> = formats.iter().copied().filter_map(Wanted::medium).collect();
+    if let Some((flag, format)) = flags.medium.idle(&media) {
+        bail!("{flag} is for media: add --format {format}");
     }
     let destination = destination(&flags.output, formats.len())?;
     let work_directory = match (&flags.work_directory, &destination) {
@@ -104,7 +104,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
         formats: formats.into_iter().filter_map(Wanted::disk).collect(),
-        medium: wants_medium.then(|| flags.medium.medium()),
+        medium: (!media.is_empty()).then(|| flags.medium.medium(media)),
         qcow2_compression: flags.output_flags.qcow2_compression(),
         destination,
         layout: flags.layout.into(),

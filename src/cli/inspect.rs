@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use bootpress::inspect::{EfiProgram, Facts, PartitionFacts, inspect};
 use bootpress::report::{Row, human, picture};
 use clap::Args;
+use serde::Serialize;
 
 use super::inspect_image::{self, ImageFlags};
+use super::iso::MediumFacts;
 
 /// Columns of a table with UUIDs.
 const WIDTH: usize = 132;
@@ -34,13 +36,26 @@ pub(super) fn run(flags: &InspectFlags) -> Result<()> {
         return inspect_image::run(&flags.disk, &flags.image, flags.json);
     }
     let facts = inspect(&flags.disk)?;
+    // A medium of ours is a disk, too, with settings besides.
+    let medium = MediumFacts::of(&flags.disk).ok();
     let mut out = io::stdout().lock();
     if flags.json {
-        serde_json::to_writer_pretty(&mut out, &facts).context("printing the facts")?;
+        serde_json::to_writer_pretty(&mut out, &Seen { facts, medium })
+            .context("printing the facts")?;
         writeln!(out).context("printing the facts")
     } else {
-        out.write_all(text(&facts).as_bytes()).context("printing the facts")
+        let medium = medium.map_or(String::new(), |medium| format!("\nmedium\n{}", medium.text()));
+        out.write_all((text(&facts) + &medium).as_bytes()).context("printing the facts")
     }
+}
+
+/// What is printed for programs.
+#[derive(Serialize)]
+struct Seen {
+    #[serde(flatten)]
+    facts: Facts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    medium: Option<MediumFacts>,
 }
 
 /// The facts for people. Whatever could move a terminal's cursor is replaced: the disk may come from anywhere.

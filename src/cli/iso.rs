@@ -4,49 +4,112 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bootpress::iso::{self, Selector, Settings};
+use bootpress::config;
+use bootpress::iso::{self, Settings};
+use serde::Serialize;
 
-use super::flags::iso::{IsoCommand, IsoFlags};
+use super::flags::iso::{IsoCommand, IsoFlags, Target};
 
 /// Does what the flags ask for, and prints the settings as they are then.
 pub(super) fn run(flags: &IsoFlags) -> Result<()> {
     match &flags.command {
-        IsoCommand::Show { file } => print(file),
-        IsoCommand::Set { file, kargs, install_to } => {
-            if kargs.is_empty() && install_to.is_none() {
-                bail!("nothing to set: name --karg or --install-to, or use `bootpress iso reset`");
+        IsoCommand::Show { file, json } => print(file, *json),
+        IsoCommand::Set { file, kargs, install_to, config } => {
+            let config = config.read()?;
+            if kargs.is_empty() && install_to.is_none() && config.is_none() {
+                bail!(
+                    "nothing to set: name --karg, --install-to or --config, or use `bootpress iso reset`"
+                );
             }
-            let now = iso::show(file)?.settings;
+            let now = iso::show(file)?;
             let settings = Settings {
                 kernel_arguments: if kargs.is_empty() {
-                    now.kernel_arguments
+                    now.settings.kernel_arguments
                 } else {
                     kargs.clone()
                 },
-                install_to: install_to.clone().or(now.install_to),
+                install_to: match install_to {
+                    None => now.settings.install_to,
+                    Some(Target::Ask) => None,
+                    Some(Target::Disk(selector)) => Some(selector.clone()),
+                },
             };
-            iso::set(file, &settings)?;
-            print(file)
+            let configuration = match config {
+                None => now.configuration,
+                Some(config) => {
+                    for warning in &config.warnings {
+                        eprintln!("warning: {warning}");
+                    }
+                    Some(config::provision(&config.blueprint, &now.build_id)?)
+                }
+            };
+            iso::set(file, &settings, configuration.as_deref())?;
+            print(file, false)
         }
         IsoCommand::Reset { file } => {
             iso::reset(file)?;
-            print(file)
+            print(file, false)
         }
     }
 }
 
-fn print(file: &Path) -> Result<()> {
-    let shown = iso::show(file)?;
-    let selector = shown.settings.install_to.as_ref().map_or("asks for the disk", Selector::text);
-    let arguments = shown.settings.kernel_arguments.join(" ");
-    writeln!(
-        io::stdout().lock(),
-        "{:<16} {}\n{:<16} {}\n{:<16} {selector}",
-        "volume id",
-        shown.volume_id,
-        "kernel arguments",
-        if arguments.is_empty() { "none" } else { &arguments },
-        "install to",
-    )
-    .context("printing the settings")
+/// What is set on a medium, for people and for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct MediumFacts {
+    volume_id: String,
+    build_id: String,
+    kernel_arguments: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    install_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<String>,
+}
+
+impl MediumFacts {
+    /// `Unsupported` if the file is no medium of ours.
+    pub(super) fn of(file: &Path) -> Result<Self> {
+        let shown = iso::show(file)?;
+        // The script has hashes of passwords; its second line says what it does.
+        let summary = |script: String| {
+            script.lines().nth(1).map(|line| line.trim_start_matches("# ").to_owned())
+        };
+        Ok(Self {
+            volume_id: shown.volume_id,
+            build_id: shown.build_id,
+            kernel_arguments: shown.settings.kernel_arguments,
+            install_to: shown.settings.install_to.map(|selector| selector.text().to_owned()),
+            configuration: shown.configuration.and_then(summary),
+        })
+    }
+
+    /// A line each. Whatever could move a terminal's cursor is replaced: the medium may come from anywhere.
+    pub(super) fn text(&self) -> String {
+        let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let arguments = self.kernel_arguments.join(" ");
+        let or = |text: &Option<String>, otherwise: &str| {
+            text.clone().unwrap_or_else(|| otherwise.to_owned())
+        };
+        [
+            ("volume id", self.volume_id.clone()),
+            ("build id", self.build_id.clone()),
+            ("kernel arguments", if arguments.is_empty() { "none".to_owned() } else { arguments }),
+            ("install to", or(&self.install_to, "asks for the disk")),
+            ("configuration", or(&self.configuration, "none")),
+        ]
+        .iter()
+        .map(|(name, value)| {
+            format!("{name:<16} {}\n", value.chars().map(safe).collect::<String>())
+        })
+        .collect()
+    }
+}
+
+fn print(file: &Path, json: bool) -> Result<()> {
+    let facts = MediumFacts::of(file)?;
+    let mut out = io::stdout().lock();
+    let text = match json {
+        true => serde_json::to_string_pretty(&facts).context("printing the settings")? + "\n",
+        false => facts.text(),
+    };
+    out.write_all(text.as_bytes()).context("printing the settings")
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config.toml, .json ─► document ─► Blueprint ─► customize: /etc and /var of the deployment
+//!                                          ─► provision: a script, for a system that is finished
 //! disk.yaml          ─► document ─► Layout    ─► disk: partitions
 //! ```
 //!
@@ -15,6 +16,7 @@ mod document;
 mod files;
 mod in_image;
 mod layout;
+mod provision;
 mod size;
 mod system;
 mod table;
@@ -35,6 +37,7 @@ pub use customize::{
 pub use files::{Directory, File, Ownership, ReadFile};
 pub use in_image::layout_in_image;
 pub use layout::{Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, TableKind};
+pub use provision::provision;
 pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 
 /// A configuration that has been read.

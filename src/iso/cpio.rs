@@ -45,6 +45,29 @@ pub(super) fn write(tree: &Tree, contents: &ContentStore) -> Result<Content> {
     writer.finish()
 }
 
+/// An archive of one executable file, in a directory that another archive has made.
+pub(super) fn of_one(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = header(1, 0o100_755, body.len() as u64, path.as_bytes());
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend(header(0, 0, 0, TRAILER));
+    bytes
+}
+
+/// The path and content of the first file of an archive; `None`: there is none, or it is none.
+pub(super) fn first(archive: &[u8]) -> Option<(&[u8], &[u8])> {
+    let number = |index: usize| {
+        let at = MAGIC.len() + 8 * index;
+        usize::from_str_radix(std::str::from_utf8(archive.get(at..at + 8)?).ok()?, 16).ok()
+    };
+    let (size, name_len) = (number(6)?, number(11)?);
+    let name_end = HEADER.checked_add(name_len)?;
+    let start = name_end.checked_next_multiple_of(4)?;
+    let name = archive.get(HEADER..name_end)?.strip_suffix(&[0])?;
+    let body = archive.get(start..start.checked_add(size)?)?;
+    (archive.starts_with(MAGIC) && name != TRAILER).then_some((name, body))
+}
+
 fn body_len(tree: &Tree, id: crate::tree::InodeId) -> u64 {
     match &tree.inode(id).kind {
         Kind::File(content) => content.size,
@@ -157,6 +180,19 @@ fn search(archive: &mut dyn Read, path: &[u8]) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::tree::Metadata;
+
+    #[test]
+    fn one_file_comes_back() {
+        for len in 0..6 {
+            let mut archive = of_one("a/b", &vec![7; len]);
+            assert_eq!(contains(&archive[..], b"a/b"), Some(true));
+            archive.resize(4096, 0);
+            assert_eq!(first(&archive), Some((&b"a/b"[..], &vec![7; len][..])));
+        }
+        for broken in [&b""[..], &[0; 300], &[b'f'; 300], b"070701", &of_one("a", b"x")[..111]] {
+            assert_eq!(first(broken), None);
+        }
+    }
 
     #[test]
     fn what_is_written_is_found_compressed_or_not() {

@@ -1,4 +1,5 @@
-//! Changing a finished medium: the file with its settings is overwritten in place, everything else stays byte for byte.
+//! Changing a finished medium: the files with its settings and its configuration are overwritten in place, everything else
+//! stays byte for byte.
 //!
 //! The settings are found as any reader finds them, through the directories of the ISO 9660, and the implanted MD5 is made
 //! anew, since it covers them.
@@ -9,13 +10,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::checksum;
 use super::menu::{SETTINGS_SIZE, Settings};
+use super::{checksum, cpio};
 use crate::error::{corrupt, unsupported};
 use crate::filesystem::iso9660::{APPLICATION_USE, PRIMARY, SECTOR};
 
 /// Where the settings are on the medium.
 pub(super) const SETTINGS: &str = "bootpress/settings.cfg";
+/// The same as they were when it was made.
+pub(super) const DEFAULTS: &str = "bootpress/defaults.cfg";
+/// An initramfs with the script that configures the system; zeros, which are an empty one, if there is none.
+pub(super) const CONFIGURATION: &str = "bootpress/config.img";
+
+/// Bytes of the configuration, whatever is in it: what users and services take is a few KiB.
+pub(super) const CONFIGURATION_SIZE: usize = 256 << 10;
+/// Where the live system's scripts find it.
+const SCRIPT: &str = "usr/lib/bootpress/config.sh";
 
 /// No directory that leads to the settings is larger.
 const LARGEST_DIRECTORY: u64 = 1 << 20;
@@ -25,19 +35,47 @@ const LARGEST_DIRECTORY: u64 = 1 << 20;
 pub struct Shown {
     /// What `blkid` calls it.
     pub volume_id: String,
+    /// Tells it from every other.
+    pub build_id: String,
     /// The settings as they are now.
     pub settings: Settings,
+    /// The script that configures the system live and installed; its second line is a comment that says what it does.
+    pub configuration: Option<String>,
 }
 
-/// Reads a medium's settings. `Unsupported`: it is none of ours. `Corrupt`: its structures lead nowhere.
+/// Reads what is set on a medium. `Unsupported`: it is none of ours. `Corrupt`: its structures lead nowhere.
 pub fn show(path: &Path) -> Result<Shown> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     Ok(Medium::read(&file, path)?.shown)
 }
 
-/// Gives a medium other settings; returns those from before. The same errors as [`show`].
-pub fn set(path: &Path, settings: &Settings) -> Result<Settings> {
-    let bytes = settings.file()?;
+/// Gives a medium other settings and another configuration. The same errors as [`show`], and `Unsupported` for what it cannot
+/// hold; then nothing has changed.
+pub fn set(path: &Path, settings: &Settings, configuration: Option<&str>) -> Result<()> {
+    let settings = settings.file()?;
+    let mut configuration =
+        configuration.map_or(Vec::new(), |text| cpio::of_one(SCRIPT, text.as_bytes()));
+    if configuration.len() > CONFIGURATION_SIZE {
+        return Err(unsupported(
+            format!(
+                "the configuration takes {} bytes, and a medium has room for {CONFIGURATION_SIZE}",
+                configuration.len()
+            ),
+            Some("build a medium with it: `bootpress build --format iso --config FILE`"),
+        ));
+    }
+    configuration.resize(CONFIGURATION_SIZE, 0);
+    rewrite(path, |_| Ok((settings, configuration)))
+}
+
+/// Gives a medium the settings that it was made with, and no configuration: the very bytes from then. The same errors as
+/// [`show`].
+pub fn reset(path: &Path) -> Result<()> {
+    rewrite(path, |medium| Ok((medium.defaults.clone(), vec![0; CONFIGURATION_SIZE])))
+}
+
+/// Overwrites settings and configuration, and sums the medium up again.
+fn rewrite(path: &Path, choose: impl FnOnce(&Medium) -> Result<(Vec<u8>, Vec<u8>)>) -> Result<()> {
     let mut options = OpenOptions::new();
     let file = options
         .read(true)
@@ -45,18 +83,14 @@ pub fn set(path: &Path, settings: &Settings) -> Result<Settings> {
         .open(path)
         .with_context(|| format!("opening {}", path.display()))?;
     let medium = Medium::read(&file, path)?;
+    let (settings, configuration) = choose(&medium)?;
     let writing = || format!("writing to {}", path.display());
-    file.write_all_at(&bytes, medium.settings_at).with_context(writing)?;
+    file.write_all_at(&settings, medium.settings_at).with_context(writing)?;
+    file.write_all_at(&configuration, medium.configuration_at).with_context(writing)?;
     let sum = checksum::implanted(medium.size, |offset, buffer| file.read_exact_at(buffer, offset))
         .with_context(|| format!("summing {} up", path.display()))?;
     file.write_all_at(&sum, PRIMARY + APPLICATION_USE.0 as u64).with_context(writing)?;
-    file.sync_all().with_context(writing)?;
-    Ok(medium.shown.settings)
-}
-
-/// Gives a medium no settings at all; returns those from before. The same errors as [`show`].
-pub fn reset(path: &Path) -> Result<Settings> {
-    set(path, &Settings::default())
+    file.sync_all().with_context(writing)
 }
 
 /// A medium that has been looked into.
@@ -66,6 +100,10 @@ struct Medium {
     size: u64,
     /// Offset of the settings.
     settings_at: u64,
+    /// Offset of the configuration.
+    configuration_at: u64,
+    /// The settings' file as it was when the medium was made.
+    defaults: Vec<u8>,
 }
 
 impl Medium {
@@ -97,18 +135,38 @@ impl Medium {
         };
         let root = Place::of(&primary[156..190]);
         let directory = find(&read(root)?, b"BOOTPRESS").ok_or_else(foreign)?;
-        let settings = find(&read(directory)?, b"SETTINGS.CFG;1").ok_or_else(foreign)?;
-        if settings.size != SETTINGS_SIZE as u64 {
-            return Err(foreign());
-        }
-        let text = read(settings)?;
-        let settings_now = Settings::parse(&text)
+        let directory = read(directory)?;
+        let sized = |identifier: &[u8], size: usize| {
+            find(&directory, identifier)
+                .filter(|place| place.size == size as u64)
+                .ok_or_else(foreign)
+        };
+        let settings_at = sized(b"SETTINGS.CFG;1", SETTINGS_SIZE)?;
+        let defaults = read(sized(b"DEFAULTS.CFG;1", SETTINGS_SIZE)?)?;
+        let configuration_at = sized(b"CONFIG.IMG;1", CONFIGURATION_SIZE)?;
+        let id = read(
+            find(&directory, b"ID.;1").or_else(|| find(&directory, b"ID;1")).ok_or_else(foreign)?,
+        )?;
+        let settings = Settings::parse(&read(settings_at)?)
             .ok_or_else(|| corrupt(format!("{SETTINGS} of {name}"), "it cannot be read"))?;
-        let volume_id = String::from_utf8_lossy(&primary[40..72]).trim_end().to_owned();
+        let archive = read(configuration_at)?;
+        let configuration =
+            cpio::first(&archive).map(|(_, script)| String::from_utf8_lossy(script).into_owned());
+        if configuration.is_none() && archive.iter().any(|byte| *byte != 0) {
+            return Err(corrupt(format!("{CONFIGURATION} of {name}"), "it cannot be read"));
+        }
+        let shown = Shown {
+            volume_id: String::from_utf8_lossy(&primary[40..72]).trim_end().to_owned(),
+            build_id: String::from_utf8_lossy(&id).trim_end().to_owned(),
+            settings,
+            configuration,
+        };
         Ok(Self {
-            shown: Shown { volume_id, settings: settings_now },
+            shown,
             size,
-            settings_at: settings.offset,
+            settings_at: settings_at.offset,
+            configuration_at: configuration_at.offset,
+            defaults,
         })
     }
 }
@@ -165,7 +223,7 @@ mod tests {
         let path = directory.path().join("x.iso");
         std::fs::write(&path, vec![0; 100_000]).unwrap();
         assert!(show(&path).unwrap_err().is::<Unsupported>());
-        assert!(set(&path, &Settings::default()).unwrap_err().is::<Unsupported>());
+        assert!(set(&path, &Settings::default(), None).unwrap_err().is::<Unsupported>());
         assert_eq!(std::fs::read(&path).unwrap(), vec![0; 100_000], "nothing was written");
         let mut bytes = vec![0; 100_000];
         bytes[PRIMARY as usize..PRIMARY as usize + 7].copy_from_slice(b"\x01CD001\x01");

@@ -68,8 +68,6 @@ pub(super) struct Parts<'a> {
     pub(super) settings: &'a str,
     /// The configuration of `ostree-prepare-root`, for [`Kindred::Own`].
     pub(super) prepare_root: Option<&'a Content>,
-    /// For a machine that boots from the network: the container with the disk, and the list of its extents.
-    pub(super) carried: Option<(&'a Content, &'a str)>,
 }
 
 /// The archive.
@@ -92,14 +90,25 @@ pub(super) fn build(parts: &Parts<'_>, contents: &ContentStore) -> Result<Conten
     archive.bytes(&format!("{HERE}/install.sh"), 0o755, include_bytes!("guest/install.sh"))?;
     archive.bytes(&format!("{HERE}/motd"), 0o644, include_bytes!("guest/motd"))?;
     archive.units()?;
-    if let Some((container, extents)) = parts.carried {
-        archive.put(&format!("{HERE}/disk.squashfs"), 0o444, container.clone());
-        archive.bytes(&format!("{HERE}/extents"), 0o444, extents.as_bytes())?;
-    }
     match parts.kindred {
         Kindred::Systemd => archive.hook(&parts.programs.loader)?,
         Kindred::Own => archive.own(parts)?,
     }
+    cpio::write(&archive.tree, contents)
+}
+
+/// The archive that a machine needs besides if it boots from the network: the container with the disk, the list of its extents,
+/// and, behind them, the file that says that all of it has arrived.
+pub(super) fn carrying(
+    container: &Content,
+    extents: &str,
+    whole: &str,
+    contents: &ContentStore,
+) -> Result<Content> {
+    let mut archive = Archive { tree: Tree::new(Metadata::root(0o755)), contents };
+    archive.put(&format!("{HERE}/disk.squashfs"), 0o444, container.clone());
+    archive.bytes(&format!("{HERE}/extents"), 0o444, extents.as_bytes())?;
+    archive.bytes(&format!("{HERE}/whole"), 0o444, whole.as_bytes())?;
     cpio::write(&archive.tree, contents)
 }
 
@@ -130,7 +139,8 @@ impl Archive<'_> {
 
     /// What `/run/systemd/system` of the live system gets.
     fn units(&mut self) -> Result<()> {
-        let units: [(&str, &[u8]); 3] = [
+        let units: [(&str, &[u8]); 4] = [
+            ("bootpress-config.service", include_bytes!("guest/bootpress-config.service")),
             ("bootpress-install.service", include_bytes!("guest/bootpress-install.service")),
             ("bootpress-install.target", include_bytes!("guest/bootpress-install.target")),
             ("bootpress-reserve.service", include_bytes!("guest/bootpress-reserve.service")),
@@ -138,10 +148,10 @@ impl Archive<'_> {
         for (name, text) in units {
             self.bytes(&format!("{HERE}/units/{name}"), 0o644, text)?;
         }
-        self.link(
-            &format!("{HERE}/units/sysinit.target.wants/bootpress-reserve.service"),
-            "../bootpress-reserve.service",
-        );
+        for unit in ["bootpress-config.service", "bootpress-reserve.service"] {
+            let wanted = format!("{HERE}/units/sysinit.target.wants/{unit}");
+            self.link(&wanted, &format!("../{unit}"));
+        }
         for unit in MASKED {
             self.link(&format!("{HERE}/units/{unit}"), "/dev/null");
         }

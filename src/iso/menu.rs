@@ -8,7 +8,7 @@ use crate::error::unsupported;
 pub(super) const SETTINGS_SIZE: usize = 4096;
 
 /// Seconds until the first entry boots.
-const TIMEOUT: u32 = 5;
+pub(super) const TIMEOUT: u32 = 5;
 
 /// Arguments of the disk's own command line that name its root; the live root is another device.
 const OF_THE_ROOT: [&str; 6] = ["root", "boot", "rootflags", "rootfstype", "rw", "ro"];
@@ -159,7 +159,7 @@ pub(super) fn grub_cfg(
 }
 
 /// A word of GRUB's language that stands for itself.
-fn quoted(word: &str) -> Result<String> {
+pub(super) fn quoted(word: &str) -> Result<String> {
     if word.contains(['\'', '\n']) {
         return Err(unsupported(
             format!("the kernel argument {word:?} cannot be written down for GRUB"),

@@ -6,7 +6,7 @@
 //!                         ├─ bootpress/live.img                    what finds the disk on the medium (initramfs.rs)
 //!                         ├─ bootpress/disk.squashfs               disk.raw: bit for bit the disk of the same build
 //!                         ├─ bootpress/extents                     its data, with hashes, for the installer
-//!                         ├─ bootpress/settings.cfg                what `bootpress iso set` changes in place (customise.rs)
+//!                         ├─ bootpress/settings.cfg config.img     what `bootpress iso set` changes in place (customise.rs)
 //!                         ├─ (hidden) GRUB for BIOS               El Torito and the MBR both lead to it
 //!                         ├─ EFI/…                                 shim and GRUB as the image brings them, and the menu
 //!                         └─ SHA256SUMS
@@ -24,10 +24,13 @@
 mod checksum;
 mod cpio;
 mod customise;
+mod efi;
 mod initramfs;
+mod kind;
 mod menu;
 mod modules;
 mod programs;
+mod pxe;
 
 use std::fmt::Write as _;
 
@@ -39,8 +42,11 @@ use sha2::{Digest, Sha256};
 use uuid::{Uuid, uuid};
 
 pub use self::customise::{Shown, reset, set, show};
+pub use self::kind::{Made, MediumKind};
 pub use self::menu::{Selector, Settings};
+pub use self::pxe::Url;
 
+use self::efi::Efi;
 use self::initramfs::Kindred;
 use crate::architecture::Architecture;
 use crate::bootloader::{Boot, MediumCode};
@@ -97,6 +103,10 @@ pub struct Parts<'a> {
 /// What is asked of a medium.
 #[derive(Clone, Debug)]
 pub struct Wishes {
+    /// What to make, in this order.
+    pub kinds: Vec<MediumKind>,
+    /// Where machines that boot from the network find what is made for them; `None`: where they found its menu.
+    pub url: Option<Url>,
     /// The machine's architecture.
     pub architecture: Architecture,
     /// GUIDs of the medium's own table: not those of the disk, which may be in the same machine.
@@ -137,7 +147,7 @@ impl Wishes {
     }
 }
 
-/// Lays out a medium.
+/// Lays out media, each of its own kind, of the same live system.
 ///
 /// `Unsupported`: the image lacks a program or module that a live system needs, boots by BIOS only, or the disk is one that
 /// cannot be run from a medium.
@@ -146,7 +156,7 @@ pub fn lay_out(
     wishes: &Wishes,
     contents: &ContentStore,
     progress: &Progress,
-) -> Result<SparseMap> {
+) -> Result<Vec<(MediumKind, Made)>> {
     wishes.check()?;
     progress.warn("media are young: no installation from one has been tested to its end yet; try it on a spare machine");
     let root = root_of(parts.disk)?;
@@ -162,8 +172,31 @@ pub fn lay_out(
     let container = squashfs::format(&[("disk.raw", &parts.disk.map)], contents, &stage)?;
     drop(stage);
     let _stage = progress.stage(Stage::LayOut, None);
-    let tree = medium_tree(parts, wishes, &efi, &live, &container, &extents, contents)?;
-    assemble(&tree, &efi, bios.as_ref(), &live.grub_cfg, wishes, contents)
+    let kernel = &parts.sysroot.kernel;
+    let make = |kind: &MediumKind| {
+        let made = match kind {
+            MediumKind::Iso => {
+                let tree = medium_tree(parts, wishes, &efi, &live, &container, &extents, contents)?;
+                let bios = bios.as_ref();
+                Made::Volume(assemble(&tree, &efi, bios, &live.grub_cfg, wishes, contents)?)
+            }
+            MediumKind::Pxe => {
+                let parts = pxe::Parts {
+                    image: parts.image,
+                    linux: &kernel.linux_content,
+                    initrd: kernel.initrd_content.as_ref(),
+                    live: &live,
+                    efi: &efi,
+                    container: &container,
+                    extents: &extents,
+                    wishes,
+                };
+                Made::Directory(pxe::lay_out(&parts, contents, progress)?)
+            }
+        };
+        Ok((*kind, made))
+    };
+    wishes.kinds.iter().map(make).collect()
 }
 
 /// The partition that becomes the live root.
@@ -207,90 +240,16 @@ fn check_installer(image: &Tree) -> Result<()> {
     }
 }
 
-/// The image's EFI files as a medium has them.
-struct Efi {
-    tree: Tree,
-    /// The directory with the shim, below `EFI`.
-    vendor: String,
-    suffix: &'static str,
-}
-
-impl Efi {
-    fn of(boot: &Boot, architecture: Architecture) -> Result<Self> {
-        let Some(esp) = &boot.esp else {
-            return Err(unsupported(
-                "the image brings nothing that UEFI firmware starts, and media start from UEFI",
-                Some("add shim and GRUB for UEFI to the image"),
-            ));
-        };
-        let suffix = architecture.efi_suffix();
-        let shim = format!("shim{suffix}.efi");
-        let vendor = esp.walk().find_map(|(path, _)| {
-            let path = String::from_utf8(path).ok()?;
-            let (directory, name) = path.rsplit_once('/')?;
-            name.eq_ignore_ascii_case(&shim)
-                .then(|| directory.trim_start_matches("EFI/").to_owned())
-        });
-        let vendor =
-            vendor.with_context(|| format!("looking for {shim} among the image's EFI files"))?;
-        let mut efi = Self { tree: Tree::new(Metadata::root(0o755)), vendor, suffix };
-        for (path, id) in esp.walk() {
-            let (Ok(path), Kind::File(content)) = (String::from_utf8(path), &esp.inode(id).kind)
-            else {
-                continue;
-            };
-            if efi.belongs(&path) {
-                efi.put(&path, content.clone());
-            }
-        }
-        // A shim starts what lies beside it.
-        for name in [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")] {
-            let content = esp.file(&format!("EFI/{}/{name}", efi.vendor)).cloned();
-            if let Some(content) = content
-                && efi.tree.find(&format!("EFI/BOOT/{name}")).is_none()
-            {
-                efi.put(&format!("EFI/BOOT/{name}"), content);
-            }
-        }
-        Ok(efi)
-    }
-
-    /// Not the disk's configuration; and not what would give the medium an entry in the firmware's own list.
-    fn belongs(&self, path: &str) -> bool {
-        let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
-        let configuration = ["grub.cfg", "bootuuid.cfg", "grubenv"].contains(&name.as_str());
-        let fallback = name == format!("fb{}.efi", self.suffix) || name.ends_with(".csv");
-        !configuration && !fallback
-    }
-
-    fn put(&mut self, path: &str, content: Content) {
-        put(&mut self.tree, path, content);
-    }
-
-    /// Adds the menu where GRUB may look for it: beside the one that is started, and where it was made to look.
-    fn with_menu(&self, grub_cfg: &Content) -> Tree {
-        let mut tree = self.tree.clone();
-        for directory in ["BOOT", &self.vendor] {
-            let path = format!("EFI/{directory}/grub.cfg");
-            if tree.find(&path).is_none() {
-                put(&mut tree, &path, grub_cfg.clone());
-            }
-        }
-        tree
-    }
-
-    /// Path of the installed shim as firmware spells it.
-    fn loader_path(&self) -> String {
-        format!("\\EFI\\{}\\shim{}.efi", self.vendor, self.suffix)
-    }
-}
-
 /// What makes the live system, ready to be laid out.
 struct Live {
     build_id: String,
     initramfs: Content,
     kindred: Kindred,
     grub_cfg: Content,
+    /// Of the kernel.
+    arguments: Vec<String>,
+    /// What menus call it.
+    title: String,
 }
 
 impl Live {
@@ -323,14 +282,15 @@ impl Live {
                 programs: &programs,
                 settings: &settings,
                 prepare_root,
-                carried: None,
             },
             contents,
         )
         .context("making the medium's initramfs")?;
         let initrds: &[&str] = match kindred {
-            Kindred::Systemd => &["/bootpress/initramfs.img", "/bootpress/live.img"],
-            Kindred::Own => &["/bootpress/live.img"],
+            Kindred::Systemd => {
+                &["/bootpress/initramfs.img", "/bootpress/live.img", "/bootpress/config.img"]
+            }
+            Kindred::Own => &["/bootpress/live.img", "/bootpress/config.img"],
         };
         let arguments =
             menu::live_arguments(&parts.sysroot.command_line, root.filesystem.kind, ROOT_FLAGS);
@@ -340,6 +300,8 @@ impl Live {
             initramfs,
             kindred,
             grub_cfg: contents.insert_bytes(grub_cfg.as_bytes())?,
+            arguments,
+            title,
         })
     }
 }
@@ -461,9 +423,14 @@ fn medium_tree(
     put(&mut tree, "bootpress/id", contents.insert_bytes(id.as_bytes())?);
     // GRUB looks for a file with a name that no other medium has.
     put(&mut tree, &format!("bootpress/{}", live.build_id), contents.insert_bytes(b"\n")?);
+    let settings = contents.insert_bytes(&wishes.settings.file()?)?;
+    put(&mut tree, customise::DEFAULTS, settings.clone());
     let sums = sums(&tree, contents).context("hashing what goes onto the medium")?;
     put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
-    put(&mut tree, customise::SETTINGS, contents.insert_bytes(&wishes.settings.file()?)?);
+    // These may change, so they are not in the list.
+    put(&mut tree, customise::SETTINGS, settings);
+    let none = contents.insert_bytes(&vec![0; customise::CONFIGURATION_SIZE])?;
+    put(&mut tree, customise::CONFIGURATION, none);
     Ok(tree)
 }
 

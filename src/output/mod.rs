@@ -1,4 +1,4 @@
-//! SparseMap → disk file: raw, qcow2, vmdk, vhd, vhdx, vdi, and archives for clouds, compressed or not.
+//! SparseMap → disk file: raw, qcow2, vmdk, vhd, vhdx, vdi, and archives for clouds, compressed or not; Tree → directory.
 //!
 //! Each file is written from front to back by a thread of its own, without a name as yet, and hashed by
 //! another thread as it goes. When all are whole and on the platter they get their names; until then, and after any error,
@@ -9,6 +9,7 @@
 
 mod archive;
 mod deflate;
+mod directory;
 mod format;
 mod ova;
 mod packed;
@@ -40,6 +41,7 @@ use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::progress::{Progress, Stage, StageGuard};
 use crate::sparse::SparseMap;
+pub use directory::{DirectoryReport, write_directory};
 pub use format::{ClusterCompression, FileFormat, Format, Packing, Target};
 use packed::Inside;
 use sink::{BUFFER, FileSink, Hash, Meter, Sink};

@@ -177,7 +177,7 @@ fn a_cd_under_aavmf_installs_to_virtio() {
 const REFUSALS: [(&str, &str, &str); 13] = [
     ("", "only-disk", "3 disks match only-disk: nvme0n1 vda vdb; nothing was written"),
     ("", "size>=1", "3 disks match size>=1: nvme0n1 vda vdb; nothing was written"),
-    ("", "size>=9999999999999", "no disk matches size>=9999999999999"),
+    ("", "size>=9999999999999", "no disk matches size>=9999999999999; the disks are:"),
     ("", "serial=SMALL", "/dev/vda is too small: it has 268435456 bytes, and the system needs"),
     ("", "serial=NOBODY", "no disk matches serial=NOBODY"),
     ("", "wwn=0x5002538e", "no disk matches wwn=0x5002538e"),
@@ -195,7 +195,7 @@ const REFUSALS: [(&str, &str, &str); 13] = [
         "dmsetup remove taken; for disk in vda vdb nvme0n1; do pci=$(readlink -f /sys/block/$disk/device/..); \
          [ -e $pci/remove ] || pci=$(readlink -f $pci/..); echo 1 >$pci/remove; done; udevadm settle",
         "only-disk",
-        "no disk matches only-disk; the disks are:",
+        "there is no disk to install to; nothing was written",
     ),
 ];
 
@@ -317,6 +317,58 @@ fn an_interrupted_installation_is_done_again() {
     is_the_same_but_for_growth(&SAME_DISK, &target);
     assert_eq!(sum(medium), before);
     fs::remove_file(&target).unwrap();
+}
+
+/// A name, somebody who may log in, and a file.
+const BLUEPRINT: &str = r#"
+[customizations]
+hostname = "kiosk"
+[[customizations.user]]
+name = "ann"
+key = "ssh-ed25519 AAAA ann"
+[[customizations.files]]
+path = "/etc/kiosk/motd"
+data = "welcome\n"
+user = "ann"
+"#;
+
+/// All of it has been done, and nothing else went wrong.
+const IS_CONFIGURED: &str = r#"
+set -e
+systemctl is-active bootpress-config.service || [ ! -e /run/bootpress ]
+[ "$(cat /proc/sys/kernel/hostname)" = kiosk ]
+[ "$(cat /etc/hostname)" = kiosk ]
+grep -qx "ssh-ed25519 AAAA ann" /var/home/ann/.ssh/authorized_keys
+[ "$(stat -c %U /etc/kiosk/motd)" = ann ]
+[ "$(cat /etc/kiosk/motd)" = welcome ]
+[ ! -e /etc/bootpress/config.sh ]
+"#;
+
+/// What is set on a finished medium holds in the live system, and from the first boot on in what was installed from there.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_configuration_works_live_and_installed() {
+    let name = "iso-configured";
+    let (medium, target) = (directory(name).join("set.iso"), directory(name).join("target.raw"));
+    let blueprint = directory(name).join("blueprint.toml");
+    fs::copy(&LIVE.pressed().file, &medium).unwrap();
+    fs::write(&blueprint, BLUEPRINT).unwrap();
+    let mut set = Command::new(env!("CARGO_BIN_EXE_bootpress"));
+    run(set.args(["iso", "set", "--config"]).arg(&blueprint).arg(&medium));
+    stale_disk(&target, 3 * GIB);
+    let disks = [Attached { file: &target, bus: DiskBus::Virtio, serial: "TARGET" }];
+    let errand = format!("{IS_CONFIGURED}\nsh /run/bootpress/install only-disk </dev/null\n");
+    let session = Session { disks: &disks, errand: Some(&errand), ..Session::default() };
+    let machine = drive(DiskBus::Cdrom, Firmware::Uefi);
+    let report = Trial::new(name, &medium, machine).run(Proof::Report, session);
+    assert!(passed(name, &report));
+    let session = Session { errand: Some(IS_CONFIGURED), ..Session::default() };
+    let machine = super::machine(Firmware::Uefi, DiskBus::Virtio);
+    let report = Case::new(name, &SAME_DISK, machine).tried(&target, None, session);
+    assert!(passed(name, &report));
+    for file in [medium, target] {
+        fs::remove_file(file).unwrap();
+    }
 }
 
 fn sum(path: &Path) -> String {

@@ -17,6 +17,7 @@ mod labels;
 mod machine;
 mod must_fail;
 mod proof;
+mod pxe;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
 #[path = "../support/tool.rs"]

@@ -20,6 +20,7 @@ mod importer;
 mod inspect;
 mod iso;
 mod kernel;
+mod media;
 mod oci;
 mod ostree_repo;
 mod output;

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use super::*;
 
 fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
+    shown_with(machine, accelerator, &[])
+}
+
+fn shown_with(machine: &Machine, accelerator: &Accelerator, disks: &[Attached<'_>]) -> String {
     let flash =
         Flash { code: PathBuf::from("/fw/code.fd"), variables: PathBuf::from("/t/variables.fd") };
     let credentials = Credentials { smbios: vec!["one,two".to_owned()], fw_cfg: Vec::new() };
@@ -19,7 +23,7 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
         tpm: (machine.tpm != Tpm::None).then_some(Path::new("/t/tpm")),
         durable: false,
         network: false,
-        disks: &[],
+        disks,
     };
     let line: Vec<String> =
         machine.arguments(&wiring).iter().map(|a| a.to_string_lossy().into_owned()).collect();
@@ -157,4 +161,29 @@ fn machines_that_cannot_exist_are_refused() {
     for machine in Architecture::ALL.map(Machine::new) {
         machine.check().unwrap();
     }
+}
+
+/// What a medium installs to: beside the drive, and never what the firmware starts.
+#[test]
+fn further_disks_are_beside_the_one_that_boots() {
+    let file = Path::new("/t/target.raw");
+    let disks = [DiskBus::Ahci, DiskBus::Nvme, DiskBus::Usb, DiskBus::Virtio].map(|bus| Attached {
+        file,
+        bus,
+        serial: "S",
+    });
+    let machine = Machine { bus: DiskBus::Cdrom, ..Machine::new(Architecture::X86_64) };
+    let shown = shown_with(&machine, &tcg(), &disks);
+    for expected in [
+        "\n-device ide-cd,drive=disk,bus=ide.0,bootindex=0\n",
+        "\n-drive if=none,id=disk1,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=/t/target.raw\n",
+        "\n-device ide-hd,bus=ide.1,drive=disk1,serial=S\n",
+        "\n-device nvme,drive=disk2,serial=S\n",
+        "\n-device usb-storage,bus=usb.0,removable=on,drive=disk3,serial=S\n",
+        "\n-device virtio-blk-pci,drive=disk4,serial=S\n",
+    ] {
+        assert!(shown.contains(expected), "{expected}{shown}");
+    }
+    assert_eq!(shown.matches("bootindex").count(), 1, "{shown}");
+    assert_eq!(shown.matches("qemu-xhci").count(), 1, "{shown}");
 }

@@ -1,8 +1,8 @@
-//! Flags of `build` that name configuration files, and what is done with them.
+//! Flags of `build` and `iso set` that name configuration files, and what is done with them.
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bootpress::config::Config;
@@ -34,15 +34,38 @@ pub(crate) struct ConfigFlags {
 impl ConfigFlags {
     /// Reads and judges the file, before anything is fetched.
     pub(crate) fn read(&self) -> Result<Config> {
-        let Some(file) = &self.config else { return Ok(Config::default()) };
-        let name = file.display().to_string();
-        let text = if name == "-" {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).context("reading standard input")?;
-            text
-        } else {
-            fs::read_to_string(file).with_context(|| format!("reading {name}"))?
-        };
-        Config::read(&text, &name, self.lenient, &|path| fs::read(path))
+        self.config.as_deref().map_or(Ok(Config::default()), |file| read(file, self.lenient))
     }
+}
+
+/// Flags of `iso set` that name a configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct SetConfigFlags {
+    /// Blueprint for the live system, and for what is installed when it boots for the first time: hostname, users, groups, keys,
+    /// time zone, locale, directories, files, services and first-boot scripts. It replaces the one set before
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Skips keys of --config that are unknown, with a warning, instead of failing
+    #[arg(long, requires = "config")]
+    lenient: bool,
+}
+
+impl SetConfigFlags {
+    /// Reads and judges the file; `None`: none was named.
+    pub(crate) fn read(&self) -> Result<Option<Config>> {
+        self.config.as_deref().map(|file| read(file, self.lenient)).transpose()
+    }
+}
+
+fn read(file: &Path, lenient: bool) -> Result<Config> {
+    let name = file.display().to_string();
+    let text = if name == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        text
+    } else {
+        fs::read_to_string(file).with_context(|| format!("reading {name}"))?
+    };
+    Config::read(&text, &name, lenient, &|path| fs::read(path))
 }

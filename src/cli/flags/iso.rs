@@ -4,16 +4,18 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bootpress::iso::{Selector, Settings};
+use bootpress::iso::{MediumKind, Selector, Settings, Url};
 use bootpress::output::FileFormat;
 use bootpress::request::Medium;
 use clap::{Args, Subcommand};
+
+use super::config::SetConfigFlags;
 
 /// What `--format` names: a disk file, or a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Disk(FileFormat),
-    Iso,
+    Medium(MediumKind),
 }
 
 impl Wanted {
@@ -21,7 +23,15 @@ impl Wanted {
     pub(crate) fn disk(self) -> Option<FileFormat> {
         match self {
             Self::Disk(format) => Some(format),
-            Self::Iso => None,
+            Self::Medium(_) => None,
+        }
+    }
+
+    /// The kind of medium, if it is one.
+    pub(crate) fn medium(self) -> Option<MediumKind> {
+        match self {
+            Self::Disk(_) => None,
+            Self::Medium(kind) => Some(kind),
         }
     }
 }
@@ -31,9 +41,11 @@ impl FromStr for Wanted {
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
-            "iso" => Ok(Self::Iso),
             "anaconda-iso" => Err("bootpress makes no media with Anaconda; `iso` boots live and installs, from the image alone".to_owned()),
-            name => name.parse().map(Self::Disk).map_err(|error: String| format!("{error}, or iso")),
+            name => match MediumKind::ALL.into_iter().find(|kind| kind.name() == name) {
+                Some(kind) => Ok(Self::Medium(kind)),
+                None => name.parse().map(Self::Disk).map_err(|error: String| format!("{error}, or iso, pxe")),
+            },
         }
     }
 }
@@ -42,7 +54,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk(format) => format.fmt(f),
-            Self::Iso => f.pad("iso"),
+            Self::Medium(kind) => f.pad(kind.name()),
         }
     }
 }
@@ -74,7 +86,12 @@ pub(crate) struct MediumFlags {
     )]
     pub(crate) application_id: String,
 
-    /// An ISO that installs without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
+    /// Where the directory of --format pxe will be, as http://HOST[:PORT]/PATH; what it holds is then fetched from there, even by
+    /// machines that found GRUB or iPXE by TFTP [default: wherever they found its menu]
+    #[arg(long, value_name = "URL", value_parser = Url::parse, help_heading = "ISO")]
+    pub(crate) pxe_url: Option<Url>,
+
+    /// An ISO, or a boot from the network, that installs without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
     /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
     #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse, help_heading = "ISO")]
     pub(crate) install_to: Option<Selector>,
@@ -82,8 +99,10 @@ pub(crate) struct MediumFlags {
 
 impl MediumFlags {
     /// As the engine wants it.
-    pub(crate) fn medium(&self) -> Medium {
+    pub(crate) fn medium(&self, kinds: Vec<MediumKind>) -> Medium {
         Medium {
+            kinds,
+            url: self.pxe_url.clone(),
             volume_id: self.volume_id.clone(),
             publisher: self.publisher.clone(),
             application: self.application_id.clone(),
@@ -94,16 +113,39 @@ impl MediumFlags {
         }
     }
 
-    /// The flag that only a medium has a use for, if one was given.
-    pub(crate) fn given(&self) -> Option<&'static str> {
+    /// A flag that was given though none of these kinds has a use for it, and the format that has.
+    pub(crate) fn idle(&self, kinds: &[MediumKind]) -> Option<(&'static str, &'static str)> {
+        const ISO: &[MediumKind] = &[MediumKind::Iso];
+        const PXE: &[MediumKind] = &[MediumKind::Pxe];
         [
-            ("--volume-id", self.volume_id.is_some()),
-            ("--publisher", !self.publisher.is_empty()),
-            ("--application-id", !self.application_id.is_empty()),
-            ("--install-to", self.install_to.is_some()),
+            ("--volume-id", self.volume_id.is_some(), ISO),
+            ("--publisher", !self.publisher.is_empty(), ISO),
+            ("--application-id", !self.application_id.is_empty(), ISO),
+            ("--install-to", self.install_to.is_some(), &MediumKind::ALL),
+            ("--pxe-url", self.pxe_url.is_some(), PXE),
         ]
         .into_iter()
-        .find_map(|(name, given)| given.then_some(name))
+        .filter(|(_, given, used)| *given && !used.iter().any(|kind| kinds.contains(kind)))
+        .map(|(name, _, used)| (name, used[0].name()))
+        .next()
+    }
+}
+
+/// Where an installation goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Ask,
+    Disk(Selector),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ask" => Ok(Self::Ask),
+            text => Selector::parse(text).map(Self::Disk),
+        }
     }
 }
 
@@ -120,8 +162,12 @@ pub(crate) enum IsoCommand {
     Show {
         /// The ISO
         file: PathBuf,
+
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
-    /// Set kernel arguments and the disk to install to; what is not named stays as it is
+    /// Set kernel arguments, the disk to install to, and a configuration; what is not named stays as it is
     Set {
         /// The ISO
         file: PathBuf,
@@ -131,9 +177,12 @@ pub(crate) enum IsoCommand {
         kargs: Vec<String>,
 
         /// Install without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
-        /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
-        #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse)]
-        install_to: Option<Selector>,
+        /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost. `ask` asks again
+        #[arg(long, value_name = "SELECTOR")]
+        install_to: Option<Target>,
+
+        #[command(flatten)]
+        config: SetConfigFlags,
     },
     /// Take everything back that was set
     Reset {

@@ -311,12 +311,8 @@ impl Accounts {
             self.shadow.add(&[&user.name, "!", "", "0", "99999", "7", "", "", ""]);
         }
         let line = self.shadow.find_mut(&user.name, 9).expect("it was found or added");
-        match user.password.as_deref() {
-            None => {}
-            Some(hash) if hash.is_empty() || is_hash(hash) => hash.clone_into(&mut line[1]),
-            Some(plain) => {
-                line[1] = crypt::sha512(plain.as_bytes(), &crypt::salt(seed, &user.name))
-            }
+        if let Some(password) = &user.password {
+            line[1] = hashed(password, seed, &user.name);
         }
         if user.force_password_reset {
             "0".clone_into(&mut line[2]);
@@ -408,6 +404,14 @@ impl Accounts {
             }
         }
         system.write(&file, text.as_bytes(), Access { uid, gid, mode: 0o600 })
+    }
+}
+
+/// A password as the shadow file has it; what is a hash, or empty, stays.
+pub(in crate::config) fn hashed(password: &str, seed: &str, user: &str) -> String {
+    match password.is_empty() || is_hash(password) {
+        true => password.to_owned(),
+        false => crypt::sha512(password.as_bytes(), &crypt::salt(seed, user)),
     }
 }
 

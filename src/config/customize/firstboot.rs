@@ -20,36 +20,57 @@ const PENDING: &str = "/var/lib/bootpress/pending";
 pub(super) fn scripts(system: &mut System<'_>, scripts: &[Script]) -> Result<()> {
     let mut before: Option<(String, bool)> = None;
     for script in scripts {
-        let path = format!("{SCRIPTS}/{}", script.name);
-        let unit = format!("bootpress-firstboot-{}.service", script.name);
-        let stamp = format!("{PENDING}/{}", script.name);
+        let unit = script_unit(script, before.as_ref())?;
         system.make_directory_once(PENDING, Access::root(0o700))?;
-        system.write(&stamp, b"", Access::root(0o600))?;
-        system.write(&path, script.contents.as_bytes(), Access::root(0o700))?;
-        let order = match &before {
-            None => String::new(),
-            // A script that fails stops those behind it, unless it may fail.
-            Some((before, may_fail)) if *may_fail => format!("After={before}\n"),
-            Some((before, _)) => format!("After={before}\nRequires={before}\n"),
-        };
-        let dash = if script.ignore_failure { "-" } else { "" };
-        let text = format!(
-            "[Unit]\nDescription=First boot: {name}\nConditionPathExists={stamp}\nWants=network-online.target\n\
-             After=network-online.target local-fs.target\n{order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
-             ExecStart={dash}{interpreter} {path}\nExecStartPost=rm -f {stamp}\nStandardOutput=journal+console\n\n\
-             [Install]\nWantedBy=multi-user.target\n",
-            name = script.name,
-            interpreter = interpreter(&script.contents)?,
-        );
-        system.write(
-            &format!("/etc/systemd/system/{unit}"),
-            text.as_bytes(),
-            Access::root(0o644),
-        )?;
-        services::enable_own(system, &unit)?;
-        before = Some((unit, script.ignore_failure));
+        system.write(&unit.stamp, b"", Access::root(0o600))?;
+        system.write(&unit.path, script.contents.as_bytes(), Access::root(0o700))?;
+        let file = format!("/etc/systemd/system/{}", unit.name);
+        system.write(&file, unit.text.as_bytes(), Access::root(0o644))?;
+        services::enable_own(system, &unit.name)?;
+        before = Some((unit.name, script.ignore_failure));
     }
     Ok(())
+}
+
+/// What makes a script run once.
+pub(in crate::config) struct ScriptUnit {
+    /// Of the unit, which is wanted by multi-user.target.
+    pub(in crate::config) name: String,
+    pub(in crate::config) text: String,
+    /// Where the script is to be.
+    pub(in crate::config) path: String,
+    /// The empty file that says that it has not run.
+    pub(in crate::config) stamp: String,
+}
+
+/// The unit of a script; `before`: the one of the script before it, and whether that may fail.
+pub(in crate::config) fn script_unit(
+    script: &Script,
+    before: Option<&(String, bool)>,
+) -> Result<ScriptUnit> {
+    let path = format!("{SCRIPTS}/{}", script.name);
+    let stamp = format!("{PENDING}/{}", script.name);
+    let order = match before {
+        None => String::new(),
+        // A script that fails stops those behind it, unless it may fail.
+        Some((before, true)) => format!("After={before}\n"),
+        Some((before, false)) => format!("After={before}\nRequires={before}\n"),
+    };
+    let dash = if script.ignore_failure { "-" } else { "" };
+    let text = format!(
+        "[Unit]\nDescription=First boot: {name}\nConditionPathExists={stamp}\nWants=network-online.target\n\
+         After=network-online.target local-fs.target\n{order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart={dash}{interpreter} {path}\nExecStartPost=rm -f {stamp}\nStandardOutput=journal+console\n\n\
+         [Install]\nWantedBy=multi-user.target\n",
+        name = script.name,
+        interpreter = interpreter(&script.contents)?,
+    );
+    Ok(ScriptUnit {
+        name: format!("bootpress-firstboot-{}.service", script.name),
+        text,
+        path,
+        stamp,
+    })
 }
 
 /// Who runs a script: its own interpreter, named because files below `/etc` need not be executable for SELinux.

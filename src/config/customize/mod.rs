@@ -24,6 +24,8 @@ use crate::tree::{InodeId, Kind, Metadata, Tree};
 use accounts::Accounts;
 use system::{Access, System};
 
+pub(super) use accounts::hashed;
+pub(super) use firstboot::script_unit;
 pub use grow::Grow;
 pub use mounts::{Mount, Mounting};
 pub use system::Places;

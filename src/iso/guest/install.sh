@@ -55,8 +55,21 @@ die() {
 attribute() { cat "/sys/class/block/$1/$2" 2>/dev/null | tr -s '[:space:]' ' ' | sed 's/^ //;s/ $//'; }
 bytes() { echo $(($(attribute "$1" size) * 512)); }
 property() { udevadm info --query=property --property="$2" --value "/dev/$1" 2>/dev/null; }
-serial() { property "$1" ID_SERIAL_SHORT; }
-wwn() { property "$1" ID_WWN; }
+# Where it is depends on the bus: udev asks SCSI and SATA disks, virtio says it itself, NVMe's controller does.
+serial() {
+	text=$(property "$1" ID_SERIAL_SHORT)
+	[ "$text" ] || text=$(attribute "$1" serial)
+	[ "$text" ] || text=$(attribute "$1" device/serial)
+	echo "$text"
+}
+wwn() {
+	text=$(property "$1" ID_WWN)
+	echo "${text:-$(attribute "$1" wwid)}"
+}
+model() {
+	text=$(attribute "$1" device/model)
+	echo "${text:-unknown model}"
+}
 human() { echo "$(($1 / 1000000000)).$(($1 / 100000000 % 10)) GB"; }
 
 # The medium's own disk: what is mounted at /run/initramfs/live comes from there.
@@ -84,7 +97,7 @@ contents() {
 list() {
 	for name in $(disks); do
 		printf '  %-10s %10s  %s, serial %s\n             holds: %s\n' "$name" "$(human "$(bytes "$name")")" \
-			"$(attribute "$name" device/model)" "$(serial "$name" || :)" "$(contents "$name")"
+			"$(model "$name")" "$(serial "$name")" "$(contents "$name")"
 	done
 }
 
@@ -97,7 +110,7 @@ objection() {
 		echo "there is no disk /dev/$name"
 	elif [ -e "/sys/class/block/$name/partition" ]; then
 		echo "/dev/$name is a partition, not a disk"
-	elif ! disks | grep -qx "$name"; then
+	elif ! disks | grep -x "$name" >/dev/null; then
 		echo "/dev/$name is no disk to install to"
 	elif [ "$(attribute "$name" ro)" != 0 ]; then
 		echo "/dev/$name is read-only"
@@ -105,14 +118,14 @@ objection() {
 		echo "/dev/$name has sectors of $(attribute "$name" queue/logical_block_size) bytes, and this system was made for 512"
 	elif [ "$(bytes "$name")" -lt "$DISK_SIZE" ]; then
 		echo "/dev/$name is too small: it has $(bytes "$name") bytes, and the system needs $DISK_SIZE"
-	elif lsblk -nro MOUNTPOINT "/dev/$name" | grep -q . || [ "$(ls "/sys/class/block/$name/holders")" ]; then
+	elif lsblk -nro MOUNTPOINT "/dev/$name" | grep . >/dev/null || [ "$(ls "/sys/class/block/$name/holders")" ]; then
 		echo "/dev/$name is in use"
 	fi
 }
 
 matches() {
 	case $selector in
-	serial=*) [ "$(serial "$1")" = "${selector#*=}" ] || [ "$(attribute "$1" device/serial)" = "${selector#*=}" ] ;;
+	serial=*) [ "$(serial "$1")" = "${selector#*=}" ] ;;
 	wwn=*) [ "$(wwn "$1")" = "${selector#*=}" ] ;;
 	path=*) [ "$(readlink -f "${selector#*=}")" = "/dev/$1" ] ;;
 	'size>='*) [ "$(bytes "$1")" -ge "${selector#*=}" ] ;;
@@ -139,6 +152,7 @@ select_disk() {
 			fi
 		done
 	fi
+	[ "$(disks)" ] || die "there is no disk to install to; nothing was written"
 	[ $count != 0 ] || die "no disk matches $selector; the disks are:
 $(list)"
 	[ $count = 1 ] || die "$count disks match $selector:$found; nothing was written"
@@ -232,6 +246,22 @@ grow() {
 	umount /run/bootpress/target
 	return $status
 }
+# What `bootpress iso set --config` left on the medium runs in the installed system, once.
+configure() {
+	[ -e /run/bootpress/config.sh ] || return 0
+	for word in $(cat /proc/cmdline); do
+		case $word in ostree=*) deployment=${word#ostree=} ;; esac
+	done
+	mount -t "$ROOT_TYPE" "$root" /run/bootpress/target || return 1
+	etc=$(readlink -e "/run/bootpress/target$deployment/etc") &&
+		mkdir -p "$etc/bootpress" "$etc/systemd/system/sysinit.target.wants" &&
+		(umask 077 && cat /run/bootpress/config.sh >"$etc/bootpress/config.sh") &&
+		cat /run/systemd/system/bootpress-config.service >"$etc/systemd/system/bootpress-config.service" &&
+		ln -sf ../bootpress-config.service "$etc/systemd/system/sysinit.target.wants/bootpress-config.service"
+	status=$?
+	umount /run/bootpress/target
+	return $status
+}
 boot_entry() {
 	[ -d /sys/firmware/efi ] || return 0
 	[ -e /sys/firmware/efi/efivars ] && mount -t efivarfs efivarfs /sys/firmware/efi/efivars 2>/dev/null
@@ -250,7 +280,7 @@ boot_entry() {
 if [ "$selector" ]; then
 	say "installing $TITLE; looking for the disk with $selector"
 	select_disk
-	echo "  /dev/$target: $(human "$(bytes "$target")"), $(attribute "$target" device/model), holds: $(contents "$target")"
+	echo "  /dev/$target: $(human "$(bytes "$target")"), $(model "$target"), holds: $(contents "$target")"
 	countdown
 else
 	ask
@@ -269,6 +299,7 @@ blockdev --flushbufs "$device"
 echo 3 >/proc/sys/vm/drop_caches
 check || die "$device does not read back what was written to it (MiB $bad): the medium or the disk is bad"
 grow || die "$device holds the system, but it could not be made as large as the disk"
+configure || die "$device holds the system, but not the configuration of this medium"
 boot_entry
 sync
 say "done: $TITLE is on $device. Take the medium out and start the machine from that disk."

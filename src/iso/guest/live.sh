@@ -63,10 +63,25 @@ find_medium() {
 	done
 	return 1
 }
-if [ -e $here/disk.squashfs ]; then
+while read -r key memory _; do
+	[ "$key" != MemTotal: ] || break
+done </proc/meminfo
+# What a boot loader brought along takes memory as long as the system runs. The file that is read here was unpacked last; it
+# says how many KiB the machine should have, and how many of them are taken.
+carried() {
+	read -r needed taken <$here/whole ||
+		die "root.img has not arrived as a whole: the boot loader has to load it behind live.img, into memory that the machine ($((memory / 1024)) MiB) must have for it twice"
+	# The kernel keeps some for itself and does not count it.
+	[ $((memory / 14 * 15)) -ge "$needed" ] ||
+		die "the machine has $((memory / 1024)) MiB of memory, and this system needs $((needed / 1024)) MiB when it comes from the network"
+	memory=$((memory - taken))
 	medium="the network"
 	container=$here/disk.squashfs
-else
+}
+read -r arguments </proc/cmdline
+case " $arguments " in
+*" bootpress.root=initrd "*) carried ;;
+*)
 	tries=0
 	until find_medium; do
 		tries=$((tries + 1))
@@ -74,7 +89,8 @@ else
 		sleep 1
 	done
 	container=$at/live/bootpress/disk.squashfs
-fi
+	;;
+esac
 say "booting from $medium"
 
 loop=$(losetup -f --show -r "$container")
@@ -82,10 +98,7 @@ mount -t squashfs -o ro,nodev,nosuid,noexec "$loop" $at/disk
 origin=$(losetup -f --show -r -o "$ROOT_OFFSET" --sizelimit "$ROOT_SIZE" $at/disk/disk.raw)
 sectors=$((ROOT_SIZE / 512))
 
-while read -r key value _; do
-	[ "$key" != MemTotal: ] || break
-done </proc/meminfo
-limit=$((value / 2))
+limit=$((memory / 2))
 if [ -e /sys/block/zram0/disksize ]; then
 	echo "$ROOT_SIZE" >/sys/block/zram0/disksize
 	echo "${limit}K" >/sys/block/zram0/mem_limit
@@ -111,6 +124,7 @@ echo "$limit" >/run/bootpress/limit
 cp $here/install.sh /run/bootpress/install
 [ ! -e $here/extents ] || cp $here/extents /run/bootpress/extents
 cp $here/motd /run/motd.d/bootpress
+[ ! -e $here/config.sh ] || cp $here/config.sh /run/bootpress/config.sh
 cp -R $here/units/. /run/systemd/system/
 [ "$init" ] || exit 0
 

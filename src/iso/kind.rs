@@ -1,0 +1,40 @@
+//! The kinds of media, and what each of them is on the host: a file of bytes, or a directory of files.
+
+use crate::sparse::SparseMap;
+use crate::tree::Tree;
+
+/// What can be made besides disk files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediumKind {
+    /// A CD or stick that boots live and installs.
+    Iso,
+    /// What a server of TFTP or HTTP hands out to machines that boot from the network, to the same end.
+    Pxe,
+}
+
+impl MediumKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Iso, Self::Pxe];
+
+    /// What `--format` calls it; the file name ends in it, too.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Iso => "iso",
+            Self::Pxe => "pxe",
+        }
+    }
+
+    /// Whether it is a directory, not a file.
+    pub const fn is_directory(self) -> bool {
+        matches!(self, Self::Pxe)
+    }
+}
+
+/// A medium that has been laid out.
+#[derive(Debug)]
+pub enum Made {
+    /// A file.
+    Volume(SparseMap),
+    /// Files in directories.
+    Directory(Tree),
+}

@@ -1,4 +1,6 @@
 //! Configurations on whole disks: what was asked for is read back with tools that know nothing of bootpress.
+//!
+//! What is missing is collected and told at once, so that one run with many mistakes in it shows whether each is found.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -67,7 +67,7 @@ pub(super) struct Common {
     pub(super) config: Option<PathBuf>,
 
     /// Whether the image may be one that podman has on this machine [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     local: Option<bool>,
 
     #[command(flatten)]
@@ -88,11 +88,11 @@ struct Unused {
     build_container: Option<String>,
     #[arg(long, value_name = "REF", alias = "bootc-installer-payload-ref")]
     installer_payload_ref: Option<String>,
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     tls_verify: Option<bool>,
     #[arg(long, value_name = "DIR")]
     rpmmd: Option<PathBuf>,
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     use_librepo: Option<bool>,
     #[arg(long)]
     in_vm: bool,
@@ -174,6 +174,15 @@ impl fmt::Display for Owner {
             Some(group) => write!(f, "{}:{group}", self.user),
             None => write!(f, "{}", self.user),
         }
+    }
+}
+
+/// A truth as that tool's parser of flags knows it: templates write `True`.
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true and false are known".to_owned()),
     }
 }
 

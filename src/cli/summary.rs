@@ -57,7 +57,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         row("time", &stages.join(", "))?;
     }
     writeln!(out)?;
-    if report.files.is_empty() {
+    if report.files.is_empty() && report.media.is_empty() {
         writeln!(
             out,
             "nothing was written: this is what a disk of {} would be",

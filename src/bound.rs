@@ -1,10 +1,11 @@
-//! The application images that a system is bound to: where each is found, and its layers.
+//! The application images that a system is bound to, or that a configuration puts beside it: where each is found, and its layers.
 
 use anyhow::{Context, Result};
 
+use crate::config::Container;
 use crate::content::ContentStore;
 use crate::error::unsupported;
-use crate::oci::{self, Reference};
+use crate::oci::{self, Access, Reference};
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
 use crate::storage::Application;
@@ -19,8 +20,10 @@ pub fn fetch(
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Vec<Application>> {
-    let mut unknown =
-        request.bound_image_sources.iter().filter(|(name, _)| !declared.contains(name));
+    let configured = &request.config.blueprint.containers.images;
+    let mut unknown = request.bound_image_sources.iter().filter(|(name, _)| {
+        !declared.contains(name) && !configured.iter().any(|container| is_called(container, name))
+    });
     if let Some((name, _)) = unknown.next() {
         let known = match declared {
             [] => "the image is bound to none".to_owned(),
@@ -34,12 +37,65 @@ pub fn fetch(
             continue;
         }
         if let Some(reference) = source(request, name)? {
-            let application = unpack(name, &reference, request, contents, progress)
+            let access = request.access.beside(&request.image, &reference);
+            let application = unpack(name, &reference, (request, access), contents, progress)
                 .with_context(|| format!("fetching the bound image {name}"))?;
             applications.push(application);
         }
     }
     Ok(applications)
+}
+
+/// Refuses what names no image, before anything is fetched.
+pub fn check(request: &Request) -> Result<()> {
+    for container in &request.config.blueprint.containers.images {
+        source_of(request, container)?;
+    }
+    Ok(())
+}
+
+/// Unpacks the images that the configuration puts on the disk.
+pub fn fetch_configured(
+    request: &Request,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Vec<Application>> {
+    let fetch = |container: &Container| {
+        let reference = source_of(request, container)?;
+        let name = full_name(container.name.as_ref().unwrap_or(&container.source));
+        let mut access = request.access.beside(&request.image, &reference);
+        access.verify_tls = container.verify_tls.or(access.verify_tls);
+        unpack(&name, &reference, (request, access), contents, progress)
+            .with_context(|| format!("fetching the container {}", container.source))
+    };
+    request.config.blueprint.containers.images.iter().map(fetch).collect()
+}
+
+fn is_called(container: &Container, name: &str) -> bool {
+    container.source == name || container.name.as_deref() == Some(name)
+}
+
+/// Where a container comes from: from where the user says that it is, else from where the configuration does.
+fn source_of(request: &Request, container: &Container) -> Result<Reference> {
+    let mut given = request.bound_image_sources.iter();
+    if let Some((_, reference)) = given.find(|(name, _)| is_called(container, name)) {
+        return Ok(reference.clone());
+    }
+    let source = &container.source;
+    let text = match container.local {
+        true => format!("containers-storage:{source}"),
+        false => source.clone(),
+    };
+    text.parse().with_context(|| format!("{}: containers", request.config.origin))
+}
+
+/// A name as stores have it, with a registry: `app` is `localhost/app`.
+fn full_name(name: &str) -> String {
+    let name = name.strip_prefix("docker://").unwrap_or(name);
+    match name.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
+        _ => format!("localhost/{name}"),
+    }
 }
 
 /// Where an image comes from; `None`: it is left to the machine.
@@ -67,11 +123,10 @@ fn source(request: &Request, name: &str) -> Result<Option<Reference>> {
 fn unpack(
     name: &str,
     reference: &Reference,
-    request: &Request,
+    (request, access): (&Request, Access),
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Application> {
-    let access = request.access.beside(&request.image, reference);
     let source = oci::open_with(&access, reference, request.architecture, progress)?;
     let layers = source.unpack(contents, progress)?;
     let oci::Documents { manifest, config, config_digest } = source.documents()?;

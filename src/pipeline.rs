@@ -25,6 +25,7 @@ use crate::trust;
 /// Builds the disks that a request asks for.
 pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     plan::check(request)?;
+    bound::check(request)?;
     let contents = ContentStore::create_in(&request.work_directory)?;
     let source = oci::open_with(&request.access, &request.image, request.architecture, progress)?;
     let image = &source.image;
@@ -45,6 +46,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let asked = Layouts { layout: layout.as_ref(), root: &union.root };
     let plan = Plan::of(request, image, &settings, &identity, asked, progress)?;
     let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
+    let containers = bound::fetch_configured(request, &contents, progress)?;
     let mut boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
@@ -56,9 +58,11 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let mut sysroot = ostree::deploy(repository, &committed, image, labels, &deployment, &contents)
         .context("deploying")?;
     storage::place(&mut sysroot.root, &applications, labels, &contents)?;
+    let (directory, tree) = sysroot.directory(plan.container_storage());
+    storage::fill(tree, &directory, &containers, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let media = match plan.media(image) {
+    let media = match plan.media(image, &committed.tree, &contents, progress)? {
         Some(wishes) => {
             let title = &settings.title;
             let image = &committed.tree;
@@ -67,8 +71,10 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
         }
         None => Vec::new(),
     };
-    let files = output::write(&disk.map, &contents, &targets, &plan.files(image), progress)?;
-    let bound = (settings.bound_images.as_slice(), applications.as_slice());
+    let written = if request.dry_run { &[] } else { targets.as_slice() };
+    let files = output::write(&disk.map, &contents, written, &plan.files(image), progress)?;
+    let stored: Vec<_> = applications.iter().chain(&containers).collect();
+    let bound = (settings.bound_images.as_slice(), stored.as_slice());
     let mut report = Report::of(image, &plan.root, bound, &boot, &sysroot, disk, files);
     for (kind, made) in media.iter().filter(|_| !request.dry_run) {
         let path = request.medium_path(image, *kind);
@@ -84,6 +90,9 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
                 output::write_directory(tree, &contents, &path, progress)?,
             ),
         });
+    }
+    if request.dry_run {
+        report.would_write(targets, &request.media(image));
     }
     Ok(report.judged(verdict))
 }

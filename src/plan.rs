@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
 use crate::bootloader::{Boot, BootOptions};
-use crate::config::{self, FilesystemKind, Grow, Layout, Mounting};
+use crate::config::{self, FilesystemKind, Grow, Layout, Mounting, Subvolume};
 use crate::content::ContentStore;
 use crate::disk::{self, Arrangement, Preset, SectorSize, Wishes};
 use crate::error::unsupported;
@@ -71,7 +71,7 @@ pub struct RootChoice {
 
 impl RootChoice {
     fn of(request: &Request, settings: &Settings, layout: Option<&Layout>) -> Result<Self> {
-        let arranged = layout.map(root_kind).transpose()?.flatten();
+        let arranged = layout.map(|layout| root_kind(request, layout)).transpose()?.flatten();
         if let (None, Some(filesystem)) = (request.root_filesystem, arranged) {
             return Ok(Self { filesystem, because: "as the layout says" });
         }
@@ -90,8 +90,10 @@ impl RootChoice {
 
 /// Refuses what this machine cannot do, before anything is fetched.
 pub fn check(request: &Request) -> Result<()> {
-    kernel_kind(request.root_filesystem.unwrap_or(RootFilesystem::Ext4))
-        .map_or(Ok(()), kernel::check)
+    let layout = request.config.blueprint.layout.as_ref();
+    let arranged = layout.map(|layout| root_kind(request, layout)).transpose()?.flatten();
+    let root = request.root_filesystem.or(arranged).unwrap_or(RootFilesystem::Ext4);
+    kernel_kind(root).map_or(Ok(()), kernel::check)
 }
 
 /// The file systems that only the kernel writes.
@@ -127,7 +129,7 @@ impl<'a> Plan<'a> {
         let boot_uuid = identity.boot_filesystem.to_string();
         let Layouts { layout, root: image_root } = layouts;
         let root = RootChoice::of(request, settings, layout)?;
-        let kernel = kernel_wanted(request, settings, &root)?;
+        let kernel = kernel_wanted(request, settings, &root, layout)?;
         let arranged = |layout| {
             let whose = (request.layout, image.architecture);
             Arrangement::of(layout, whose, kernel.is_some(), identity, image_root)
@@ -270,6 +272,7 @@ impl<'a> Plan<'a> {
             identity: self.identity,
             sector_size: self.sector_size,
             size: self.request.size,
+            least_size: self.request.least_size,
             arrangement: self.arrangement.as_ref(),
             separate_boot: self.separate_boot(),
             kernel: self.kernel.as_ref(),
@@ -286,10 +289,25 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// For media; `None`: there shall be none.
-    pub fn media(&self, image: &Image) -> Option<iso::Wishes> {
-        let medium = self.request.medium.as_ref()?;
-        Some(iso::Wishes {
+    /// Where podman keeps what it has, in the running system.
+    pub fn container_storage(&self) -> &str {
+        self.request.config.blueprint.containers.path()
+    }
+
+    /// For media; `None`: there shall be none. `root`: the image's tree, which may say something about it.
+    pub fn media(
+        &self,
+        image: &Image,
+        root: &Tree,
+        contents: &ContentStore,
+        progress: &Progress,
+    ) -> Result<Option<iso::Wishes>> {
+        let Some(medium) = &self.request.medium else { return Ok(None) };
+        let (own, warnings) = config::medium_in_image(root, contents)?;
+        warnings.into_iter().for_each(|warning| progress.warn(warning));
+        let mut settings = medium.settings.clone();
+        settings.kernel_arguments.splice(..0, own.kernel_arguments);
+        Ok(Some(iso::Wishes {
             kinds: medium.kinds.clone(),
             url: medium.url.clone(),
             architecture: image.architecture,
@@ -298,11 +316,15 @@ impl<'a> Plan<'a> {
                 &image.manifest_digest,
                 &format!("{} medium", self.request.seed),
             ),
-            volume_id: medium.volume_id.clone().unwrap_or_else(|| self.request.volume_id(image)),
+            volume_id: medium
+                .volume_id
+                .clone()
+                .or(own.label)
+                .unwrap_or_else(|| self.request.volume_id(image)),
             publisher: medium.publisher.clone(),
             application: medium.application.clone(),
-            settings: medium.settings.clone(),
-        })
+            settings,
+        }))
     }
 
     /// Whether `/boot` is a file system of its own.
@@ -322,14 +344,15 @@ pub fn layout(
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Option<Layout>> {
-    if let Some(layout) = &request.config.blueprint.layout {
-        return Ok(Some(layout.clone()));
+    let mut layout = request.config.blueprint.layout.clone();
+    if layout.is_none() && request.image_layout {
+        let (found, warnings) = config::layout_in_image(root, contents)?;
+        warnings.into_iter().for_each(|warning| progress.warn(warning));
+        layout = found;
     }
-    if !request.image_layout {
-        return Ok(None);
+    if let (Some(layout), Some(how)) = (&mut layout, &request.btrfs_compression) {
+        layout.compress(how);
     }
-    let (layout, warnings) = config::layout_in_image(root, contents)?;
-    warnings.into_iter().for_each(|warning| progress.warn(warning));
     Ok(layout)
 }
 
@@ -380,8 +403,38 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
     }
 }
 
-/// The root file system that a layout asks for.
-fn root_kind(layout: &Layout) -> Result<Option<RootFilesystem>> {
+/// The root file system that a layout asks for. `Unsupported` if the request contradicts it.
+fn root_kind(request: &Request, layout: &Layout) -> Result<Option<RootFilesystem>> {
+    let (origin, subvolumes) = (&layout.origin, layout.subvolumes());
+    if !subvolumes.is_empty() {
+        if !subvolumes.iter().any(|one| one.mountpoint.as_deref() == Some("/")) {
+            return Err(unsupported(
+                format!(
+                    "{origin}: a btrfs is written together with the root, and none of its subvolumes is mounted on /"
+                ),
+                Some(
+                    "give it a subvolume with mountpoint = \"/\", or take a plain partition of ext4",
+                ),
+            ));
+        }
+        if let Some(other) = request.root_filesystem.filter(|kind| *kind != RootFilesystem::Btrfs) {
+            return Err(unsupported(
+                format!(
+                    "{origin} has the root in a subvolume of btrfs, and --filesystem asks for {}",
+                    other.name()
+                ),
+                Some("leave one of them away, or take plain partitions"),
+            ));
+        }
+        if request.btrfs_subvolume.is_some() {
+            return Err(unsupported(
+                format!(
+                    "{origin} says what subvolumes there are, and --btrfs-subvolume asks for another"
+                ),
+                Some("leave --btrfs-subvolume away"),
+            ));
+        }
+    }
     Ok(Some(match layout.root_kind() {
         None => return Ok(None),
         Some(FilesystemKind::Ext4) => RootFilesystem::Ext4,
@@ -398,6 +451,7 @@ fn kernel_wanted(
     request: &Request,
     settings: &Settings,
     root: &RootChoice,
+    layout: Option<&Layout>,
 ) -> Result<Option<kernel::Wanted>> {
     let name = root.filesystem.name();
     let for_btrfs = request.btrfs_compression.is_some() || request.btrfs_subvolume.is_some();
@@ -420,10 +474,22 @@ fn kernel_wanted(
         ));
     }
     kernel::check(kind)?;
+    let subvolumes = layout.map(Layout::subvolumes).unwrap_or_default();
+    let (of_root, further): (Vec<&Subvolume>, Vec<&Subvolume>) =
+        subvolumes.iter().partition(|one| one.mountpoint.as_deref() == Some("/"));
+    let compression = of_root.first().and_then(|one| one.compression.clone());
+    let further = further.into_iter().map(|one| kernel::Further {
+        name: one.name.clone(),
+        compression: one.compression.clone(),
+    });
     Ok(Some(kernel::Wanted {
         kind,
-        compression: request.btrfs_compression.clone(),
-        subvolume: request.btrfs_subvolume.clone(),
+        compression: compression.or_else(|| request.btrfs_compression.clone()),
+        subvolume: of_root
+            .first()
+            .map(|one| one.name.clone())
+            .or_else(|| request.btrfs_subvolume.clone()),
+        further: further.collect(),
         work_directory: request.work_directory.clone(),
     }))
 }

@@ -10,9 +10,9 @@ use serde::{Serialize, Serializer};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::disk::{Disk, PartitionReport};
-use crate::image::Image;
+use crate::image::{Image, LayerRecord};
 use crate::ostree::Sysroot;
-use crate::output::{DirectoryReport, FileReport};
+use crate::output::{DirectoryReport, FileReport, Target};
 use crate::plan::RootChoice;
 use crate::progress::Stage;
 use crate::storage::Application;
@@ -46,6 +46,9 @@ pub struct Report {
     /// Media that boot live and install, if any were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<MediumReport>,
+    /// The files that would have been written if this had not been a dry run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<PlannedReport>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
@@ -59,6 +62,26 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
     pub warnings: Vec<String>,
+}
+
+/// A file that would have been written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedReport {
+    /// Where it would be.
+    pub path: PathBuf,
+    /// What it would be: `qcow2`, `raw.xz`, `iso`.
+    pub format: String,
+}
+
+/// A layer of the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerReport {
+    /// Digest of the blob: `sha256:…`.
+    pub digest: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Media type, as the manifest spells it.
+    pub media_type: String,
 }
 
 /// A medium that was written.
@@ -96,6 +119,16 @@ pub struct ImageReport {
     pub digest: String,
     /// The version that people know it by.
     pub version: Option<String>,
+    /// Its layers, lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerReport>,
+}
+
+impl LayerReport {
+    fn of(layer: &LayerRecord) -> Self {
+        let LayerRecord { digest, size, media_type, .. } = layer.clone();
+        Self { digest, size, media_type }
+    }
 }
 
 /// What boots from a disk.
@@ -131,7 +164,7 @@ impl Report {
     pub fn of(
         image: &Image,
         root: &RootChoice,
-        (bound_images, applications): (&[String], &[Application]),
+        (bound_images, applications): (&[String], &[&Application]),
         boot: &Boot,
         sysroot: &Sysroot,
         disk: Disk,
@@ -141,6 +174,7 @@ impl Report {
             reference: image.reference.clone(),
             digest: image.manifest_digest.clone(),
             version: image.version().map(str::to_owned),
+            layers: image.layers.iter().map(LayerReport::of).collect(),
         };
         let system = SystemReport {
             bootloader: boot.found.clone(),
@@ -165,6 +199,15 @@ impl Report {
     /// Adds a medium that was written.
     pub fn add_medium(&mut self, medium: MediumReport) {
         self.media.push(medium);
+    }
+
+    /// Adds what a dry run would have written: disks, and media with the names of their kinds.
+    pub fn would_write(&mut self, disks: Vec<Target>, media: &[(&'static str, PathBuf)]) {
+        let planned = |path, format| PlannedReport { path, format };
+        self.planned =
+            disks.into_iter().map(|one| planned(one.path, one.format.to_string())).collect();
+        let media = media.iter().map(|(kind, path)| planned(path.clone(), (*kind).to_owned()));
+        self.planned.extend(media);
     }
 
     /// The same, with what is known about who signed the image.
@@ -193,6 +236,7 @@ impl Report {
             partitions,
             files,
             media: Vec::new(),
+            planned: Vec::new(),
             bound_images: Vec::new(),
             stored_images: Vec::new(),
             configured: Vec::new(),
@@ -249,6 +293,11 @@ mod tests {
             reference: "docker://quay.io/fedora/fedora-bootc:43".to_owned(),
             digest: format!("sha256:{}", "11".repeat(32)),
             version: None,
+            layers: vec![LayerReport {
+                digest: format!("sha256:{}", "33".repeat(32)),
+                size: 1_500_000,
+                media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            }],
         };
         let system = SystemReport {
             bootloader: vec!["GRUB for UEFI, with shim".to_owned()],
@@ -268,7 +317,14 @@ mod tests {
               "image": {
                 "reference": "docker://quay.io/fedora/fedora-bootc:43",
                 "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111",
-                "version": null
+                "version": null,
+                "layers": [
+                  {
+                    "digest": "sha256:3333333333333333333333333333333333333333333333333333333333333333",
+                    "size": 1500000,
+                    "media_type": "application/vnd.oci.image.layer.v1.tar+gzip"
+                  }
+                ]
               },
               "architecture": "x86_64",
               "system": {

@@ -40,6 +40,8 @@ pub struct Request {
     pub sector_size: SectorSize,
     /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
     pub size: Option<DiskSize>,
+    /// Bytes that a disk has at least whose size nobody names.
+    pub least_size: u64,
     /// Root file system; `None`: what the image configures, else ext4.
     pub root_filesystem: Option<RootFilesystem>,
     /// How a root on btrfs compresses: what `compress=` means to `mount`.
@@ -177,7 +179,7 @@ pub enum Destination {
 }
 
 impl Request {
-    /// The files to write. Fails early if their directory does not exist, or if a format cannot hold such a disk.
+    /// The files to write; for a dry run, those that would be written. Fails early if their directory does not exist, or if a format cannot hold such a disk.
     pub fn targets(&self, image: &Image) -> Result<Vec<Target>> {
         let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
@@ -186,9 +188,6 @@ impl Request {
                 directory.join(self.file_name(image, &format.extension()))
             }
         };
-        if self.dry_run {
-            return Ok(Vec::new());
-        }
         for kind in self.medium.iter().flat_map(|medium| &medium.kinds) {
             let path = self.medium_path(image, *kind);
             if kind.is_directory() && path.exists() && !path.is_dir() {
@@ -209,6 +208,9 @@ impl Request {
                 ));
             }
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if self.dry_run {
+                continue;
+            }
             if let Some(directory) = directory {
                 directory
                     .metadata()
@@ -216,6 +218,12 @@ impl Request {
             }
         }
         Ok(targets)
+    }
+
+    /// The media, by name, and where they go.
+    pub fn media(&self, image: &Image) -> Vec<(&'static str, PathBuf)> {
+        let kinds = self.medium.iter().flat_map(|medium| &medium.kinds);
+        kinds.map(|kind| (kind.name(), self.medium_path(image, *kind))).collect()
     }
 
     /// Where a medium goes.

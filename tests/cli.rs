@@ -267,8 +267,10 @@ fn bib_refusal(place: &Place, arguments: &[&str]) -> String {
 #[test]
 fn by_the_name_of_bootc_image_builder_it_takes_its_flags_and_leaves_its_files() {
     let place = Place::with(&bootc_image::bootc_image());
-    let line = "--type qcow2 --type raw --type ami --type vhd --type ova --target-arch amd64 --rootfs ext4 --chown 0:0 \
-                --local --tls-verify=false --use-librepo=false --in-vm --rpmmd /rpmmd --store /store --progress verbose \
+    // Who lays out the disk says how large it is; else it would have 10 GiB, and their hash would take its time.
+    fs::write(place.path("disk.toml"), "[customizations.disk]\n").unwrap();
+    let line = "--config disk.toml --type qcow2 --type raw --type ami --type vhd --type ova --target-arch amd64 --rootfs ext4 --chown 0:0 \
+                --local --tls-verify=false --use-librepo=false --in-vm --rpmmd /rpmmd --store store --progress verbose \
                 --log-level info --seed 7 --no-default-kernel-args --output out oci:image";
     let output = bib(&place, &line.split_whitespace().collect::<Vec<_>>());
     if !nix::unistd::getuid().is_root() {
@@ -289,6 +291,11 @@ fn by_the_name_of_bootc_image_builder_it_takes_its_flags_and_leaves_its_files() 
     assert_eq!(fs::metadata(place.path("out/image/disk.raw")).unwrap().len() % (1 << 30), 0);
     assert!(said.contains("aws ec2 register-image") && !said.contains("console=tty0"), "{said}");
 
+    assert!(place.path("store/bootpress").is_dir());
+    let output = bib(&place, &["--target-arch", "amd64", "--output", "usual", "oci:image"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(" a disk of 10 GiB\n"), "{}", text(&output.stdout));
+
     let printed = bib(&place, &["manifest", "--target-arch", "amd64", "oci:image"]);
     let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(printed["digest"], manifest["digest"]);
@@ -306,7 +313,11 @@ fn by_that_name_it_refuses_what_cannot_be_done() {
     assert!(said(&["--type", "iso", "--type", "raw", "x"]).contains("cannot mix ISO/disk images"));
     let aws = ["--aws-ami-name=a", "--aws-bucket=b", "--aws-region=c", "oci:image"];
     assert!(said(&aws).contains("aws flags set for non-ami image type"));
-    assert!(said(&[&["--type", "ami"], &aws[..]].concat()).contains("bootpress uploads nothing"));
+    fs::write(place.path("disk.toml"), "[customizations.disk]\n").unwrap();
+    let ami = ["--type", "ami", "--config", "disk.toml", "--target-arch", "amd64"];
+    let told = said(&[&ami[..], &aws[..]].concat());
+    assert!(told.contains("not uploaded") && told.contains("AWS_REGION=c"), "{told}");
+    assert!(place.path("image/disk.raw").is_file(), "the disk itself is made");
     assert!(
         said(&["--aws-bucket=b", "oci:image"]).contains("aws-ami-name and aws-region is missing")
     );

@@ -24,6 +24,7 @@
 mod arrangement;
 mod layout;
 mod lba;
+mod mbr;
 mod parse;
 mod table;
 mod types;
@@ -33,4 +34,4 @@ pub use layout::{Guids, Layout, PlanError, Preset, Root};
 pub use lba::{Lba, MIB, SectorSize};
 pub use parse::ParseError;
 pub use table::{Partition, Scheme, Table, TableBytes};
-pub use types::{Architecture, Role, type_name};
+pub use types::{Architecture, Role, type_byte_name, type_name};

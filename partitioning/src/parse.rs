@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::lba::{Lba, SectorSize};
+use crate::mbr;
 use crate::table::{Partition, Scheme, Table};
 use crate::types::Role;
 
@@ -21,8 +22,8 @@ pub enum ParseError {
     /// The disk could not be read.
     #[error("reading the partition table: {0}")]
     Io(#[from] io::Error),
-    /// Neither end of the disk has a header, at either sector size.
-    #[error("there is no GUID partition table")]
+    /// Neither end of the disk has a header, at either sector size, and its first sector is no master boot record.
+    #[error("there is no partition table")]
     NoTable,
     /// There is one, and it contradicts itself.
     #[error("the partition table is damaged: {0}")]
@@ -31,7 +32,7 @@ pub enum ParseError {
 
 impl Table {
     /// Reads the table of a disk: the primary one, or the backup when the primary is missing or damaged. The sector size is the
-    /// one at which a header is found.
+    /// one at which a header is found. A disk without GPT may have a master boot record.
     pub fn parse(disk: &mut (impl Read + Seek)) -> Result<Self, ParseError> {
         let size = disk.seek(SeekFrom::End(0))?;
         let mut problem = ParseError::NoTable;
@@ -49,7 +50,10 @@ impl Table {
                 }
             }
         }
-        Err(problem)
+        match problem {
+            ParseError::NoTable => mbr::read(disk, size),
+            damaged => Err(damaged),
+        }
     }
 }
 
@@ -164,7 +168,7 @@ fn partition(
     }))
 }
 
-fn check_overlap(partitions: &[Partition]) -> Result<(), ParseError> {
+pub(crate) fn check_overlap(partitions: &[Partition]) -> Result<(), ParseError> {
     let mut ranges: Vec<_> = partitions.iter().map(|p| (p.first, p.last)).collect();
     ranges.sort_unstable();
     match ranges.is_sorted_by(|before, after| before.1 < after.0) {

@@ -55,6 +55,27 @@ impl Partition {
     }
 }
 
+impl Table {
+    /// The identity of the table as `blkid` says it: a GUID, or the four bytes of an MBR as a number.
+    pub fn identity(&self) -> String {
+        match self.scheme {
+            Scheme::Gpt => self.guid.to_string(),
+            Scheme::Dos => {
+                let [a, b, c, d, ..] = *self.guid.as_bytes();
+                format!("{:08x}", u32::from_le_bytes([a, b, c, d]))
+            }
+        }
+    }
+
+    /// The identity of one of its partitions, as `blkid` says it: its GUID, or in an MBR the table's signature and its number.
+    pub fn identity_of(&self, partition: &Partition) -> String {
+        match self.scheme {
+            Scheme::Gpt => partition.guid.to_string(),
+            Scheme::Dos => format!("{}-{:02x}", self.identity(), partition.number),
+        }
+    }
+}
+
 /// The kind of a partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {

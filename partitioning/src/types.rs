@@ -79,6 +79,16 @@ impl Role {
         }
     }
 
+    /// The role that a type in a master boot record speaks of; Linux is taken for a root, which has no type of its own there.
+    pub(crate) fn of_type_byte(type_byte: u8) -> Option<Self> {
+        match type_byte {
+            0xef => Some(Self::Esp),
+            0x82 => Some(Self::Swap),
+            0x83 => Some(Self::Root),
+            _ => None,
+        }
+    }
+
     /// The partition type that a preset gives to this role.
     pub const fn type_guid(self, preset: Preset, architecture: Architecture) -> Uuid {
         match (self, preset, architecture) {
@@ -96,6 +106,28 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What people call a type in a master boot record; "unknown" for one that no layout of ours uses.
+pub const fn type_byte_name(type_byte: u8) -> &'static str {
+    match type_byte {
+        0x05 | 0x0f | 0x85 => "extended",
+        0x0b | 0x0c => "FAT32",
+        0x82 => "Linux swap",
+        0x83 => "Linux",
+        0xef => "EFI system",
+        _ => "unknown",
+    }
+}
+
+/// The GUID that stands for a type in a master boot record; nil for one without.
+pub(crate) fn type_of_byte(type_byte: u8) -> Uuid {
+    match type_byte {
+        0xef => ESP,
+        0x82 => SWAP,
+        0x83 => LINUX_DATA,
+        _ => Uuid::nil(),
     }
 }
 

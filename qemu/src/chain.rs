@@ -3,6 +3,8 @@
 //! ```text
 //! boot,upgrade=B,reboot,rollback,reboot
 //! └─── leg ────┘ └──── leg ────┘ └leg─┘      disk ◄ 1.qcow2 ◄ 2.qcow2 ◄ 3.qcow2, and one set of firmware variables
+//!
+//! install=nvme:20G,boot                       medium, and blank.raw beside it; then blank.raw ◄ 2.qcow2 in its place
 //! ```
 //!
 //! An upgrade is a commit that the harness serves and the guest's own `ostree` pulls and deploys, so a guest needs no more than
@@ -11,20 +13,23 @@
 mod server;
 mod steps;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use self::server::Server;
 pub use self::server::{Page, Site};
-pub use self::steps::Step;
 use self::steps::{Deed, Leg, legs};
+pub use self::steps::{Install, Step};
+use crate::BootError;
 use crate::boot::{Test, boot};
+use crate::device::DiskBus;
 use crate::guest::Guest;
+use crate::proof::{Level, Proof};
 use crate::report::{BootReport, Check, Reached, Verdict};
-use crate::session::{Ending, Session};
-use crate::{BootError, Proof};
+use crate::session::{Attached, Ending, Session};
 
 const UPGRADE: &str = include_str!("chain/upgrade.sh");
 const ROLLBACK: &str = include_str!("chain/rollback.sh");
@@ -88,7 +93,7 @@ pub fn run(
     stop: &dyn Fn() -> bool,
 ) -> Result<ChainReport, BootError> {
     let legs = legs(steps).map_err(BootError::Unsupported)?;
-    if !matches!(test.proof, Proof::Report) {
+    if !matches!((&test.proof, test.accept), (Proof::Report, Level::Report)) {
         let why = "a chain needs guests that report".to_owned();
         return Err(BootError::Unsupported(why));
     }
@@ -97,23 +102,27 @@ pub fn run(
         .tempdir()
         .map_err(BootError::io("making a directory for the machine's disks"))?;
     let mut state = State::default();
-    let mut disk = test.disk.to_owned();
+    let (mut disk, mut machine) = (test.disk.to_owned(), test.machine.clone());
     let mut reports = Vec::new();
     for (index, leg) in legs.iter().enumerate() {
         progress(Progress::Leg(index + 1, legs.len(), &leg.name));
         let next = directory.path().join(format!("{}.qcow2", index + 1));
         let evidence = test.evidence.map(|evidence| evidence.join((index + 1).to_string()));
         let (errand, servers) = errand(leg, state.edited)?;
+        let blank = leg.install().map(|install| blank(install, directory.path())).transpose()?;
+        let disks = blank.as_ref().map(|(file, bus)| Attached { file, bus: *bus, serial: "blank" });
         let boot_report = boot(
             &Test {
                 disk: &disk,
-                disk_afterwards: Some(&next),
+                machine: machine.clone(),
+                disk_afterwards: blank.is_none().then_some(&next),
                 evidence: evidence.as_deref(),
                 session: Session {
                     errand: (!errand.is_empty()).then_some(errand.as_str()),
                     ending: leg.ending,
                     variables: Some(&directory.path().join("variables")),
                     network: !servers.is_empty(),
+                    disks: disks.as_slice(),
                     ..Session::default()
                 },
                 ..test.clone()
@@ -121,7 +130,7 @@ pub fn run(
             &mut |reached| progress(Progress::Reached(reached)),
             stop,
         )?;
-        disk = next;
+        (disk, machine.bus) = blank.unwrap_or((next, machine.bus));
         let report = state.judge(leg, boot_report);
         let failed = !report.boot.passed();
         reports.push(report);
@@ -156,6 +165,15 @@ fn keep(report: &ChainReport, evidence: &Path) -> Result<(), BootError> {
     std::fs::write(&file, text + "\n").map_err(doing())
 }
 
+/// An empty disk to install to, and how it is attached.
+fn blank(install: &Install, directory: &Path) -> Result<(PathBuf, DiskBus), BootError> {
+    let file = directory.join("blank.raw");
+    File::create_new(&file)
+        .and_then(|disk| disk.set_len(install.size))
+        .map_err(BootError::io("making an empty disk"))?;
+    Ok((file, install.bus))
+}
+
 /// The script of a leg, empty if there is nothing to do, and the servers it needs, which must outlive it.
 fn errand(leg: &Leg<'_, Update>, edited: bool) -> Result<(String, Vec<Server>), BootError> {
     let (mut script, mut servers) = (String::new(), Vec::new());
@@ -165,6 +183,7 @@ fn errand(leg: &Leg<'_, Update>, edited: bool) -> Result<(String, Vec<Server>), 
     for deed in &leg.deeds {
         let part = match deed {
             Deed::Do(script) => (*script).to_owned(),
+            Deed::Install(install) => install.command.clone(),
             Deed::Rollback => ROLLBACK.to_owned(),
             Deed::Upgrade(Update { commit, references, site, .. }) => {
                 let server = Server::start(Arc::clone(site))?;
@@ -228,7 +247,7 @@ impl State {
                     self.edited |= !leg.ending_is_early();
                 }
                 Deed::Rollback => next = self.before.clone().unwrap_or_default(),
-                Deed::Do(_) => {}
+                Deed::Do(_) | Deed::Install(_) => {}
             }
         }
         self.next = match leg.ending {

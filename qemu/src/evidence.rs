@@ -5,7 +5,7 @@
 //! result.json    the report                                        guest.json    the guest's facts
 //! command.txt    the command line as it was                        reproduce.sh  the same machine, by hand
 //! screens/       pictures of the screen                            qmp.log       what was said over QMP
-//! qemu.log       QEMU's own messages
+//! screen.txt     the text that the screen last showed              qemu.log      QEMU's own messages
 //! ```
 
 use std::fs::{self, File};
@@ -43,7 +43,9 @@ impl Evidence {
     pub(crate) fn begin(directory: &Path, scene: &Scene<'_>) -> Result<Self, BootError> {
         let begin = || {
             fs::create_dir_all(directory)?;
-            for stale in ["journal.txt", "guest.json", "result.json", "qmp.log", "qemu.log"] {
+            for stale in
+                ["journal.txt", "guest.json", "result.json", "qmp.log", "qemu.log", "screen.txt"]
+            {
                 remove(fs::remove_file(directory.join(stale)))?;
             }
             remove(fs::remove_dir_all(directory.join("screens")))?;
@@ -61,6 +63,11 @@ impl Evidence {
     pub(crate) fn line(&mut self, line: &Line) -> Result<(), BootError> {
         let text = format!("[{:9.3}] {}\n", line.at.as_secs_f64(), line.text);
         self.console.write_all(text.as_bytes()).map_err(self.failed())
+    }
+
+    pub(crate) fn screen(&self, lines: &[String]) -> Result<(), BootError> {
+        let text = lines.join("\n") + "\n";
+        fs::write(self.directory.join("screen.txt"), text).map_err(self.failed())
     }
 
     /// Leaves what is known after the boot.

@@ -13,11 +13,12 @@ use std::time::Duration;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::accelerator::Accelerator;
+use crate::credentials::Credentials;
 use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::{self, Flash};
 use crate::machine::{Line, Machine};
 use crate::tpm::Swtpm;
-use crate::{BootError, credentials, overlay, program};
+use crate::{BootError, overlay, program};
 
 /// What a machine is to be used for.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +105,7 @@ impl Visit<'_> {
                 (Some(Door { port: free_port()?, key: Some(file) }), Some(public))
             }
         };
-        let smbios = key.iter().map(|key| credentials::root_key(key)).collect::<Vec<_>>();
+        let credentials = key.as_deref().map(Credentials::root_key).unwrap_or_default();
         let parts = Parts {
             disk: &disk,
             format,
@@ -113,7 +114,7 @@ impl Visit<'_> {
             flash: flash.as_ref(),
             tpm: tpm.as_ref().map(Swtpm::socket),
             port: ssh.as_ref().map(|door| door.port),
-            smbios: &smbios,
+            credentials: &credentials,
             accelerator: &accelerator,
         };
         let arguments = parts.arguments(machine);
@@ -173,7 +174,7 @@ struct Parts<'a> {
     flash: Option<&'a Flash>,
     tpm: Option<&'a Path>,
     port: Option<u16>,
-    smbios: &'a [String],
+    credentials: &'a Credentials,
     accelerator: &'a Accelerator,
 }
 
@@ -217,7 +218,7 @@ impl Parts<'_> {
             line.add("-chardev stdio,id=console,mux=on,signal=off -serial chardev:console");
             line.add("-mon chardev=console,mode=readline");
         }
-        line.smbios(self.smbios);
+        line.credentials(self.credentials);
         line.done()
     }
 }
@@ -286,6 +287,7 @@ mod tests {
     use crate::machine::Architecture;
 
     fn shown(machine: &Machine, write: bool, port: Option<u16>, gui: bool) -> String {
+        let credentials = Credentials { smbios: vec!["x,y".to_owned()], fw_cfg: Vec::new() };
         let parts = Parts {
             disk: Path::new("/d/a,b.raw"),
             format: "raw",
@@ -294,7 +296,7 @@ mod tests {
             flash: None,
             tpm: None,
             port,
-            smbios: &["x,y".to_owned()],
+            credentials: &credentials,
             accelerator: &Accelerator::Kvm,
         };
         let line: Vec<String> =

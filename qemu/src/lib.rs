@@ -19,6 +19,7 @@ use std::io;
 use thiserror::Error;
 
 mod accelerator;
+mod attend;
 mod boot;
 pub mod chain;
 mod console;
@@ -36,6 +37,7 @@ mod overlay;
 mod pairwise;
 mod parallel;
 mod program;
+mod proof;
 mod qmp;
 mod record;
 mod report;
@@ -45,8 +47,9 @@ mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
-pub use boot::{Proof, Test, boot, prerequisites};
+pub use boot::{Test, boot, prerequisites};
 pub use console_rules::{RuleError, Rules, Severity};
+pub use credentials::{Access, Credentials};
 pub use device::{DiskBus, Network, Tpm};
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
@@ -55,6 +58,7 @@ pub use machine::{Architecture, Machine, Wiring};
 pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use milestone::{Finding, Milestone};
 pub use parallel::{Resources, in_parallel};
+pub use proof::{Level, Proof};
 pub use report::{
     BootReport, Case, Check, Expected, Format, MachineReport, Outcome, Reached, Selinux, Suite,
     Verdict, table,

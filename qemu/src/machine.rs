@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
-use crate::credentials::PORT;
+use crate::credentials::{Credentials, PORT};
 use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::{Firmware, Flash};
 use crate::session::Attached;
@@ -108,8 +108,8 @@ pub struct Wiring<'a> {
     pub report: &'a Path,
     /// Unix socket on which QMP is spoken.
     pub qmp: &'a Path,
-    /// SMBIOS type 11 strings.
-    pub smbios: &'a [String],
+    /// What the guest is given to do.
+    pub credentials: &'a Credentials,
     /// What executes the guest's instructions.
     pub accelerator: &'a Accelerator,
     /// Unix socket on which the TPM listens, if the machine has one.
@@ -226,7 +226,7 @@ impl Machine {
         }
         self.add_devices(&mut line, wiring.tpm);
         self.add_sockets(&mut line, wiring);
-        line.smbios(wiring.smbios);
+        line.credentials(wiring.credentials);
         line.done()
     }
 
@@ -380,11 +380,10 @@ impl Line {
         self
     }
 
-    /// Adds SMBIOS type 11 strings.
-    pub(crate) fn smbios(&mut self, strings: &[String]) {
-        for string in strings {
-            self.0.push("-smbios".into());
-            self.0.push(format!("type=11,value={}", string.replace(',', ",,")).into());
+    /// Adds what the guest is given to do.
+    pub(crate) fn credentials(&mut self, credentials: &Credentials) {
+        for (option, value) in credentials.options() {
+            self.0.extend([option.into(), value.into()]);
         }
     }
 

@@ -79,11 +79,19 @@ pub(crate) struct Watch<'a> {
     reached: Vec<Reached>,
     hopeless: Option<Finding>,
     findings: Vec<Finding>,
+    prompt: Option<Prompt>,
+}
+
+/// The line that showed that the system is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) at: Duration,
+    pub(crate) line: String,
 }
 
 impl<'a> Watch<'a> {
     pub(crate) const fn new(rules: &'a Rules) -> Self {
-        Self { rules, reached: Vec::new(), hopeless: None, findings: Vec::new() }
+        Self { rules, reached: Vec::new(), hopeless: None, findings: Vec::new(), prompt: None }
     }
 
     /// Looks at a finished line.
@@ -99,10 +107,15 @@ impl<'a> Watch<'a> {
     fn look(&mut self, at: Duration, text: &str, whole: bool) {
         let Some(rule) = self.rules.first(text, self.furthest()) else { return };
         let severity = match rule.meaning {
-            Meaning::Reaches(milestone) => {
+            // Half a line may go on to say something else: `Welcome to G` is GRUB's. Prompts do not go on.
+            Meaning::Reaches(milestone) if whole || milestone == Running => {
+                if milestone == Running {
+                    self.prompt.get_or_insert_with(|| Prompt { at, line: text.to_owned() });
+                }
                 self.reach(at, milestone);
                 return;
             }
+            Meaning::Reaches(_) => return,
             Meaning::Severity(severity) => severity,
         };
         let finding = || Finding {
@@ -144,6 +157,17 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn furthest(&self) -> Milestone {
         self.reached.last().map_or(Nothing, |reached| reached.milestone)
+    }
+
+    /// When a milestone, or one beyond it, was reached.
+    pub(crate) fn since(&self, milestone: Milestone) -> Option<Duration> {
+        let reached = self.reached.iter().find(|reached| reached.milestone >= milestone)?;
+        Some(Duration::from_secs_f64(reached.seconds))
+    }
+
+    /// What showed on the console that the system is up.
+    pub(crate) const fn prompt(&self) -> Option<&Prompt> {
+        self.prompt.as_ref()
     }
 
     pub(crate) fn reached(&self) -> &[Reached] {
@@ -244,6 +268,23 @@ mod tests {
     fn what_firmware_would_say_means_nothing_later() {
         assert_eq!(reason(&["Linux version 7.2", "grub> is a prompt", "Shell> is another"]), None);
         assert_eq!(reason(&["echo grub>"]), None);
+    }
+
+    /// SeaBIOS' GRUB says this a few bytes at a time.
+    #[test]
+    fn half_a_line_reaches_nothing_and_grub_is_no_user_space() {
+        let mut watch = watched(&["SeaBIOS (version 1.16)", "GRUB loading."]);
+        watch.partial(Duration::ZERO, "Welcome to G");
+        watch.line(Duration::ZERO, "Welcome to GRUB!");
+        assert_eq!(watch.furthest(), Bootloader);
+        watch.partial(Duration::ZERO, "Welcome to Fedora Linux 44");
+        watch.line(Duration::ZERO, "Welcome to Fedora Linux 44 dracut-107 (Initramfs)!");
+        assert_eq!((watch.furthest(), watch.prompt()), (Initramfs, None));
+        watch.partial(Duration::from_secs(9), "localhost login:");
+        assert_eq!(watch.furthest(), Running);
+        let prompt = watch.prompt().unwrap();
+        assert_eq!((prompt.at.as_secs(), prompt.line.as_str()), (9, "localhost login:"));
+        assert_eq!(watch.since(Kernel), watch.since(Initramfs));
     }
 
     #[test]

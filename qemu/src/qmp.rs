@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 pub(crate) enum Message {
     /// QEMU's version, `7.2.22`.
     Greeting { version: String },
-    /// A command was done.
-    Return { id: String },
+    /// A command was done, and gave this text, if it gave one.
+    Return { id: String, said: String },
     /// A command was refused.
     Error { id: String, description: String },
     /// The machine was switched off or reset.
@@ -43,7 +43,7 @@ impl Message {
             return Self::Error { id: text("/id"), description: text("/error/desc") };
         }
         if value.get("return").is_some() {
-            return Self::Return { id: text("/id") };
+            return Self::Return { id: text("/id"), said: text("/return") };
         }
         match value.get("event").and_then(Value::as_str) {
             Some("SHUTDOWN") => Self::Shutdown {
@@ -164,8 +164,9 @@ mod tests {
             Message::parse(shutdown),
             Message::Shutdown { guest: true, reason: "guest-reset".to_owned() }
         );
-        let done = Message::Return { id: "screen".to_owned() };
-        assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done);
+        let done = |said: &str| Message::Return { id: "screen".to_owned(), said: said.to_owned() };
+        assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done(""));
+        assert_eq!(Message::parse(r#"{"return": "CPU#0", "id": "screen"}"#), done("CPU#0"));
         let reset = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
         assert_eq!(Message::parse(reset), Message::Reset);
         assert_eq!(Message::parse(&reset.replace("true", "false")), Message::Other);

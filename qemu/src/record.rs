@@ -1,16 +1,18 @@
 //! What is heard of a boot while it goes on, and the report that it comes to.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::BootError;
-use crate::boot::{Proof, Test};
+use crate::boot::Test;
 use crate::console::{Console, Line};
 use crate::console_rules::{Rules, Severity};
 use crate::evidence::{Evidence, Scene};
 use crate::guest::Guest;
 use crate::milestone::{Milestone, Watch};
+use crate::proof::{Level, Proof};
 use crate::report::{BootReport, Check, MachineReport, Reached, Verdict};
-use crate::screen::Shot;
+use crate::screen::{Screen, Shot};
 use crate::session::Ending as Wanted;
 use crate::vm::{Event, Timed};
 
@@ -23,6 +25,9 @@ const TAIL: usize = 20;
 /// A console that says more is flooded. A boot with systemd's debug messages says half of it.
 const FLOOD: u64 = 8 << 20;
 
+/// Most lines of the screen that are remembered.
+const SHOWN: usize = 5000;
+
 /// How a boot ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -32,6 +37,10 @@ pub(crate) enum End {
     Reset,
     /// We pulled the plug, as was wanted.
     Cut,
+    /// It came to rest without a report, which will do, and did not heed its power button.
+    Standing,
+    /// It came to rest without a report, which will not do.
+    Unreported,
     /// It would get no further.
     Hopeless,
     /// The console said more than anybody would read.
@@ -61,6 +70,14 @@ pub(crate) struct Record<'a> {
     console: Console,
     /// Bytes the console said.
     said: u64,
+    /// When it or the guest's report last said something.
+    last_word: Duration,
+    /// Since when the screen stands still, if that is a proof.
+    still: Option<Duration>,
+    /// Lines that the screen has shown.
+    shown: HashSet<String>,
+    /// Those that it shows.
+    screen: Vec<String>,
     pub(crate) watch: Watch<'a>,
     guest: Guest,
     /// What the console must show, and whether it has.
@@ -85,6 +102,10 @@ impl<'a> Record<'a> {
         Ok(Self {
             console: Console::default(),
             said: 0,
+            last_word: Duration::ZERO,
+            still: None,
+            shown: HashSet::new(),
+            screen: Vec::new(),
             watch: Watch::new(rules),
             guest: Guest::default(),
             message,
@@ -103,6 +124,9 @@ impl<'a> Record<'a> {
     ) -> Result<(), BootError> {
         let Timed { at, event } = timed;
         let before = self.watch.reached().len();
+        if let Event::Console(_) | Event::Report(_) = event {
+            self.last_word = at;
+        }
         match event {
             Event::Console(bytes) => {
                 self.said += bytes.len() as u64;
@@ -125,6 +149,80 @@ impl<'a> Record<'a> {
         }
         self.watch.reached()[before..].iter().copied().for_each(progress);
         Ok(())
+    }
+
+    /// Notes a milestone that was learned otherwise than from the guest's words.
+    pub(crate) fn reach(
+        &mut self,
+        at: Duration,
+        milestone: Milestone,
+        progress: &mut dyn FnMut(Reached),
+    ) {
+        let before = self.watch.reached().len();
+        self.watch.reach(at, milestone);
+        self.watch.reached()[before..].iter().copied().for_each(progress);
+    }
+
+    /// Takes the lines that the screen shows: what was not there before means what it would mean on the console. Somebody whose
+    /// machine has no serial port wants to read them, too.
+    pub(crate) fn read(
+        &mut self,
+        at: Duration,
+        lines: &[String],
+        progress: &mut dyn FnMut(Reached),
+    ) -> Result<(), BootError> {
+        if self.screen == lines {
+            return Ok(());
+        }
+        let before = self.watch.reached().len();
+        for line in lines {
+            if self.shown.len() < SHOWN && self.shown.insert(line.clone()) {
+                self.watch.line(at, line);
+            }
+        }
+        self.screen = lines.to_vec();
+        self.watch.reached()[before..].iter().copied().for_each(progress);
+        self.evidence.as_ref().map_or(Ok(()), |evidence| evidence.screen(lines))
+    }
+
+    /// When the console or the guest's report last said something.
+    pub(crate) const fn last_word(&self) -> Duration {
+        self.last_word
+    }
+
+    /// The proof there is, once nothing has come for so long that there will be no better one; nothing before that, and nothing
+    /// where the guest speaks for itself.
+    ///
+    /// A screen counts that was drawn by an operating system: it has changed since a kernel began to run. What firmware and boot
+    /// loaders leave there, however long, is no proof, nor is an empty one.
+    pub(crate) fn rest(&mut self, now: Duration, patience: Duration, screen: &Screen) -> Level {
+        self.still = None;
+        if self.guest.spoke() || self.message.is_some() || self.watch.hopeless().is_some() {
+            return Level::Nothing;
+        }
+        if let Some(prompt) = self.watch.prompt() {
+            return if now > prompt.at + patience { Level::Login } else { Level::Nothing };
+        }
+        let drawn =
+            self.watch.since(Milestone::Kernel).is_some_and(|kernel| screen.changed_since(kernel));
+        let silent = now > self.last_word + patience;
+        let still = screen.still_for().filter(|still| *still >= patience && !screen.blank());
+        if let (true, true, Some(_)) = (drawn, silent, still) {
+            self.still = Some(screen.changed());
+            return Level::Screen;
+        }
+        Level::Nothing
+    }
+
+    /// What the verdict rests on.
+    fn level(&self) -> Level {
+        match (&self.message, self.watch.prompt(), self.still) {
+            _ if self.guest.spoke() => Level::Report,
+            (Some((_, true)), ..) => Level::Message,
+            (_, Some(_), _) => Level::Login,
+            (.., Some(_)) => Level::Screen,
+            _ => Level::Nothing,
+        }
     }
 
     /// How soon the plug is to be pulled, if it is time for that.
@@ -172,7 +270,7 @@ impl<'a> Record<'a> {
         let verdict = match checks.iter().find(|check| !check.passed && !check.tolerated) {
             None => Verdict::Passed,
             // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if end == ended_well(test).1 => {
+            Some(check) if ended_well(test, &end) || end == End::Unreported => {
                 Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
             }
             Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
@@ -191,13 +289,14 @@ impl<'a> Record<'a> {
         );
         BootReport {
             verdict,
+            proof: self.level(),
             seconds,
             machine,
             reached: self.watch.reached().to_vec(),
             checks,
             findings,
             suspicions,
-            console_tail: self.console.tail(TAIL),
+            console_tail: self.tail(test),
             startup: self.guest.startup().collect(),
             screens,
             guest: self.guest.clone(),
@@ -205,9 +304,17 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The last lines of the console; of the screen, where there is no console.
+    fn tail(&self, test: &Test<'_>) -> Vec<String> {
+        match test.machine.serial {
+            true => self.console.tail(TAIL),
+            false => self.screen[self.screen.len().saturating_sub(TAIL)..].to_vec(),
+        }
+    }
+
     fn checks(&self, test: &Test<'_>, end: &End, limit: Duration) -> Vec<Check> {
         let mut checks = vec![self.check_console()];
-        let (ending, wanted) = ended_well(test);
+        let (ending, wanted) = wanted_end(test);
         match &self.message {
             // What was cut off had no time to say anything.
             _ if wanted == End::Cut => {}
@@ -217,24 +324,42 @@ impl<'a> Record<'a> {
                 checks.push(Check::new("message", false, detail));
             }
             None if self.guest.spoke() => {
-                checks.extend(self.guest.checks(test.machine.firmware, &test.expected));
+                checks.push(self.check_proof(test.accept));
+                checks.extend(self.guest.checks(&test.machine, &test.expected));
             }
-            None => {
-                let detail = format!(
-                    "the guest did not report; it got as far as: {}",
-                    self.watch.furthest()
-                );
-                checks.push(Check::new("report", false, detail));
-            }
+            None => checks.push(self.check_proof(test.accept)),
         }
         if test.session.errand.is_some() && wanted != End::Cut {
             checks.push(self.guest.check_errand());
         }
-        checks.push(Check::new(ending, *end == wanted, self.described(end, limit)));
+        if *end != End::Unreported {
+            checks.push(Check::new(ending, ended_well(test, end), self.described(end, limit)));
+        }
         for check in &mut checks {
             check.tolerated = test.expected.tolerated.iter().any(|name| name == check.name);
         }
         checks
+    }
+
+    /// What the verdict rests on, and whether it will do.
+    fn check_proof(&self, accept: Level) -> Check {
+        let level = self.level();
+        let shown = match (level, self.watch.prompt(), self.still) {
+            (Level::Login, Some(prompt), _) => format!(": {}", prompt.line),
+            (Level::Screen, _, Some(since)) => format!(" since {:.0} s", since.as_secs_f64()),
+            _ => String::new(),
+        };
+        let detail = match level {
+            _ if level >= accept => format!("{}{shown}", level.described()),
+            Level::Nothing => {
+                format!("the guest did not report; it got as far as: {}", self.watch.furthest())
+            }
+            _ => format!(
+                "the guest did not report; there is only a weaker proof, {}{shown}",
+                level.described()
+            ),
+        };
+        Check::new("proof", level >= accept, detail)
     }
 
     /// A line that means that the boot has failed, though the guest may not have noticed.
@@ -272,6 +397,10 @@ impl<'a> Record<'a> {
             (End::PoweredOff, _) => "clean".to_owned(),
             (End::Reset, _) => "the guest reset the machine".to_owned(),
             (End::Cut, _) => format!("it had got as far as: {}", self.watch.furthest()),
+            (End::Standing, _) => {
+                "switched off from outside: it did not heed its power button".to_owned()
+            }
+            (End::Unreported, _) => "it did not report".to_owned(),
             (End::Hopeless, Some(why)) => format!("{}: {}", why.meaning, why.line),
             (End::Hopeless, None) => unreachable!("hopeless for a reason"),
             (End::Flooded, _) => format!(
@@ -308,8 +437,13 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Whether a boot ended as was wanted. A guest whose report is not needed is not asked for a power-off of its own either.
+fn ended_well(test: &Test<'_>, end: &End) -> bool {
+    *end == wanted_end(test).1 || *end == End::Standing
+}
+
 /// The end that is wanted, and what it is called.
-const fn ended_well(test: &Test<'_>) -> (&'static str, End) {
+const fn wanted_end(test: &Test<'_>) -> (&'static str, End) {
     match test.session.ending {
         Wanted::PowerOff => ("power-off", End::PoweredOff),
         Wanted::Reboot => ("reboot", End::Reset),

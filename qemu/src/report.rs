@@ -24,6 +24,7 @@ use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::machine::{Architecture, Machine};
 use crate::milestone::{Finding, Milestone};
+use crate::proof::Level;
 use crate::screen::Shot;
 
 /// What a boot came to. Everything here is also in the evidence directory's `result.json`.
@@ -32,6 +33,8 @@ pub struct BootReport {
     /// Whether the disk boots.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// What the verdict rests on.
+    pub proof: Level,
     /// From power-on to power-off, or to when we gave up.
     pub seconds: f64,
     /// What it ran on.
@@ -82,7 +85,8 @@ impl BootReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "verdict")]
 pub enum Verdict {
-    /// The guest said so itself, everything that was looked at is right, and it powered off cleanly.
+    /// There is the proof that was wanted (the guest said so itself, unless less will do), everything that was looked at is
+    /// right, and it powered off cleanly.
     Passed,
     /// Anything less.
     Failed {

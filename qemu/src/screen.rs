@@ -12,6 +12,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::text::Font;
+
+mod text;
+
 /// Time between two pictures. Each is some megabytes that QEMU writes while its guest waits.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -59,9 +63,14 @@ pub(crate) struct Screen {
     /// The picture that was last found different, and when.
     different: Option<Picture>,
     changed: Duration,
+    /// When the picture before that was taken.
+    before_change: Option<Duration>,
     next: Duration,
     waiting: bool,
     absent: bool,
+    font: Option<Font>,
+    /// What it last said in letters.
+    lines: Vec<String>,
 }
 
 /// Pixels, three bytes each, in rows from the top.
@@ -84,9 +93,12 @@ impl Screen {
             shown_at: Duration::ZERO,
             different: None,
             changed: Duration::ZERO,
+            before_change: None,
             next: Duration::ZERO,
             waiting: false,
             absent: false,
+            font: Font::find(Path::new("/")),
+            lines: Vec::new(),
         }
     }
 
@@ -122,14 +134,24 @@ impl Screen {
         };
         let differs = self.different.as_ref().is_none_or(|known| known.differs(&picture) > CURSOR);
         if differs {
+            self.before_change = self.shown.as_ref().map(|_| self.shown_at);
             self.changed = now;
             self.different = Some(picture.clone());
+        }
+        // A single line that has changed may be less than a cursor.
+        if self.shown.as_ref() != Some(&picture) {
+            self.lines = self.font.as_ref().map(|font| font.read(&picture)).unwrap_or_default();
         }
         let last = self.kept.last().map(|shot| Duration::from_secs_f64(shot.seconds));
         let spaced = last.is_none_or(|last| now >= last + self.spacing);
         self.shown = Some(picture);
         self.shown_at = now;
         if differs && spaced { self.keep() } else { Ok(()) }
+    }
+
+    /// The lines of text that it shows, as far as they can be read.
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// QEMU has no picture to give: the machine has no screen.
@@ -139,13 +161,21 @@ impl Screen {
     }
 
     /// For how long nothing but a cursor has moved; `None` while nothing was seen.
-    #[allow(dead_code, reason = "the proof of machines without a serial port")]
     pub(crate) fn still_for(&self) -> Option<Duration> {
         self.shown.as_ref().map(|_| self.shown_at.saturating_sub(self.changed))
     }
 
+    /// When more than a cursor last moved.
+    pub(crate) const fn changed(&self) -> Duration {
+        self.changed
+    }
+
+    /// Whether more than a cursor has moved between two pictures that were both taken after this time.
+    pub(crate) fn changed_since(&self, time: Duration) -> bool {
+        self.before_change.is_some_and(|before| before >= time)
+    }
+
     /// Whether the screen shows a single colour, or nothing was seen.
-    #[allow(dead_code, reason = "the proof of machines without a serial port")]
     pub(crate) fn blank(&self) -> bool {
         self.shown.as_ref().is_none_or(|picture| {
             picture.pixels.chunks_exact(3).all(|pixel| pixel == &picture.pixels[..3])
@@ -322,6 +352,10 @@ mod tests {
             assert_eq!(screen.blank(), white == 0);
         }
         assert_eq!(screen.still_for(), Some(Duration::from_secs(7)));
+        assert_eq!(screen.changed(), Duration::from_secs(2));
+        assert!(
+            screen.changed_since(Duration::ZERO) && !screen.changed_since(Duration::from_secs(1))
+        );
         screen.due(Duration::from_secs(20)).unwrap();
         screen.refused();
         assert_eq!(screen.due(Duration::from_secs(40)), None, "no screen, no question");

@@ -10,7 +10,7 @@ use crate::milestone::Milestone;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Session<'a> {
     /// A POSIX shell script that the guest runs once it is up and has reported. Its output and exit code are the facts `errand`
-    /// and `errand.exit`; it may say more with `say KEY VALUE`. Together with what is there already it must fit into 32 KiB.
+    /// and `errand.exit`; it may say more with `say KEY VALUE`. It is at most 120 KiB.
     pub errand: Option<&'a str>,
     /// How it is to end.
     pub ending: Ending<'a>,

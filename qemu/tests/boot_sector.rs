@@ -1,12 +1,5 @@
 //! The harness itself under test: an operating system of one sector that speaks, is silent or stops early must be three
 //! different things to it.
-//!
-//! ```text
-//! sector 0   code: print the text; write sector 1 to the disk; then power off, reset or halt
-//!            text, 0
-//!            55 aa at 510
-//! sector 1   empty
-//! ```
 
 use std::fs;
 use std::path::Path;
@@ -15,73 +8,15 @@ use std::thread;
 use std::time::Duration;
 
 use qemu::{
-    Accelerator, Architecture, BootError, BootReport, Firmware, Machine, Milestone, Proof, Test,
-    Verdict, boot,
+    Accelerator, Architecture, BootError, BootReport, Firmware, Level, Machine, Milestone, Proof,
+    Test, Verdict, boot,
 };
 
+#[path = "../../tests/support/boot_sector.rs"]
+mod boot_sector;
+use boot_sector::{Then, disk};
+
 const MESSAGE: &str = "all is well";
-
-/// What the one-sector operating system does after it has spoken.
-#[derive(Clone, Copy)]
-enum Then {
-    PowerOff,
-    Reset,
-    Halt,
-    /// Says the same again, for ever.
-    Flood,
-}
-
-/// A disk of 1 MiB with the operating system. The code runs at 0x7c00, in real mode, with DL the disk's number.
-fn disk(text: &str, then: Then) -> Vec<u8> {
-    // The UART itself, with interrupts off: SeaBIOS' own console holds back a character until the next tick of its clock.
-    let mut code = vec![
-        0xfa, // cli
-        0x31, 0xc0, // xor ax, ax
-        0x8e, 0xd8, 0x8e, 0xc0, // mov ds, ax; mov es, ax
-        0x52, // push dx
-        0xbe, 0, 0,    // mov si, text (patched below)
-        0xac, // next: lodsb
-        0x84, 0xc0, // test al, al
-        0x74, 0x12, // jz done
-        0x88, 0xc4, // mov ah, al
-        0xba, 0xfd, 0x03, // mov dx, 0x3fd: line status
-        0xec, // wait: in al, dx
-        0xa8, 0x20, // test al, 0x20: ready
-        0x74, 0xfb, // jz wait
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8: data
-        0x88, 0xe0, // mov al, ah
-        0xee, // out dx, al
-        0xeb, 0xe9, // jmp next
-        0x5a, 0xfb, // done: pop dx; sti
-        // Write a sector, to show that the file under test does not change.
-        0xb8, 0x01, 0x03, // mov ax, 0x0301: write one sector
-        0xbb, 0x00, 0x7c, // mov bx, 0x7c00: this one
-        0xb9, 0x02, 0x00, // mov cx, 0x0002: as the second
-        0xb6, 0x00, // mov dh, 0
-        0xcd, 0x13, // int 0x13
-    ];
-    match then {
-        // ACPI's control register on Q35 as SeaBIOS places it: sleep state 5.
-        Then::PowerOff => code.extend([0xb8, 0x00, 0x20, 0xba, 0x04, 0x06, 0xef]), // mov ax, 0x2000; mov dx, 0x604; out dx, ax
-        Then::Reset => code.extend([0xb0, 0x06, 0xba, 0xf9, 0x0c, 0xee]), // mov al, 6; mov dx, 0xcf9; out dx, al
-        Then::Halt | Then::Flood => {}
-    }
-    if let Then::Flood = then {
-        let done = code.iter().position(|&byte| byte == 0x5a).unwrap();
-        let message = 8_u16; // behind push dx
-        let back = message.wrapping_sub(u16::try_from(done + 3).unwrap()).to_le_bytes();
-        code[done..done + 3].copy_from_slice(&[0xe9, back[0], back[1]]); // jmp to the message
-    }
-    code.extend([0xf4, 0xeb, 0xfd]); // hlt; jmp to it
-    let text_at = 0x7c00 + u16::try_from(code.len()).unwrap();
-    code[9..11].copy_from_slice(&text_at.to_le_bytes());
-    code.extend(text.bytes().chain([0]));
-    assert!(code.len() <= 510);
-    code.resize(510, 0);
-    code.extend([0x55, 0xaa]);
-    code.resize(1 << 20, 0);
-    code
-}
 
 /// Boots a disk under SeaBIOS. `None` where QEMU is not installed, unless tools are required.
 fn tried(disk: &[u8], limit: f64, evidence: Option<&Path>) -> Option<BootReport> {
@@ -173,6 +108,86 @@ fn a_silence_is_not_a_stop_and_neither_is_a_pass() {
                 None => {}
                 Some(Verdict::Passed) => panic!("passed instead of: {expected}"),
                 Some(Verdict::Failed { reason }) => assert_eq!(reason, *expected),
+            });
+        }
+    });
+}
+
+/// Guests that take no credentials: what they show is proof of its own level, and enough only where that was said.
+#[test]
+fn what_does_not_report_is_judged_by_what_it_shows() {
+    let login = disk("\r\nx login: ", Then::Halt);
+    let drawn = disk("\r\nLinux version 7\r\n", Then::Draw);
+    let stale = disk("\r\nLinux version 7\r\n", Then::Halt);
+    let oops = disk("\r\nLinux version 7\r\nOops: int3\r\nx login: ", Then::Halt);
+    let weak =
+        "proof: the guest did not report; there is only a weaker proof, login prompt: x login:";
+    let nothing = vec![0; 4096];
+    let cases = [
+        (&login, Level::Report, true, 10.0, Level::Login, Some(weak)),
+        (&login, Level::Login, true, 10.0, Level::Login, None),
+        (&login, Level::Screen, true, 10.0, Level::Login, None),
+        (&drawn, Level::Screen, true, 20.0, Level::Screen, None),
+        (
+            &drawn,
+            Level::Login,
+            true,
+            20.0,
+            Level::Screen,
+            Some("not up in 20 s; it got as far as: kernel"),
+        ),
+        (
+            &stale,
+            Level::Screen,
+            true,
+            10.0,
+            Level::Nothing,
+            Some("not up in 10 s; it got as far as: kernel"),
+        ),
+        (&oops, Level::Login, true, 10.0, Level::Login, Some("console: kernel oops: Oops: int3")),
+        // What firmware shows on its screen is no operating system; and it can be read.
+        (
+            &nothing,
+            Level::Screen,
+            false,
+            10.0,
+            Level::Nothing,
+            Some("firmware found nothing to boot: No bootable device."),
+        ),
+    ];
+    thread::scope(|scope| {
+        for (disk, accept, serial, limit, level, failure) in cases {
+            scope.spawn(move || {
+                let directory = tempfile::tempdir().unwrap();
+                let file = directory.path().join("disk.raw");
+                fs::write(&file, disk).unwrap();
+                let machine = Machine {
+                    firmware: Firmware::Bios,
+                    memory_mib: 64,
+                    serial,
+                    ..Machine::new(Architecture::X86_64)
+                };
+                let test = Test {
+                    accelerator: Some(Accelerator::Tcg { why: String::new() }),
+                    time_limit: Some(Duration::from_secs_f64(limit)),
+                    accept,
+                    ..Test::new(&file, machine)
+                };
+                let report = match boot(&test, &mut |_| {}, &|| false) {
+                    Ok(report) => report,
+                    Err(BootError::Missing { .. })
+                        if std::env::var_os("REQUIRE_TOOLS").is_none() =>
+                    {
+                        return;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+                let told = match &report.verdict {
+                    Verdict::Passed => None,
+                    Verdict::Failed { reason } => Some(reason.as_str()),
+                };
+                let shown = (&report.reached, &report.console_tail);
+                assert_eq!((told, report.proof), (failure, level), "{shown:?}");
             });
         }
     });

@@ -30,6 +30,7 @@ use serde_json::json;
 use self::flags::{BibFlags, BuildOptions, LogLevel, ManifestOptions, Owner, ProgressOption, Verb};
 use self::types::{Export, ImageType};
 use super::build;
+use super::flags::iso::Wanted;
 use super::flags::{Command, Flags};
 
 /// Verbs, so that whatever else comes first is an image to build.
@@ -40,6 +41,12 @@ const WITH_VALUE: [&str; 1] = ["--log-level"];
 
 /// Where the container has its output, if nobody says otherwise.
 const CONTAINER_OUTPUT: &str = "/output";
+
+/// Where the container keeps what the next build can use.
+const STORE: &str = "/store";
+
+/// Bytes that a disk of that tool has at least.
+const LEAST_SIZE: u64 = 10 << 30;
 
 /// Where the container has the images of the machine it runs on.
 const STORAGE: &str = "/var/lib/containers/storage";
@@ -91,7 +98,7 @@ fn with_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
 
 fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     let types = types::parse(&options.common.types)?;
-    refuse_uploads(options, &types)?;
+    let upload = upload(options, &types)?;
     let output = options.output.clone().unwrap_or_else(default_output);
     let exports = types::exports(&types, &output);
     let mut request = request(&options.common, &exports)?;
@@ -102,9 +109,13 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     request.destination =
         Destination::Files(exports.iter().map(|export| export.path.clone()).collect());
     request.work_directory.clone_from(&output);
+    if let Some(cache) = cache(options.store.as_deref(), Path::new(STORE)) {
+        request.access.cache = Some(cache);
+    }
     let name = format!("manifest-{}.json", options.common.types.join("-"));
     println!("Generating {name} ...");
-    let manifest = manifest(&request, &exports)?;
+    let manifest = manifest(&request, &exports)
+        .map_err(|error| explain(error, &options.common.image, Path::new(STORAGE)))?;
     let path = output.join(&name);
     fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
     println!("Building {name}");
@@ -113,7 +124,15 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
         owner.give(&output)?;
     }
     println!("Build complete!\nResults saved in\n{}", output.display());
-    Ok(())
+    match upload {
+        None => Ok(()),
+        Some(Upload { name, bucket, region }) => Err(unsupported(
+            "the disk is made, but not uploaded: bootpress sends nothing to anyone",
+            Some(&format!(
+                "run the commands above with {bucket} for BUCKET, AWS_REGION={region} and {name} for the image's name"
+            )),
+        )),
+    }
 }
 
 fn print_manifest(options: &ManifestOptions) -> Result<()> {
@@ -141,8 +160,13 @@ fn default_output() -> PathBuf {
 
 /// The request that these options come to, by way of the flags of `bootpress build`.
 fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
-    let mut line: Vec<OsString> =
-        ["bootpress", "build", "--layout", "osbuild"].map(Into::into).into();
+    // A medium runs disks with one file system.
+    let medium = exports.iter().any(|export| matches!(export.format, Wanted::Medium(_)));
+    let layout = if medium { "bootc" } else { "osbuild" };
+    let mut line: Vec<OsString> = ["bootpress", "build", "--layout", layout].map(Into::into).into();
+    if medium && !options.no_default_kernel_args {
+        line.extend(["--karg", "console=tty0", "--karg", "console=ttyS0"].map(Into::into));
+    }
     for Export { format, .. } in exports {
         line.extend(["--format".into(), format.to_string().into()]);
     }
@@ -166,6 +190,10 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
     let flags = Flags::try_parse_from(line).unwrap_or_else(|error| error.exit());
     let Command::Build(flags) = flags.command else { unreachable!("build was asked for") };
     let mut request = build::request(&flags)?;
+    // A medium's disk is as small as it can be: it has to fit the one that it is installed to.
+    if !medium {
+        request.least_size = LEAST_SIZE;
+    }
     request.preset_kargs = !options.no_default_kernel_args;
     Ok(request)
 }
@@ -174,18 +202,13 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
 /// though that tool would ask for `podman pull` first.
 fn reference(options: &flags::Common, storage: &Path) -> String {
     let image = &options.image;
-    let has_images = || {
-        let names =
-            storage.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.into_iter().any(|name| name.as_encoded_bytes().ends_with(b"-images"))
-    };
     // A reference with a transport says itself where it is.
     let transports =
         ["oci:", "oci-archive:", "docker:", "docker-archive:", "dir:", "containers-storage:"];
     let elsewhere = transports.iter().any(|transport| image.starts_with(transport));
     let here = format!("containers-storage:{image}");
     let Ok(in_storage) = here.parse::<Reference>() else { return image.clone() };
-    if elsewhere || !options.is_local() || !has_images() {
+    if elsewhere || !options.is_local() || !has_images(storage) {
         return image.clone();
     }
     let named = options.target_arch.as_deref().and_then(Architecture::parse);
@@ -193,6 +216,19 @@ fn reference(options: &flags::Common, storage: &Path) -> String {
         .or_else(Architecture::host)
         .map(|architecture| oci::open(&in_storage, architecture, &Progress::default()));
     if matches!(found, Some(Ok(_))) { here } else { image.clone() }
+}
+
+/// The cache below a store that is named, or that the container has.
+fn cache(named: Option<&Path>, usual: &Path) -> Option<PathBuf> {
+    let store = named.or_else(|| Some(usual).filter(|store| store.is_dir()))?;
+    let cache = store.join("bootpress");
+    match fs::create_dir_all(&cache) {
+        Ok(()) => Some(cache),
+        Err(error) => {
+            eprintln!("warning: nothing is kept in {}: {error}", store.display());
+            None
+        }
+    }
 }
 
 /// The configuration that is named or lies where the container has it.
@@ -222,7 +258,22 @@ fn config_flags(file: &Path) -> Result<[OsString; 3]> {
     Ok(["--config".into(), file.into(), "--lenient".into()])
 }
 
-fn refuse_uploads(options: &BuildOptions, types: &[ImageType]) -> Result<()> {
+/// Where an AMI shall go.
+struct Upload<'a> {
+    name: &'a str,
+    bucket: &'a str,
+    region: &'a str,
+}
+
+fn upload<'a>(options: &'a BuildOptions, types: &[ImageType]) -> Result<Option<Upload<'a>>> {
+    if let (Some(name), Some(bucket), Some(region)) =
+        (&options.aws_ami_name, &options.aws_bucket, &options.aws_region)
+    {
+        if !types.contains(&ImageType::Ami) {
+            bail!("aws flags set for non-ami image type");
+        }
+        return Ok(Some(Upload { name, bucket, region }));
+    }
     let flags = [
         ("aws-ami-name", &options.aws_ami_name),
         ("aws-bucket", &options.aws_bucket),
@@ -231,14 +282,7 @@ fn refuse_uploads(options: &BuildOptions, types: &[ImageType]) -> Result<()> {
     let missing: Vec<&str> =
         flags.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
     match missing.len() {
-        3 => Ok(()),
-        0 if !types.contains(&ImageType::Ami) => bail!("aws flags set for non-ami image type"),
-        0 => Err(unsupported(
-            "bootpress uploads nothing",
-            Some(
-                "build --type ami without --aws-…: it prints the commands that upload and register the disk",
-            ),
-        )),
+        3 => Ok(None),
         _ => bail!(
             "--aws-ami-name, --aws-bucket and --aws-region belong together: {} is missing",
             missing.join(" and ")
@@ -267,6 +311,22 @@ fn manifest(request: &Request, exports: &[Export]) -> Result<String> {
         "exports": exports,
     });
     Ok(format!("{}\n", serde_json::to_string_pretty(&manifest)?))
+}
+
+/// What is nowhere but in storage cannot be had without it.
+fn explain(error: anyhow::Error, image: &str, storage: &Path) -> anyhow::Error {
+    let here_only = image.starts_with("localhost/");
+    match here_only && !has_images(storage) {
+        true => error.context(format!(
+            "could not access container storage, did you forget -v {STORAGE}:{STORAGE}?"
+        )),
+        false => error,
+    }
+}
+
+fn has_images(storage: &Path) -> bool {
+    let names = storage.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.as_encoded_bytes().ends_with(b"-images"))
 }
 
 impl ProgressOption {
@@ -317,6 +377,53 @@ mod tests {
         assert_eq!(verbs("bib manifest x"), "bib manifest x");
         assert_eq!(verbs("bib version"), "bib version");
         assert_eq!(verbs("bib --help"), "bib --help");
+    }
+
+    /// As templates, pipelines, test runners and desktop applications call it.
+    #[test]
+    fn the_command_lines_that_people_have_are_understood() {
+        for line in [
+            "bib --type qcow2 --use-librepo=True --rootfs=btrfs quay.io/x/desktop:latest",
+            "bib build --type iso --rootfs btrfs --local=true localhost/desktop:latest",
+            "bib --type qcow2 --type ami --type raw --chown 1000:1000 --target-arch arm64 quay.io/x/y@sha256:00",
+            "bib build quay.io/x/y:1 --output /output/ --local --type vmdk --target-arch amd64 --rootfs xfs --chown 501:20",
+            "bib --verbose --progress verbose --type qcow2 --rootfs xfs --tls-verify=false localhost/tests/bootc:1",
+            "bib --config /config.json --store /store --rpmmd /rpmmd --aws-ami-name a --aws-bucket b --aws-region c --type ami x",
+            "bib manifest --type qcow2 --installer-payload-ref quay.io/x/y:1 --build-container quay.io/x/z:1 x",
+        ] {
+            let words = with_verb(line.split(' ').map(OsString::from).collect());
+            if let Err(error) = BibFlags::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_that_only_storage_can_have_asks_for_storage() {
+        let storage = tempfile::tempdir().unwrap();
+        let said = |image: &str| {
+            format!("{:#}", explain(anyhow::anyhow!("no answer"), image, storage.path()))
+        };
+        let (here, there) = (said("localhost/x:1"), said("quay.io/x:1"));
+        assert_eq!(
+            here,
+            "could not access container storage, did you forget -v /var/lib/containers/storage:/var/lib/containers/storage?: no answer"
+        );
+        assert_eq!(there, "no answer");
+        fs::create_dir(storage.path().join("overlay-images")).unwrap();
+        assert_eq!(said("localhost/x:1"), "no answer");
+    }
+
+    #[test]
+    fn the_store_is_a_cache_where_there_is_one() {
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(cache(None, &place.path().join("none")), None);
+        assert_eq!(cache(None, place.path()), Some(place.path().join("bootpress")));
+        let named = place.path().join("named");
+        assert_eq!(cache(Some(&named), place.path()), Some(named.join("bootpress")));
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(cache(Some(&file), place.path()), None);
     }
 
     #[test]

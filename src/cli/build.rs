@@ -87,10 +87,18 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     if let Some((flag, format)) = flags.medium.idle(&media) {
         bail!("{flag} is for media: add --format {format}");
     }
-    let destination = destination(&flags.output, formats.len())?;
+    // Mistakes in it are told before anything is touched.
+    let config = flags.config.read(!media.is_empty())?;
+    let installer = &config.blueprint.installer;
+    let medium = (!media.is_empty()).then(|| flags.medium.medium(media, installer));
+    let medium = medium.transpose()?;
+    let dry_run = flags.config.dry_run;
+    let destination = destination(&flags.output, formats.len(), dry_run)?;
     let work_directory = match (&flags.work_directory, &destination) {
         (Some(directory), _) => directory.clone(),
+        (None, Destination::Directory(directory)) if dry_run => existing(directory),
         (None, Destination::Directory(directory)) => directory.clone(),
+        (None, Destination::File(file)) if dry_run => existing(&parent(file)),
         (None, Destination::File(file)) => parent(file),
         (None, Destination::Files(_)) => unreachable!("the flags name one file or a directory"),
     };
@@ -104,12 +112,13 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
         architecture: architecture(flags.arch.as_deref())?,
         formats: formats.into_iter().filter_map(Wanted::disk).collect(),
-        medium: (!media.is_empty()).then(|| flags.medium.medium(media)),
+        medium,
         qcow2_compression: flags.output_flags.qcow2_compression(),
         destination,
         layout: flags.layout.into(),
         sector_size: flags.sector_size,
         size: flags.size,
+        least_size: 0,
         root_filesystem: flags.filesystem,
         btrfs_compression: flags.output_flags.btrfs_compression.clone(),
         btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
@@ -127,10 +136,10 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         bound_image_sources: flags.bound.bound_image.clone(),
         root_ssh_keys,
         stateroot: flags.stateroot.clone(),
-        config: flags.config.read()?,
+        config,
         image_layout: !flags.config.ignore_image_layout,
         grow: flags.config.grow,
-        dry_run: flags.config.dry_run,
+        dry_run,
         work_directory,
     })
 }
@@ -150,17 +159,25 @@ pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {
 }
 
 /// A directory that exists, or a name that says it is one, is a directory; with several formats it has to be.
-fn destination(output: &Path, formats: usize) -> Result<Destination> {
+fn destination(output: &Path, formats: usize, dry_run: bool) -> Result<Destination> {
     let says_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     if output.is_dir() || says_directory || formats > 1 {
         if output.exists() && !output.is_dir() {
             bail!("{} is a file; several formats need a directory", output.display());
         }
-        fs::create_dir_all(output)
-            .with_context(|| format!("creating directory {}", output.display()))?;
+        if !dry_run {
+            fs::create_dir_all(output)
+                .with_context(|| format!("creating directory {}", output.display()))?;
+        }
         return Ok(Destination::Directory(output.to_owned()));
     }
     Ok(Destination::File(output.to_owned()))
+}
+
+/// The nearest directory above that is there: what a dry run unpacks is in a file without name, and makes no directory.
+fn existing(directory: &Path) -> PathBuf {
+    let mut above = directory.ancestors().filter(|above| !above.as_os_str().is_empty());
+    above.find(|above| above.is_dir()).map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 fn parent(file: &Path) -> PathBuf {

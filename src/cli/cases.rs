@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::error::unsupported;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use qemu::{
     Accelerator, BootError, BootReport, Machine, Matrix, Reached, Resources, Rules, Verdict,
     in_parallel,
@@ -156,6 +156,14 @@ struct Board {
     plain: Mutex<()>,
 }
 
+/// The time that is left, once there is something to go by.
+fn left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    if state.pos() > 0 && !state.eta().is_zero() {
+        // What cannot be shown is not missed.
+        let _ = write!(text, ", {:#} to go", HumanDuration(state.eta()));
+    }
+}
+
 /// A case's line.
 struct Line<'a> {
     board: &'a Board,
@@ -170,9 +178,9 @@ impl Board {
             let bars = MultiProgress::new();
             let total = bars.add(ProgressBar::new(plan.cases.len() as u64));
             if let Ok(style) =
-                ProgressStyle::with_template("{elapsed:>7}  {pos} of {len} done, {eta} to go")
+                ProgressStyle::with_template("{elapsed:>7}  {pos} of {len} done{left}")
             {
-                total.set_style(style);
+                total.set_style(style.with_key("left", left));
             }
             total.enable_steady_tick(Duration::from_secs(1));
             (bars, total)
@@ -243,7 +251,9 @@ fn name_of(disk: &Path) -> String {
 
 fn summary(report: &BootReport) -> String {
     match &report.verdict {
-        Verdict::Passed => format!("passed in {:.0} s", report.seconds),
+        Verdict::Passed => {
+            format!("passed in {:.0} s, proof: {}", report.seconds, report.proof.described())
+        }
         Verdict::Failed { reason } => format!("failed after {:.0} s: {reason}", report.seconds),
     }
 }
@@ -254,7 +264,9 @@ pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
     for (case, outcome) in plan.cases.iter().zip(outcomes) {
         let (verdict, detail) = match &outcome.tried {
             Ok(report) => match &report.verdict {
-                Verdict::Passed => ("passed", format!("{:.0} s", report.seconds)),
+                Verdict::Passed => {
+                    ("passed", format!("{:.0} s, {}", report.seconds, report.proof.described()))
+                }
                 Verdict::Failed { reason } => {
                     ("FAILED", format!("{:.0} s, {}: {reason}", report.seconds, report.furthest()))
                 }

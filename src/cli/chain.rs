@@ -19,11 +19,19 @@ use super::report_flags::ReportFlags;
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
     /// What to do with the machine instead of booting it once, step by step:
-    /// boot, reboot, upgrade=IMAGE, rollback; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down).
+    /// boot, reboot, upgrade=IMAGE, rollback; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down);
+    /// for a medium install=BUS[:SIZE], as in nvme:20G, then boot and so on from the disk that was installed.
     /// IMAGE is what `build` takes; the guest's own ostree pulls it from here
     #[arg(long, value_name = "STEPS", value_parser = Steps::parse)]
     pub(super) chain: Option<Steps>,
+
+    /// Shell command by which a medium that runs live installs to the only disk there is, without questions
+    #[arg(long, value_name = "COMMAND", default_value = INSTALLER, requires = "chain")]
+    installer: String,
 }
+
+/// How `src/iso/guest/install.sh` wants it.
+const INSTALLER: &str = "sh /run/bootpress/install only-disk </dev/null";
 
 /// `boot,upgrade=IMAGE,reboot,rollback,reboot`.
 #[derive(Clone, Debug)]
@@ -45,7 +53,7 @@ impl Site for Served {
 }
 
 /// Makes an update of each image that the steps name; equal names, one update.
-fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
+fn prepare(steps: &Steps, installer: &str, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
     let architecture = Ours::parse(test.machine.architecture.name())
         .context("the machine's architecture is one of ours")?;
     let mut made: Vec<chain::Update> = Vec::new();
@@ -71,18 +79,25 @@ fn prepare(steps: &Steps, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
         made.push(made_now.clone());
         Ok(made_now)
     };
-    steps.0.iter().cloned().map(|step| step.map(&mut update)).collect()
+    let mut steps: Vec<_> =
+        steps.0.iter().cloned().map(|step| step.map(&mut update)).collect::<Result<_>>()?;
+    for step in &mut steps {
+        if let Step::Install(install) = step {
+            installer.clone_into(&mut install.command);
+        }
+    }
+    Ok(steps)
 }
 
 /// Runs the chain, telling on standard error how far it is, and prints the result. Exit codes as for one boot.
 pub(super) fn run(
     test: &Test<'_>,
-    steps: &Steps,
+    (steps, flags): (&Steps, &ChainFlags),
     json: bool,
     reports: &ReportFlags,
     stop: &dyn Fn() -> bool,
 ) -> Result<ExitCode> {
-    let steps = prepare(steps, test)?;
+    let steps = prepare(steps, &flags.installer, test)?;
     let began = SystemTime::now();
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),

@@ -70,10 +70,11 @@ fn write(facts: &Facts, out: &mut String) -> std::fmt::Result {
     let architecture = facts.architecture.map_or("unknown architecture", |a| a.name());
     writeln!(
         out,
-        "{} disk of {} for {architecture}, sectors of {} bytes, GUID {}\n",
+        "{} disk of {} for {architecture}, sectors of {} bytes, {} {}\n",
         facts.format,
         human(facts.size),
         facts.sector_size,
+        if facts.table == "dos" { "MBR" } else { "GUID" },
         facts.guid
     )?;
     writeln!(out, "{}", picture(facts.partitions.iter().map(row), facts.size, WIDTH))?;

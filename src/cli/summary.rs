@@ -57,12 +57,8 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         row("time", &stages.join(", "))?;
     }
     writeln!(out)?;
-    if report.files.is_empty() && report.media.is_empty() {
-        writeln!(
-            out,
-            "nothing was written: this is what a disk of {} would be",
-            human(report.size)
-        )?;
+    if !report.planned.is_empty() {
+        rehearsed(report, out)?;
     }
     for file in &report.files {
         writeln!(
@@ -92,6 +88,32 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             "sha256",
             medium.sha256
         )?;
+    }
+    Ok(())
+}
+
+/// What a dry run has to say besides.
+fn rehearsed(report: &Report, out: &mut String) -> std::fmt::Result {
+    writeln!(out, " layer  digest              size  media type")?;
+    for (layer, number) in report.image.layers.iter().zip(1..) {
+        let digest = layer.digest.trim_start_matches("sha256:");
+        let short = digest.get(..12).unwrap_or(digest);
+        writeln!(out, "{number:>6}  {short:<12}  {:>10}  {}", human(layer.size), layer.media_type)?;
+    }
+    let content: u64 = report
+        .partitions
+        .iter()
+        .filter_map(|one| one.filesystem.as_ref())
+        .map(|one| one.used)
+        .sum();
+    writeln!(
+        out,
+        "\nnothing was written: this is what a disk of {} would be, {} of it in use",
+        human(report.size),
+        human(content)
+    )?;
+    for file in &report.planned {
+        writeln!(out, "{:<13} {} ({})", "would write", file.path.display(), file.format)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use bootpress::error::unsupported;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
-use qemu::{BootError, BootReport, Case, Outcome, Reached, Test, Verdict};
+use qemu::{BootError, BootReport, Case, Level, Outcome, Reached, Test, Verdict};
 
 use super::cases::{self, Plan, Trial};
 use super::machine_flags::{self, Choice, MachineFlags};
@@ -108,7 +108,13 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
             let hint = "name one disk and one --machine";
             return Err(unsupported("a chain in several machines", Some(hint)));
         };
-        return super::chain::run(&test_of(flags, case), steps, flags.json, &flags.reports, &stop);
+        return super::chain::run(
+            &test_of(flags, case),
+            (steps, &flags.chain),
+            flags.json,
+            &flags.reports,
+            &stop,
+        );
     }
     if let Some(case) = plan.only() {
         return one(flags, case, &stop);
@@ -133,6 +139,8 @@ pub(super) fn test_of<'a>(flags: &TestFlags, case: &'a Trial) -> Test<'a> {
     Test {
         time_limit: flags.timeout.map(Duration::from_secs),
         evidence: case.evidence.as_deref(),
+        accept: flags.verdict.accept(),
+        access: flags.verdict.access(),
         expected: flags.verdict.expected(),
         console_rules: case.rules.as_deref(),
         ..Test::new(&case.disk, case.machine.clone())
@@ -256,7 +264,10 @@ pub(super) fn text(report: &BootReport) -> String {
     let mut text = String::new();
     let essentials = report.machine.essentials();
     let outcome = match &report.verdict {
-        Verdict::Passed => format!("passed in {:.0} s ({essentials})", report.seconds),
+        Verdict::Passed => {
+            let proof = report.proof.described();
+            format!("passed in {:.0} s ({essentials}), proof: {proof}", report.seconds)
+        }
         Verdict::Failed { reason } => {
             format!("failed after {:.0} s ({essentials}): {reason}", report.seconds)
         }
@@ -280,6 +291,12 @@ pub(super) fn text(report: &BootReport) -> String {
     for suspicion in &report.suspicions {
         line(format!("  note    {suspicion}"));
     }
+    if let (false, Level::Login | Level::Screen) = (report.passed(), report.proof) {
+        line(format!(
+            "  hint    systemd before 256 takes no unit from outside; if this is such a guest, --accept {} is for it",
+            report.proof.name()
+        ));
+    }
     if !report.passed() {
         line("the console's last lines:".to_owned());
         for shown in &report.console_tail {
@@ -298,6 +315,7 @@ mod tests {
     fn report(verdict: Verdict) -> BootReport {
         BootReport {
             verdict,
+            proof: Level::Report,
             seconds: 41.2,
             machine: MachineReport {
                 architecture: qemu::Architecture::X86_64,
@@ -333,7 +351,7 @@ mod tests {
     fn results_read_well() {
         assert_eq!(
             text(&report(Verdict::Passed)),
-            "passed in 41 s (tcg, OVMF, virtio)\n  \
+            "passed in 41 s (tcg, OVMF, virtio), proof: guest report\n  \
              ok      power-off    clean\n  \
              note    emulated, 1 cpu: no /dev/kvm\n"
         );

@@ -5,10 +5,20 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use qemu::{Expected, Rules, Selinux};
+use qemu::{Access, Expected, Level, Rules, Selinux};
 
 #[derive(Debug, Args)]
 pub(super) struct VerdictFlags {
+    /// The weakest proof that counts as passed: report (the guest's own), login (a login prompt, where no report comes) or screen
+    /// (an operating system has drawn something that then stands still, and no error shows) [default: report]
+    #[arg(long, value_name = "PROOF", value_parser = accept, help_heading = "Verdict")]
+    accept: Option<Level>,
+
+    /// How the guest is told to report: smbios; fw-cfg, for kernels that do not show SMBIOS strings to systemd; none, to leave it
+    /// alone, for --accept login or screen [default: smbios]
+    #[arg(long, value_name = "WAY", value_parser = access, help_heading = "Verdict")]
+    access: Option<Access>,
+
     /// Digest of the image that must be running, as the registry has it
     #[arg(long, value_name = "sha256:HEX", value_parser = digest, help_heading = "Verdict")]
     expect_digest: Option<String>,
@@ -36,6 +46,14 @@ pub(super) struct VerdictFlags {
 }
 
 impl VerdictFlags {
+    pub(super) fn accept(&self) -> Level {
+        self.accept.unwrap_or(Level::Report)
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access.unwrap_or_default()
+    }
+
     pub(super) fn expected(&self) -> Expected {
         Expected {
             image_digest: self.expect_digest.clone(),
@@ -55,6 +73,20 @@ impl VerdictFlags {
             .with_context(|| format!("reading console rules from {}", file.display()))?;
         Ok(Some(rules))
     }
+}
+
+/// What somebody may ask for; the others are what a boot can come to besides.
+const ACCEPTED: [Level; 3] = [Level::Report, Level::Login, Level::Screen];
+
+fn accept(name: &str) -> Result<Level, String> {
+    Level::parse(name)
+        .filter(|level| ACCEPTED.contains(level))
+        .ok_or_else(|| format!("known: {}", ACCEPTED.map(Level::name).join(", ")))
+}
+
+fn access(name: &str) -> Result<Access, String> {
+    Access::parse(name)
+        .ok_or_else(|| format!("known: {}", Access::ALL.map(Access::name).join(", ")))
 }
 
 fn digest(text: &str) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::layout::{Filesystem, FilesystemKind, Layout, Partition, Payload, TableKind};
+use super::layout::{Filesystem, FilesystemKind, Layout, Partition, Payload, Subvolume, TableKind};
 use super::table::{Found, Gravity, Problems, Table};
 
 /// Paths below `/var` that are more than a directory: mounting there would hide what ostree or the image puts there.
@@ -195,10 +195,33 @@ fn btrfs(entry: &mut Table<'_>, problems: &mut Problems) -> Payload {
         let name = subvolume.required("name", problems);
         let mountpoint = subvolume.text("mountpoint", problems);
         subvolume.finish(problems);
-        if let Some(name) = name {
-            let mountpoint = mountpoint.map(|path| path.value).filter(|path| !path.is_empty());
-            subvolumes.push((name.value, mountpoint));
+        let Some(name) = name else { continue };
+        let mountpoint = mountpoint.filter(|path| !path.value.is_empty());
+        if let Some(path) = mountpoint.as_ref().filter(|path| path.value == "/boot") {
+            problems.add(path.at, Gravity::Refused, BOOT_ON_BTRFS);
+            continue;
         }
+        subvolumes.push(Subvolume {
+            name: plain_name(&name.value),
+            mountpoint: mountpoint.map(|path| path.value),
+            ..Subvolume::default()
+        });
     }
-    Payload::Btrfs { label: String::new(), subvolumes }
+    Payload::Btrfs { label: String::new(), uuid: None, subvolumes }
+}
+
+/// Whether an absolute path without `.` and `..` lies below a directory.
+pub(super) fn is_below(directory: &str, path: &str) -> bool {
+    path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| {
+        rest.split('/')
+            .all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
+    })
+}
+
+/// Why there is no such subvolume.
+pub(super) const BOOT_ON_BTRFS: &str = "bootpress puts /boot into no subvolume, which not every GRUB reads: without this one, /boot becomes an ext4 of its own";
+
+/// Some write the name as a path from the top of the volume.
+pub(super) fn plain_name(name: &str) -> String {
+    name.strip_prefix('/').unwrap_or(name).to_owned()
 }

@@ -8,12 +8,13 @@
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
-use super::Config;
+use super::disk::{BOOT_ON_BTRFS, plain_name};
 use super::document::{self, Language, Value};
 use super::layout::{
-    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, TableKind,
+    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
 };
-use super::table::{Problems, Table};
+use super::table::{Found, Gravity, Problems, Table};
+use super::{Config, Reading};
 use crate::content::ContentStore;
 use crate::error::corrupt;
 use crate::tree::Tree;
@@ -43,11 +44,80 @@ pub fn layout_in_image(
         if let Some(text) = read(root, contents, &path)? {
             let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
             // Of such a file only the partitions count; the rest is for somebody else.
-            let config = Config::read(&text, &format!("the image's {path}"), true, &nothing)?;
+            let reading = Reading { lenient: true, medium: false };
+            let config = Config::read(&text, &format!("the image's {path}"), reading, &nothing)?;
             return Ok((config.blueprint.layout, Vec::new()));
         }
     }
     Ok((None, Vec::new()))
+}
+
+/// What an image says about media that are made of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediumInImage {
+    /// Its volume id.
+    pub label: Option<String>,
+    /// Further kernel arguments, one word each.
+    pub kernel_arguments: Vec<String>,
+}
+
+/// The image's `iso.yaml`, and what is to be said about it.
+///
+/// Fails if it has one that is broken.
+pub fn medium_in_image(
+    root: &Tree,
+    contents: &ContentStore,
+) -> Result<(MediumInImage, Vec<String>)> {
+    for directory in DIRECTORIES {
+        let path = format!("{directory}/iso.yaml");
+        if let Some(text) = read(root, contents, &path)? {
+            return iso_yaml(&text, &format!("the image's {path}"));
+        }
+    }
+    Ok((MediumInImage::default(), Vec::new()))
+}
+
+fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
+    let node = document::parse(text, Language::Yaml, file)?;
+    let mut problems = Problems::of(file);
+    let mut top = Table::of(&node, "", &mut problems);
+    let label = top.text("label", &mut problems).filter(|label| !label.value.is_empty());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if let Some(label) =
+        label.as_ref().filter(|label| label.value.len() > 32 || !label.value.chars().all(fits))
+    {
+        let text = format!("`{label}` is no label of an ISO: at most 32 of A-Z a-z 0-9 _ . -");
+        problems.wrong(label.at, text);
+    }
+    let mut kernel_arguments = Vec::new();
+    for argument in top.texts("kernel_args", &mut problems) {
+        kernel_arguments.extend(argument.value.split_whitespace().map(str::to_owned));
+    }
+    if let Some(grub) = top.table("grub2", &mut problems) {
+        menu(grub, &mut problems);
+    }
+    drop(top);
+    let medium = MediumInImage { label: label.map(|label| label.value), kernel_arguments };
+    Ok((medium, problems.settle(true)?))
+}
+
+/// `grub2`: checked, and not used.
+fn menu(mut grub: Table<'_>, problems: &mut Problems) {
+    let at = grub.at();
+    grub.integer("default", 0..=99, problems);
+    grub.integer("timeout", 0..=3600, problems);
+    for mut entry in grub.tables("entries", problems) {
+        for key in ["name", "linux", "initrd"] {
+            entry.required(key, problems);
+        }
+        entry.finish(problems);
+    }
+    grub.finish(problems);
+    problems.add(
+        at,
+        Gravity::Idle,
+        "grub2 has no effect: bootpress writes the menu of its media itself",
+    );
 }
 
 fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<String>> {
@@ -205,7 +275,7 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
 }
 
 fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
-    let text = |text: super::table::Found<String>| Some(text.value).filter(|text| !text.is_empty());
+    let text = |text: Found<String>| Some(text.value).filter(|text| !text.is_empty());
     let kind = payload.required("type", problems).and_then(|kind| {
         let known = FilesystemKind::parse(&kind.value);
         if known.is_none() {
@@ -239,37 +309,58 @@ fn swap(payload: Option<Table<'_>>, problems: &mut Problems) -> Payload {
     };
     let label = payload.text("label", problems).map(|text| text.value).unwrap_or_default();
     let uuid = payload.text("uuid", problems).filter(|uuid| !uuid.value.is_empty());
-    let uuid = uuid.and_then(|uuid| {
-        let parsed = Uuid::try_parse(&uuid.value).ok();
-        if parsed.is_none() {
-            problems.wrong(uuid.at, format!("`{uuid}` is no UUID"));
-        }
-        parsed
-    });
+    let uuid = uuid.and_then(|uuid| parsed_uuid(&uuid, problems));
     payload.take("fstab_options");
     payload.finish(problems);
     Payload::Swap { label, uuid }
 }
 
+fn parsed_uuid(uuid: &Found<String>, problems: &mut Problems) -> Option<Uuid> {
+    let parsed = Uuid::try_parse(&uuid.value).ok();
+    if parsed.is_none() {
+        problems.wrong(uuid.at, format!("`{uuid}` is no UUID"));
+    }
+    parsed
+}
+
 fn btrfs(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
     let label = payload.text("label", problems).map(|text| text.value).unwrap_or_default();
-    for key in ["uuid", "mountpoint"] {
-        payload.text(key, problems);
-    }
+    let uuid = payload.text("uuid", problems).filter(|uuid| !uuid.value.is_empty());
+    let uuid = uuid.and_then(|uuid| parsed_uuid(&uuid, problems));
+    // Only its subvolumes are mounted.
+    payload.text("mountpoint", problems);
     let mut subvolumes = Vec::new();
     for mut entry in payload.tables("subvolumes", problems) {
         let name = entry.required("name", problems);
-        let mountpoint = entry.text("mountpoint", problems).map(|path| path.value);
-        for key in ["size", "group_id", "compress", "read_only", "uuid"] {
-            entry.take(key);
+        let mountpoint = entry.text("mountpoint", problems).filter(|path| !path.value.is_empty());
+        let compression = entry.text("compress", problems).filter(|how| !how.value.is_empty());
+        let read_only = entry.bool("read_only", problems) == Some(true);
+        for key in ["size", "group_id", "uuid"] {
+            if let Some(node) = entry.take(key)
+                && !matches!(&node.value, Value::Integer(0))
+            {
+                let text = format!(
+                    "{} has no effect: subvolumes share the room of their volume, and btrfs draws their UUIDs",
+                    entry.name(key)
+                );
+                problems.add(node.at, Gravity::Idle, text);
+            }
         }
         entry.finish(problems);
-        if let Some(name) = name {
-            subvolumes.push((name.value, mountpoint.filter(|path| !path.is_empty())));
+        let Some(name) = name else { continue };
+        if let Some(path) = mountpoint.as_ref().filter(|path| path.value == "/boot") {
+            problems.add(path.at, Gravity::Refused, BOOT_ON_BTRFS);
+            continue;
         }
+        subvolumes.push(Subvolume {
+            name: plain_name(&name.value),
+            mountpoint: mountpoint.map(|path| path.value),
+            compression: compression.map(|how| how.value),
+            read_only,
+        });
     }
     payload.finish(problems);
-    Payload::Btrfs { label, subvolumes }
+    Payload::Btrfs { label, uuid, subvolumes }
 }
 
 #[cfg(test)]
@@ -335,6 +426,20 @@ partition_table:
     }
 
     #[test]
+    fn media_are_told_their_label_and_arguments() {
+        let text = "label: Tiny-43\nkernel_args: [quiet, inst.x=1 rd.y]\ngrub2:\n  timeout: 3\n  entries:\n    - {name: a, linux: /vmlinuz x, initrd: /initrd}\nfuture: 1\n";
+        let (medium, warnings) = iso_yaml(text, "iso.yaml").unwrap();
+        assert_eq!(medium.label.as_deref(), Some("Tiny-43"));
+        assert_eq!(medium.kernel_arguments, ["quiet", "inst.x=1", "rd.y"]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("grub2 has no effect"), "{warnings:?}");
+        let said = |text: &str| iso_yaml(text, "iso.yaml").unwrap_err().to_string();
+        assert!(said("label: a b\n").contains("iso.yaml:1:8: `a b` is no label"));
+        assert!(said("kernel_args: x\n").contains("must be a list"));
+        assert!(said("grub2: {entries: [{name: a}]}\n").contains("entries[0].linux is missing"));
+    }
+
+    #[test]
     fn what_cannot_be_made_is_an_error() {
         let said = |from: &str, to: &str| {
             disk_yaml(&YAML.replace(from, to), "disk.yaml").unwrap_err().to_string()
@@ -346,5 +451,24 @@ partition_table:
         assert!(said("type: vfat", "type: zfs").contains("`zfs` is no file system"));
         assert!(said("mountpoint: /boot/efi", "mountpoint: /boot").contains("mounted twice"));
         assert!(said("partition_table:", "table:").contains("partition_table is missing"));
+    }
+
+    #[test]
+    fn subvolumes_are_read_with_what_is_said_about_them() {
+        let text = "partition_table:\n  partitions:\n    - payload_type: btrfs\n      payload:\n        label: all\n        uuid: 6264d520-3fb9-423f-8ab8-7a0a8e3d3562\n        subvolumes:\n          - {name: /root, mountpoint: /, compress: 'zstd:1', size: 0}\n          - {name: boot, mountpoint: /boot}\n          - {name: data, mountpoint: /var/data, read_only: true, size: 5}\n";
+        let (mut layout, warnings) = disk_yaml(text, "disk.yaml").unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("/boot becomes an ext4"), "{warnings:?}");
+        assert!(warnings[1].contains("size has no effect"), "{warnings:?}");
+        assert_eq!(layout.root_kind(), Some(FilesystemKind::Btrfs));
+        layout.compress("lzo");
+        let said: Vec<_> = layout
+            .subvolumes()
+            .iter()
+            .map(|one| (one.name.as_str(), one.compression.as_deref().unwrap(), one.read_only))
+            .collect();
+        assert_eq!(said, [("root", "zstd:1", false), ("data", "lzo", true)]);
+        let error = disk_yaml(&text.replace("zstd:1", "zstd:99"), "disk.yaml").unwrap_err();
+        assert!(error.to_string().contains("`zstd:99` is no compression"), "{error}");
     }
 }

@@ -123,14 +123,29 @@ pub enum Payload {
     },
     /// A btrfs with subvolumes.
     Btrfs {
-        /// Its label.
+        /// Its label; empty: the usual one.
         label: String,
-        /// Name and mount point.
-        subvolumes: Vec<(String, Option<String>)>,
+        /// `None`: derived.
+        uuid: Option<Uuid>,
+        /// In the order in which they are made.
+        subvolumes: Vec<Subvolume>,
     },
     /// Nothing.
     #[default]
     Empty,
+}
+
+/// A subvolume of a btrfs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subvolume {
+    /// Its name: one component of a path.
+    pub name: String,
+    /// Where it is mounted.
+    pub mountpoint: Option<String>,
+    /// How it is compressed, as `compress=` has it.
+    pub compression: Option<String>,
+    /// Whether it is mounted so that nobody writes to it.
+    pub read_only: bool,
 }
 
 /// A file system of a layout.
@@ -153,12 +168,33 @@ pub struct Filesystem {
 }
 
 impl Partition {
-    /// Where it is mounted, if it holds a file system that is.
+    /// Where it is mounted, if it holds a file system that is; a btrfs that has the root in a subvolume counts as that.
     pub fn mountpoint(&self) -> Option<&str> {
         match &self.payload {
             Payload::Filesystem(filesystem) => filesystem.mountpoint.as_deref(),
+            Payload::Btrfs { subvolumes, .. } => {
+                let mut mounted = subvolumes.iter().filter_map(|one| one.mountpoint.as_deref());
+                mounted.find(|path| *path == "/")
+            }
             _ => None,
         }
+    }
+
+    /// Its subvolumes; none unless it is a btrfs.
+    pub fn subvolumes(&self) -> &[Subvolume] {
+        match &self.payload {
+            Payload::Btrfs { subvolumes, .. } => subvolumes,
+            _ => &[],
+        }
+    }
+
+    /// Every place at which something of it is mounted.
+    fn mountpoints(&self) -> impl Iterator<Item = &str> {
+        let own = match &self.payload {
+            Payload::Filesystem(filesystem) => filesystem.mountpoint.as_deref(),
+            _ => None,
+        };
+        own.into_iter().chain(self.subvolumes().iter().filter_map(|one| one.mountpoint.as_deref()))
     }
 }
 
@@ -171,7 +207,25 @@ impl Layout {
         let root = self.partitions.iter().find(|partition| partition.mountpoint() == Some("/"))?;
         match &root.payload {
             Payload::Filesystem(filesystem) => filesystem.kind,
+            Payload::Btrfs { .. } => Some(FilesystemKind::Btrfs),
             _ => None,
+        }
+    }
+
+    /// The subvolumes of its btrfs; none if it has no such partition.
+    pub fn subvolumes(&self) -> &[Subvolume] {
+        let mut all = self.partitions.iter().map(Partition::subvolumes);
+        all.find(|subvolumes| !subvolumes.is_empty()).unwrap_or_default()
+    }
+
+    /// Compresses what nobody else says how to.
+    pub fn compress(&mut self, how: &str) {
+        for partition in &mut self.partitions {
+            if let Payload::Btrfs { subvolumes, .. } = &mut partition.payload {
+                for subvolume in subvolumes {
+                    subvolume.compression.get_or_insert_with(|| how.to_owned());
+                }
+            }
         }
     }
 
@@ -188,7 +242,6 @@ impl Layout {
             if partition.name.as_ref().is_some_and(|name| name.encode_utf16().count() > 36) {
                 fault("its name is longer than 36 UTF-16 units".to_owned());
             }
-            let mut mountpoints: Vec<&str> = partition.mountpoint().into_iter().collect();
             match &partition.payload {
                 Payload::Filesystem(filesystem) => filesystem_faults(filesystem, &mut fault),
                 Payload::Swap { label, .. } if label.len() > 15 => {
@@ -197,11 +250,10 @@ impl Layout {
                 Payload::Btrfs { subvolumes, .. } => {
                     btrfs += 1;
                     subvolume_faults(subvolumes, &mut fault);
-                    mountpoints.extend(subvolumes.iter().filter_map(|(_, at)| at.as_deref()));
                 }
                 _ => {}
             }
-            for mountpoint in mountpoints {
+            for mountpoint in partition.mountpoints() {
                 if let Some(reason) = mountpoint_fault(mountpoint) {
                     fault(reason);
                 }
@@ -269,21 +321,44 @@ fn filesystem_faults(filesystem: &Filesystem, fault: &mut impl FnMut(String)) {
     }
 }
 
-fn subvolume_faults(subvolumes: &[(String, Option<String>)], fault: &mut impl FnMut(String)) {
+fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
     if subvolumes.is_empty() {
         fault("a btrfs volume needs at least one subvolume".to_owned());
     }
     let mut names = BTreeSet::new();
-    for (name, mountpoint) in subvolumes {
-        if name.is_empty() {
-            fault("a subvolume has no name".to_owned());
-        } else if !names.insert(name) {
+    // It stands among mount options and on the kernel's command line.
+    let fits = |c: char| c.is_ascii_alphanumeric() || "@-_.+".contains(c);
+    for Subvolume { name, mountpoint, compression, .. } in subvolumes {
+        if !names.insert(name) {
             fault(format!("the subvolume {name} stands twice"));
+        }
+        if name.is_empty() || !name.chars().all(fits) || matches!(name.as_str(), "." | "..") {
+            fault(format!(
+                "`{name}` is no name for a subvolume here: letters, digits, `@`, `-`, `_`, `.` and `+`"
+            ));
         }
         if mountpoint.as_deref() == Some("/boot/efi") {
             fault("/boot/efi cannot be a subvolume".to_owned());
         }
+        if let Some(how) = compression.as_ref().filter(|how| !is_compression(how)) {
+            fault(format!(
+                "`{how}` is no compression: zstd, zlib and lzo are, and levels as in zstd:3"
+            ));
+        }
     }
+}
+
+/// What `compress=` takes, as mount(8) and btrfs(5) have it.
+pub fn is_compression(how: &str) -> bool {
+    let (name, level) =
+        how.split_once(':').map_or((how, None), |(name, level)| (name, Some(level)));
+    let highest = match name {
+        "zstd" => 15,
+        "zlib" => 9,
+        "lzo" => 0,
+        _ => return false,
+    };
+    level.is_none_or(|level| level.parse().is_ok_and(|level: u32| (1..=highest).contains(&level)))
 }
 
 /// Why this is no place to mount something at.

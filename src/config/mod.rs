@@ -10,11 +10,13 @@
 
 mod accounts;
 mod blueprint;
+mod containers;
 mod customize;
 mod disk;
 mod document;
 mod files;
 mod in_image;
+mod installer;
 mod layout;
 mod provision;
 mod size;
@@ -30,13 +32,18 @@ use document::Language;
 use table::Problems;
 
 pub use accounts::{Group, Owner, User};
-pub use blueprint::{Blueprint, Installer};
+pub use blueprint::Blueprint;
+pub use containers::{Container, Containers};
 pub use customize::{
     Changes, Grow, Mount, Mounting, Places, customize, customize_boot, kernel_arguments,
 };
 pub use files::{Directory, File, Ownership, ReadFile};
-pub use in_image::layout_in_image;
-pub use layout::{Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, TableKind};
+pub use in_image::{MediumInImage, layout_in_image, medium_in_image};
+pub use installer::Installer;
+pub use layout::{
+    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
+    is_compression,
+};
 pub use provision::provision;
 pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 
@@ -45,25 +52,40 @@ pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 pub struct Config {
     /// What it asks for.
     pub blueprint: Blueprint,
+    /// The file that it is from, for messages.
+    pub origin: String,
     /// What is worth saying about it, a line each, with the place in the file.
     pub warnings: Vec<String>,
+}
+
+/// How a configuration is judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// Whether keys that are unknown or cannot be honoured are skipped with a warning.
+    pub lenient: bool,
+    /// Whether a medium that installs is made: some keys are for nothing else.
+    pub medium: bool,
 }
 
 impl Config {
     /// Reads a blueprint.
     ///
-    /// `file` is its name for messages, and tells the language: JSON for `.json` and `-`, else TOML. With `lenient`, keys that
-    /// are unknown or cannot be honoured are skipped with a warning. `read` gets at the files that `uri` names.
-    pub fn read(text: &str, file: &str, lenient: bool, read: &ReadFile<'_>) -> Result<Self> {
+    /// `file` is its name for messages, and tells the language: JSON for `.json` and `-`, else TOML. `read` gets at the files
+    /// that `uri` names.
+    pub fn read(text: &str, file: &str, reading: Reading, read: &ReadFile<'_>) -> Result<Self> {
         let json = file == "-" || file.to_ascii_lowercase().ends_with(".json");
         let language = if json { Language::Json } else { Language::Toml };
         let shown = if file == "-" { "standard input" } else { file };
         let node = document::parse(text, language, shown)?;
         let mut problems = Problems::of(shown);
-        let mut blueprint = blueprint::read(&node, read, &mut problems);
+        let mut blueprint = blueprint::read(&node, reading.medium, read, &mut problems);
         if let Some(layout) = &mut blueprint.layout {
             layout.origin = shown.to_owned();
         }
-        Ok(Self { blueprint, warnings: problems.settle(lenient)? })
+        Ok(Self {
+            blueprint,
+            origin: shown.to_owned(),
+            warnings: problems.settle(reading.lenient)?,
+        })
     }
 }

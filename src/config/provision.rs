@@ -84,6 +84,7 @@ fn refuse(blueprint: &Blueprint) -> Result<()> {
         ("fips", blueprint.fips),
         ("bootloader", blueprint.console.is_some()),
         ("filesystem and customizations.disk", blueprint.layout.is_some()),
+        ("containers-storage and containers", !blueprint.containers.images.is_empty()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         None => Ok(()),
@@ -206,11 +207,13 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Reading};
     use crate::error::Unsupported;
 
     fn script(toml: &str) -> Result<String> {
-        let config = Config::read(toml, "x.toml", false, &|_| unreachable!("it names no files"))?;
+        let config = Config::read(toml, "x.toml", Reading::default(), &|_| {
+            unreachable!("it names no files")
+        })?;
         provision(&config.blueprint, "seed")
     }
 

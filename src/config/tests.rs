@@ -11,7 +11,11 @@ fn corpus() -> std::path::PathBuf {
 }
 
 fn read(text: &str, file: &str, lenient: bool) -> Result<Config> {
-    Config::read(text, file, lenient, &|_| Err(std::io::ErrorKind::NotFound.into()))
+    read_for(text, file, Reading { lenient, medium: false })
+}
+
+fn read_for(text: &str, file: &str, reading: Reading) -> Result<Config> {
+    Config::read(text, file, reading, &|_| Err(std::io::ErrorKind::NotFound.into()))
 }
 
 #[test]
@@ -20,8 +24,17 @@ fn files_that_people_have_are_accepted() {
     for entry in fs::read_dir(corpus().join("accepted")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let config = read(&fs::read_to_string(&path).unwrap(), name, false)
+        let text = fs::read_to_string(&path).unwrap();
+        let medium = text.contains("# medium:");
+        let config = read_for(&text, name, Reading { lenient: false, medium })
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        if medium {
+            let error = read(&text, name, false).unwrap_err();
+            assert!(error.downcast_ref::<Unsupported>().is_some(), "{name}: {error}");
+            let lenient = read(&text, name, true).unwrap();
+            assert!(!lenient.warnings.is_empty(), "{name} for a disk");
+            assert_eq!(lenient.blueprint.installer, Installer::default());
+        }
         let asks = config.blueprint != Blueprint::default() || name == "nothing.json";
         assert!(asks, "{name} asks for nothing");
         count += 1;
@@ -36,9 +49,13 @@ fn files_that_make_no_sense_are_rejected_with_the_reason() {
     for case in corpus.split("### ").skip(1) {
         let (head, text) = case.split_once('\n').unwrap();
         let (language, expected) = head.split_once(": ").unwrap();
+        let (language, medium) = match language.strip_suffix(" for a medium") {
+            Some(language) => (language, true),
+            None => (language, false),
+        };
         let file = if language == "json" { "config.json" } else { "config.toml" };
         let expected = expected.replace("config:", &format!("{file}:"));
-        match read(text, file, false) {
+        match read_for(text, file, Reading { lenient: false, medium }) {
             Ok(config) => panic!("{expected}: accepted, {config:?}"),
             Err(error) => assert!(error.to_string().contains(&expected), "{expected}: {error}"),
         }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use partitioning::{MIB, Preset, Role, Scheme, SectorSize, Slot, Table};
 use uuid::Uuid;
 
+use super::subvolumes;
 use super::volumes::{
     Needs, Wishes, esp_volume, ext4_volume, fit, fit_data, image_size, kernel_volume,
 };
@@ -45,9 +46,9 @@ pub struct Arrangement {
 
 /// A partition to be.
 #[derive(Clone, Debug)]
-struct Wish {
+pub(super) struct Wish {
     role: Role,
-    partition: Partition,
+    pub(super) partition: Partition,
     /// Of a raw partition.
     raw: Option<Content>,
     guid: Uuid,
@@ -90,6 +91,10 @@ impl Wish {
 
     fn label(&self) -> String {
         let asked = self.filesystem().and_then(|filesystem| filesystem.label.clone());
+        let asked = asked.or_else(|| match &self.partition.payload {
+            Payload::Btrfs { label, .. } => Some(label.clone()).filter(|label| !label.is_empty()),
+            _ => None,
+        });
         asked.unwrap_or_else(|| match self.role {
             Role::Root => "root".to_owned(),
             Role::Boot => "boot".to_owned(),
@@ -114,12 +119,15 @@ pub fn identify(identity: Identity, layout: Option<&Layout>) -> Result<Identity>
             _ => continue,
         };
         *guid = partition.guid.unwrap_or(*guid);
-        let Payload::Filesystem(Filesystem { uuid: Some(uuid), .. }) = &partition.payload else {
-            continue;
-        };
-        match filesystem {
-            Some(place) => *place = uuid_of(uuid, &layout.origin)?,
-            None => identity.esp_volume = volume_id_of(uuid, &layout.origin)?,
+        match (&partition.payload, filesystem) {
+            (Payload::Btrfs { uuid: Some(uuid), .. }, Some(place)) => *place = *uuid,
+            (Payload::Filesystem(Filesystem { uuid: Some(uuid), .. }), Some(place)) => {
+                *place = uuid_of(uuid, &layout.origin)?;
+            }
+            (Payload::Filesystem(Filesystem { uuid: Some(uuid), .. }), None) => {
+                identity.esp_volume = volume_id_of(uuid, &layout.origin)?;
+            }
+            _ => {}
         }
     }
     Ok(identity)
@@ -236,6 +244,9 @@ impl Arrangement {
             };
             match (&slot.partition.payload, slot.role) {
                 (Payload::Swap { .. }, _) => mounts.push(plain),
+                (Payload::Btrfs { subvolumes, .. }, _) => {
+                    mounts.extend(subvolumes::mounts(subvolumes, &slot.uuid));
+                }
                 (Payload::Filesystem(filesystem), Role::Data | Role::Esp) => {
                     let Some(mountpoint) = &filesystem.mountpoint else { continue };
                     let esp = slot.role == Role::Esp;
@@ -291,7 +302,7 @@ impl Arrangement {
                 Role::BiosBoot => asked.max(MIB),
                 Role::Esp if asked == 0 => wishes.preset.default_esp(),
                 Role::Boot if asked == 0 => BOOT_SIZE,
-                Role::Root => asked.max(root_size),
+                Role::Root => asked.max(root_size + self.beside_root(slot, sysroot, wishes)?),
                 Role::Data => self.data_size(slot, sysroot, wishes)?,
                 Role::Swap => asked.max(swap::SMALLEST),
                 Role::Esp | Role::Boot => asked,
@@ -326,7 +337,10 @@ impl Arrangement {
         // A least size is no reason to fail.
         let least = Table::arrange(&arrangement).map_err(too_small)?.size();
         let asked = wishes.size.map(|size| size.bytes(least, image_size(&sysroot.root)));
-        arrangement.disk = asked.or_else(|| self.layout.minsize.map(|size| size.max(least)));
+        // Who lays out the whole disk says how large it is, too.
+        let usual = Some(wishes.least_size).filter(|size| *size > 0 && !self.layout.complete);
+        let minsize = self.layout.minsize.or(usual);
+        arrangement.disk = asked.or_else(|| minsize.map(|size| size.max(least)));
         let table = Table::arrange(&arrangement).map_err(too_small)?;
         if table.size().is_multiple_of(wishes.size_unit) {
             return Ok(table);
@@ -346,16 +360,21 @@ impl Arrangement {
         match slot.kind() {
             FilesystemKind::Ext4 => {
                 let spare = if asked == 0 { SPARE } else { 0 };
-                Ok(asked.max(fit_data(self.tree(filesystem, sysroot)?, spare, wishes)?))
+                let tree = self.tree(filesystem.mountpoint.as_ref(), sysroot)?;
+                Ok(asked.max(fit_data(tree, spare, wishes)?))
             }
             _ => Ok(if asked == 0 { SPARE } else { asked }),
         }
     }
 
     /// What a volume holds; nothing if it is not mounted.
-    fn tree<'a>(&self, filesystem: &Filesystem, sysroot: &'a Sysroot) -> Result<&'a Tree> {
+    pub(super) fn tree<'a>(
+        &self,
+        mountpoint: Option<&String>,
+        sysroot: &'a Sysroot,
+    ) -> Result<&'a Tree> {
         static NOTHING: std::sync::OnceLock<Tree> = std::sync::OnceLock::new();
-        let Some(mountpoint) = &filesystem.mountpoint else {
+        let Some(mountpoint) = mountpoint else {
             return Ok(NOTHING.get_or_init(|| Tree::new(crate::tree::Metadata::root(0o755))));
         };
         // Volumes come in the order of mounts, links resolved.
@@ -383,7 +402,11 @@ impl Arrangement {
         let volume = match slot.role {
             Role::BiosBoot => return Ok(None),
             Role::Root => match wishes.kernel {
-                Some(kernel) => kernel_volume(&sysroot.root, size, wishes, kernel, contents)?,
+                Some(kernel) => {
+                    let further = self.further(slot, sysroot)?;
+                    let root = (&sysroot.root, further.as_slice());
+                    kernel_volume(root, size, &label, wishes, kernel, contents)?
+                }
                 None => {
                     let uuids = (identity.root_filesystem, identity.root_hash_seed);
                     ext4_volume(&sysroot.root, size, &label, uuids)?
@@ -421,7 +444,7 @@ impl Arrangement {
                     return Ok(Some((map, None)));
                 }
                 let Some(filesystem) = slot.filesystem() else { return Ok(None) };
-                let tree = self.tree(filesystem, sysroot)?;
+                let tree = self.tree(filesystem.mountpoint.as_ref(), sysroot)?;
                 match slot.kind() {
                     FilesystemKind::Vfat => {
                         esp_volume(tree, size, &label, slot.volume_id(), wishes, contents)?
@@ -494,6 +517,7 @@ fn wish(
         }
         Payload::Swap { uuid: Some(named), .. } => uuid = *named,
         Payload::Raw { source } => raw = Some(content_of(root, source)?),
+        Payload::Btrfs { .. } if role == Role::Root => uuid = identity.root_filesystem,
         Payload::Btrfs { .. } => return Err(no_filesystem("btrfs")),
         Payload::Swap { .. } | Payload::Empty => {}
     }

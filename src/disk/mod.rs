@@ -10,13 +10,16 @@
 
 mod arranged;
 mod size;
+mod subvolumes;
 mod volumes;
 
 use std::fmt;
 
 use anyhow::{Result, ensure};
 pub use arranged::{Arrangement, identify, sector_size};
-use partitioning::{Guids, Layout, Partition, PlanError, Root, Scheme, Table, type_name};
+use partitioning::{
+    Guids, Layout, Partition, PlanError, Root, Scheme, Table, type_byte_name, type_name,
+};
 pub use partitioning::{MIB, Preset, Role, SectorSize};
 use serde::{Serialize, Serializer};
 pub use size::{DiskSize, parse_size};
@@ -91,17 +94,6 @@ impl From<Volume> for Filled {
     fn from(volume: Volume) -> Self {
         let Volume { map, filesystem: kind, label, uuid, used } = volume;
         (map, Some(FilesystemReport { kind, label, uuid, used }))
-    }
-}
-
-/// What people call a type in an MBR, as far as layouts of ours use it.
-const fn type_byte_name(byte: u8) -> &'static str {
-    match byte {
-        0x0b | 0x0c => "FAT32",
-        0x82 => "Linux swap",
-        0x83 => "Linux",
-        0xef => "EFI system",
-        _ => "unknown",
     }
 }
 
@@ -306,7 +298,7 @@ impl Plan {
                 Some(byte) => format!("0x{byte:02x}"),
                 None => partition.type_guid.to_string(),
             },
-            guid: partition.guid.to_string(),
+            guid: self.table.identity_of(partition),
             name: partition.name.clone(),
             start,
             size,

@@ -9,6 +9,7 @@ use super::{
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
+use crate::error::unsupported;
 use crate::filesystem::{ext4, fat, kernel};
 use crate::identity::Identity;
 use crate::ostree::Sysroot;
@@ -43,6 +44,8 @@ pub struct Wishes<'a> {
     pub separate_boot: bool,
     /// What the kernel shall write as the root; `None`: the root is ext4, and written by us.
     pub kernel: Option<&'a kernel::Wanted>,
+    /// Bytes that the disk has at least, unless its size is asked for.
+    pub least_size: u64,
     /// The whole disk is a multiple of this many bytes: what the strictest of its formats wants.
     pub size_unit: u64,
 }
@@ -91,7 +94,8 @@ pub fn lay_out(
     };
     let options = Options { size, ..options };
     let mut plan = Plan::new(&options)?;
-    let total = plan.size().next_multiple_of(wishes.size_unit);
+    let least = if wishes.size.is_none() { wishes.least_size } else { 0 };
+    let total = plan.size().max(least).next_multiple_of(wishes.size_unit);
     if total > plan.size() {
         // The table's backup is at the very end: padding the file would leave it in the middle of the disk.
         let size = Size::Disk { total, root_needs: needs.least };
@@ -108,7 +112,10 @@ pub fn lay_out(
             let uuids = (identity.root_filesystem, identity.root_hash_seed);
             ext4_volume(&sysroot.root, plan.root_size(), "root", uuids)
         }
-        Some(kernel) => kernel_volume(&sysroot.root, plan.root_size(), wishes, kernel, contents),
+        Some(kernel) => {
+            let root = (&sysroot.root, [].as_slice());
+            kernel_volume(root, plan.root_size(), "root", wishes, kernel, contents)
+        }
     }
     .context("formatting the root file system")?;
     let separate_boot = match (&sysroot.boot, plan.boot_size()) {
@@ -228,16 +235,24 @@ pub(super) fn ext4_volume(
     })
 }
 
+/// `further`: what its further subvolumes hold.
 pub(super) fn kernel_volume(
-    tree: &Tree,
+    (tree, further): (&Tree, &[&Tree]),
     size: u64,
+    label: &str,
     wishes: &Wishes<'_>,
     wanted: &kernel::Wanted,
     contents: &ContentStore,
 ) -> Result<Volume> {
+    if label.len() > wanted.kind.longest_label() {
+        return Err(unsupported(
+            format!("`{label}` is too long for the label of an {}", wanted.kind.name()),
+            Some("it has room for 12 bytes"),
+        ));
+    }
     let (uuid, sector_size) = (wishes.identity.root_filesystem, wishes.sector_size.bytes());
-    let options = kernel::Options { size, sector_size, uuid, label: "root" };
-    let kernel::Written { map, used } = kernel::write(tree, contents, wanted, &options)?;
+    let options = kernel::Options { size, sector_size, uuid, label };
+    let kernel::Written { map, used } = kernel::write(tree, further, contents, wanted, &options)?;
     let label = options.label.to_owned();
     Ok(Volume { map, filesystem: wanted.kind.name(), label, uuid: uuid.to_string(), used })
 }

@@ -61,6 +61,14 @@ impl Kind {
         }
     }
 
+    /// Bytes of its label: xfs has a field of 12, btrfs one of 256 of which other tools show less.
+    pub const fn longest_label(self) -> usize {
+        match self {
+            Self::Xfs => 12,
+            Self::Btrfs => 255,
+        }
+    }
+
     /// Bytes that the file system needs for itself besides what ext4 would need: logs, and btrfs' second copy of metadata.
     pub const fn overhead(self) -> u64 {
         match self {
@@ -82,8 +90,19 @@ pub struct Wanted {
     pub compression: Option<String>,
     /// The subvolume of btrfs that becomes the root.
     pub subvolume: Option<String>,
+    /// Subvolumes beside it.
+    pub further: Vec<Further>,
     /// Where the file lies that stands behind the loop device.
     pub work_directory: PathBuf,
+}
+
+/// A subvolume of btrfs that is not the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Further {
+    /// Its name.
+    pub name: String,
+    /// How it is compressed; `None`: not at all.
+    pub compression: Option<String>,
 }
 
 /// Everything else that it depends on besides the tree.
@@ -95,7 +114,7 @@ pub struct Options<'a> {
     pub sector_size: u64,
     /// Its UUID.
     pub uuid: Uuid,
-    /// Its label: up to 12 bytes.
+    /// Its label.
     pub label: &'a str,
 }
 
@@ -150,9 +169,10 @@ pub fn check(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Writes a tree as a file system; its bytes go into `contents`.
+/// Writes a tree as a file system, with one more for each of the further subvolumes; its bytes go into `contents`.
 pub fn write(
     tree: &Tree,
+    further: &[&Tree],
     contents: &ContentStore,
     wanted: &Wanted,
     options: &Options<'_>,
@@ -172,7 +192,7 @@ pub fn write(
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
                 .context("keeping mounts to ourselves")?;
-            fill_device(tree, contents, wanted, device, on.path())
+            fill_device((tree, further), contents, wanted, device, on.path())
         });
         filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
@@ -203,7 +223,7 @@ fn make(kind: Kind, device: &Path, options: &Options<'_>) -> Result<()> {
 }
 
 fn fill_device(
-    tree: &Tree,
+    (tree, further): (&Tree, &[&Tree]),
     contents: &ContentStore,
     wanted: &Wanted,
     device: attach::Device,
@@ -220,7 +240,7 @@ fn fill_device(
         Some(subvolume) => make_subvolume(on, subvolume)?,
         None => on.to_owned(),
     };
-    fill::fill(tree, contents, &root).map_err(|error| {
+    let full = |error: anyhow::Error| {
         let full = error.downcast_ref::<std::io::Error>();
         match full.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
             true => unsupported(
@@ -229,7 +249,15 @@ fn fill_device(
             ),
             false => error,
         }
-    })?;
+    };
+    fill::fill(tree, contents, &root).map_err(full)?;
+    for (Further { name, compression }, tree) in wanted.further.iter().zip(further) {
+        compress_from_now(on, compression.as_deref())?;
+        let place = create_subvolume(on, name)?;
+        fill::fill(tree, contents, &place)
+            .map_err(full)
+            .with_context(|| format!("filling the subvolume {name}"))?;
+    }
     let directory = File::open(on).context("opening the mount point")?;
     nix::unistd::syncfs(&directory).with_context(|| format!("syncing the {name}"))?;
     let usage = nix::sys::statvfs::fstatvfs(&directory).context("asking how full it is")?;
@@ -238,16 +266,34 @@ fn fill_device(
     Ok((usage.blocks() - usage.blocks_free()) * usage.fragment_size())
 }
 
+/// From here on files are compressed like this. What was written before is compressed as before when it reaches the disk.
+fn compress_from_now(on: &Path, how: Option<&str>) -> Result<()> {
+    let written = File::open(on).context("opening the mount point")?;
+    nix::unistd::syncfs(&written).context("syncing the btrfs")?;
+    let option = format!("compress={}", how.unwrap_or("no"));
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_REMOUNT;
+    mount(None::<&str>, on, None::<&str>, flags, Some(option.as_str()))
+        .with_context(|| format!("mounting with {option}"))
+}
+
 /// A subvolume, made the default one, so that machines find it without being told.
 fn make_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
+    let path = create_subvolume(on, name)?;
+    run(Command::new(btrfs()?).args(["subvolume", "set-default"]).arg(&path))?;
+    Ok(path)
+}
+
+fn create_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.contains('/') || name == "." || name == ".." {
         bail!("{name:?} is no name of a subvolume");
     }
-    let (btrfs, path) =
-        (find("btrfs").context("btrfs is not installed beside mkfs.btrfs")?, on.join(name));
-    run(Command::new(&btrfs).args(["-q", "subvolume", "create"]).arg(&path))?;
-    run(Command::new(btrfs).args(["subvolume", "set-default"]).arg(&path))?;
+    let path = on.join(name);
+    run(Command::new(btrfs()?).args(["-q", "subvolume", "create"]).arg(&path))?;
     Ok(path)
+}
+
+fn btrfs() -> Result<PathBuf> {
+    find("btrfs").context("btrfs is not installed beside mkfs.btrfs")
 }
 
 /// What of the file is not zero, as contents.

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use partitioning::{ParseError, Role, Table, type_name};
+use partitioning::{ParseError, Role, Scheme, Table, type_byte_name, type_name};
 use serde::Serialize;
 
 use self::disk::{Disk, Slice};
@@ -50,7 +50,9 @@ pub struct Facts {
     pub size: u64,
     /// Bytes of a sector.
     pub sector_size: u64,
-    /// GUID of the partition table.
+    /// The kind of the partition table: `gpt` or `dos`.
+    pub table: &'static str,
+    /// GUID of the partition table; the signature of an MBR, `5f3a1b2c`.
     pub guid: String,
     /// The machine that it is for, as the EFI programs or the root's type tell.
     pub architecture: Option<Architecture>,
@@ -79,9 +81,9 @@ pub struct PartitionFacts {
     pub role: Option<&'static str>,
     /// What people call its type.
     pub type_name: &'static str,
-    /// GUID of its type.
+    /// GUID of its type; on a disk without GPT its byte, `0x83`.
     pub type_guid: String,
-    /// Its own GUID.
+    /// Its own GUID; on a disk without GPT the signature and the number, `5f3a1b2c-01`.
     pub guid: String,
     /// Its name in the table, which may be empty.
     pub name: String,
@@ -139,7 +141,11 @@ pub fn inspect(path: &Path) -> Result<Facts> {
             format: disk.format(),
             size: disk.size,
             sector_size: table.sector_size.bytes(),
-            guid: table.guid.to_string(),
+            table: match table.scheme {
+                Scheme::Gpt => "gpt",
+                Scheme::Dos => "dos",
+            },
+            guid: table.identity(),
             architecture: None,
             partitions: Vec::new(),
             esp: Vec::new(),
@@ -193,19 +199,23 @@ impl Looking {
         let slice = Slice::new(disk, start, size);
         let mut head = vec![0; usize::try_from(slice.size.min(START))?];
         slice.read_at(0, &mut head).map_err(|error| qcow2::explain(error, "the partition"))?;
+        let mut role = partition.role;
         let filesystem = if Fat::is_it(&head) {
             Some(self.fat(slice, partition.role == Some(Role::Esp))?)
         } else if Volume::is_it(&head) {
-            Some(self.ext4(slice, partition)?)
+            Some(self.ext4(slice, partition, &mut role)?)
         } else {
             other_kind(&head)
         };
         self.facts.partitions.push(PartitionFacts {
             number: partition.number,
-            role: partition.role.map(Role::name),
-            type_name: type_name(partition.type_guid),
-            type_guid: partition.type_guid.to_string(),
-            guid: partition.guid.to_string(),
+            role: role.map(Role::name),
+            type_name: partition.type_byte.map_or(type_name(partition.type_guid), type_byte_name),
+            type_guid: match partition.type_byte {
+                Some(byte) => format!("0x{byte:02x}"),
+                None => partition.type_guid.to_string(),
+            },
+            guid: table.identity_of(partition),
             name: partition.name.clone(),
             start,
             size,
@@ -228,6 +238,7 @@ impl Looking {
         &mut self,
         slice: Slice,
         partition: &partitioning::Partition,
+        role: &mut Option<Role>,
     ) -> Result<FilesystemFacts> {
         let volume = Volume::open(slice, format!("the ext4 of partition {}", partition.number))?;
         let facts = FilesystemFacts {
@@ -236,8 +247,13 @@ impl Looking {
             uuid: Some(volume.uuid()),
             used: Some(volume.used),
         };
+        // An MBR has no type for it.
+        let of_boot = partition.type_byte.is_some() && !volume.names("/loader/entries")?.is_empty();
+        if of_boot && self.boot.is_none() {
+            *role = Some(Role::Boot);
+        }
         // Linux data may be anything; the first that looks like a root is it.
-        match partition.role {
+        match role {
             Some(Role::Boot) if self.boot.is_none() => self.boot = Some(volume),
             Some(Role::Root) if self.root.is_none() || !self.has_system()? => {
                 self.root = Some(volume)
@@ -345,5 +361,20 @@ fn other_kind(head: &[u8]) -> Option<FilesystemFacts> {
     ]
     .into_iter()
     .find_map(|(kind, is_it)| is_it.then_some(kind))?;
+    if kind == "swap" {
+        return swap(head);
+    }
     Some(FilesystemFacts { kind, label: None, uuid: None, used: None })
+}
+
+/// The header of a swap area (linux/swap.h): UUID at 1036, label at 1052.
+fn swap(head: &[u8]) -> Option<FilesystemFacts> {
+    let uuid = uuid::Uuid::from_slice(head.get(1036..1052)?).ok()?;
+    let label = head.get(1052..1068)?.split(|byte| *byte == 0).next().unwrap_or_default();
+    Some(FilesystemFacts {
+        kind: "swap",
+        label: Some(String::from_utf8_lossy(label).into_owned()),
+        uuid: Some(uuid.to_string()),
+        used: Some(0),
+    })
 }

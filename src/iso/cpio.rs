@@ -18,6 +18,9 @@ use crate::tree::{Kind, Tree};
 const MAGIC: &[u8] = b"070701";
 const HEADER: usize = 110;
 const TRAILER: &[u8] = b"TRAILER!!!";
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// More makes little smaller, and costs seconds.
+const ZSTD_LEVEL: i32 = 9;
 
 /// An archive of all that is in a tree of directories, files and links.
 pub(super) fn write(tree: &Tree, contents: &ContentStore) -> Result<Content> {
@@ -133,10 +136,51 @@ pub(super) fn contains(initramfs: impl Read, path: &[u8]) -> Option<bool> {
 
 fn decompressed<'a>(magic: [u8; 6], all: impl Read + 'a) -> Option<Box<dyn Read + 'a>> {
     match magic {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Box::new(zstd::Decoder::new(all).ok()?)),
+        [a, b, c, d, ..] if [a, b, c, d] == ZSTD => Some(Box::new(zstd::Decoder::new(all).ok()?)),
         [0x1f, 0x8b, ..] => Some(Box::new(flate2::read::MultiGzDecoder::new(all))),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Box::new(lzma_rust2::XzReader::new(all, true))),
         _ => None,
+    }
+}
+
+/// An archive, compressed as its kernel can unpack it, which is known from another initramfs: firmware reads slowly.
+pub(super) fn compressed(
+    archive: &Content,
+    other: Option<&Content>,
+    contents: &ContentStore,
+) -> Result<Content> {
+    let zstd = other.is_some_and(|other| compression(contents.reader(other)) == Some(ZSTD));
+    // What cannot be made smaller grows by less than this.
+    let writer = contents.writer(archive.size + archive.size / 64 + (1 << 16));
+    let mut reader = contents.reader(archive);
+    let writer = if zstd {
+        let mut encoder = zstd::Encoder::new(writer, ZSTD_LEVEL).context("starting zstd")?;
+        io::copy(&mut reader, &mut encoder).context("compressing an initramfs")?;
+        encoder.finish()
+    } else {
+        // Every kernel that unpacks anything unpacks gzip.
+        let mut encoder = flate2::write::GzEncoder::new(writer, flate2::Compression::default());
+        io::copy(&mut reader, &mut encoder).context("compressing an initramfs")?;
+        encoder.finish()
+    };
+    writer.context("compressing an initramfs")?.finish_early(&[])
+}
+
+/// The first bytes of the compressed part of an initramfs, which may have others before it.
+fn compression(initramfs: impl Read) -> Option<[u8; 4]> {
+    let mut rest = initramfs;
+    let mut magic = [0; 6];
+    loop {
+        rest.read_exact(&mut magic[..1]).ok()?;
+        if magic[0] == 0 {
+            continue;
+        }
+        rest.read_exact(&mut magic[1..]).ok()?;
+        match magic == MAGIC {
+            // No name is empty, so all of it is read.
+            true => search(&mut rest, b"")?,
+            false => return magic.first_chunk().copied(),
+        };
     }
 }
 
@@ -214,5 +258,26 @@ mod tests {
             assert_eq!(contains(broken, b"x"), None);
         }
         assert_eq!(contains(&[][..], b"x"), Some(false));
+    }
+
+    #[test]
+    fn an_archive_is_compressed_as_the_other_one_is() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        let archive = write(&Tree::new(Metadata::root(0o755)), &contents).unwrap();
+        let bytes = contents.bytes(&archive).unwrap();
+        let zstd = zstd::encode_all(&bytes[..], 1).unwrap();
+        let early = contents.insert_bytes(&[&bytes[..], &[0; 512], &zstd].concat()).unwrap();
+        for (other, magic) in
+            [(Some(&early), &ZSTD[..]), (Some(&archive), &[0x1f, 0x8b]), (None, &[0x1f, 0x8b])]
+        {
+            let packed = contents.bytes(&compressed(&archive, other, &contents).unwrap()).unwrap();
+            assert!(packed.starts_with(magic));
+            let mut unpacked = Vec::new();
+            let all = io::Cursor::new(&packed[6..]);
+            let magic = *packed.first_chunk().unwrap();
+            let whole = io::Cursor::new(magic).chain(all);
+            decompressed(magic, whole).unwrap().read_to_end(&mut unpacked).unwrap();
+            assert_eq!(unpacked, bytes);
+        }
     }
 }

@@ -158,7 +158,6 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Vec<(MediumKind, Made)>> {
     wishes.check()?;
-    progress.warn("media are young: no installation from one has been tested to its end yet; try it on a spare machine");
     let root = root_of(parts.disk)?;
     let efi = Efi::of(parts.boot, wishes.architecture)?;
     let bios = match wishes.architecture {
@@ -285,6 +284,7 @@ impl Live {
             },
             contents,
         )
+        .and_then(|archive| cpio::compressed(&archive, kernel.initrd_content.as_ref(), contents))
         .context("making the medium's initramfs")?;
         let initrds: &[&str] = match kindred {
             Kindred::Systemd => {

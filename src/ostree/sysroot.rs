@@ -43,6 +43,28 @@ pub struct Sysroot {
     pub deployment: String,
 }
 
+impl Sysroot {
+    /// A directory of `/var` in the running system: the tree that it is in, which may be a volume's, and its path there.
+    pub fn directory(&mut self, path: &str) -> (String, &mut Tree) {
+        let below = |mount: &str| {
+            path.strip_prefix(mount).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let inside =
+            self.volumes.iter().enumerate().filter(|(_, (mount, _))| below(mount).is_some());
+        let innermost = inside.max_by_key(|(_, (mount, _))| mount.len()).map(|(index, _)| index);
+        match innermost {
+            Some(index) => {
+                let (mount, tree) = &mut self.volumes[index];
+                (path[mount.len()..].trim_start_matches('/').to_owned(), tree)
+            }
+            None => {
+                let deploy = self.deployment.rsplit_once("/deploy/").map_or("", |(above, _)| above);
+                (format!("{deploy}{path}"), &mut self.root)
+            }
+        }
+    }
+}
+
 /// A kernel where its boot entry says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstalledKernel {

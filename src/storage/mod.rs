@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use self::records::{ImageRecord, LayerRecord};
 use crate::content::{Content, ContentStore};
-use crate::error::corrupt;
+use crate::error::{corrupt, unsupported};
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::tree::{InodeId, Kind, Metadata, Tree};
@@ -73,14 +73,52 @@ pub fn place(
         return Ok(());
     }
     let top = root.make_directories(PLACE, &Metadata::root(0o755));
-    let mut store = Store::make(root, top, contents)?;
+    put(root, top, applications, contents)?;
+    if labels.is_some() {
+        root.create(top, LABELLED, Metadata::root(0o644), Kind::File(Content::EMPTY));
+    }
+    label(root, top, labels)
+}
+
+/// Puts a store with these images into a directory that is there; does nothing if there are none.
+///
+/// `Unsupported` if the image has a store there; otherwise fails as [`place`] does.
+pub fn fill(
+    tree: &mut Tree,
+    directory: &str,
+    applications: &[Application],
+    labels: Option<&Labels<'_>>,
+    contents: &ContentStore,
+) -> Result<()> {
+    if applications.is_empty() {
+        return Ok(());
+    }
+    let top = tree.find(directory).with_context(|| format!("there is no directory {directory}"))?;
+    if tree.inode(top).children().next().is_some() {
+        return Err(unsupported(
+            format!(
+                "containers: the image has something in /{directory} already, and bootpress only makes new stores"
+            ),
+            Some("name another place with customizations.containers-storage.destination-path"),
+        ));
+    }
+    put(tree, top, applications, contents)?;
+    label(tree, top, labels)
+}
+
+fn put(
+    tree: &mut Tree,
+    top: InodeId,
+    applications: &[Application],
+    contents: &ContentStore,
+) -> Result<()> {
+    let mut store = Store::make(tree, top, contents)?;
     for application in applications {
         store
             .add(application)
-            .with_context(|| format!("storing the bound image {}", application.name))?;
+            .with_context(|| format!("storing the image {}", application.name))?;
     }
-    store.finish()?;
-    label(root, top, labels)
+    store.finish()
 }
 
 /// A store that fills.
@@ -226,10 +264,9 @@ impl<'a> Store<'a> {
     }
 }
 
-/// The labels of [`LABELLED_AS`] and what is below it, and the mark that says so.
+/// The labels of [`LABELLED_AS`] and what is below it.
 fn label(root: &mut Tree, top: InodeId, labels: Option<&Labels<'_>>) -> Result<()> {
     let Some(labels) = labels else { return Ok(()) };
-    root.create(top, LABELLED, Metadata::root(0o644), Kind::File(Content::EMPTY));
     let below: Vec<_> = root.walk_from(top).collect();
     for (path, id) in below {
         let path = match path.is_empty() {

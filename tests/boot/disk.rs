@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use fixture::{Architecture, Recipe, Variant};
 use serde::Deserialize;
 
+use crate::tool::{run, tool};
+
 /// A disk to press.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -55,17 +57,18 @@ impl Disk {
         Self { name, architecture, variant, format, flags, remake: None, pressed: OnceLock::new() }
     }
 
-    /// A raw disk for x86_64 with an image that is made of this variant's.
+    /// A disk for x86_64 with an image that is made of this variant's.
     pub(crate) const fn of_remade(
         name: &'static str,
         variant: Variant,
+        format: &'static str,
         remake: fn(&Path, &Path),
     ) -> Self {
         Self {
             name,
             architecture: Architecture::X86_64,
             variant,
-            format: "raw",
+            format,
             flags: &[],
             remake: Some(remake),
             pressed: OnceLock::new(),
@@ -111,8 +114,31 @@ impl Disk {
             .unwrap();
         assert!(status.success(), "{}: {}", self.name, String::from_utf8_lossy(&stderr));
         let report: Report = serde_json::from_slice(&stdout).unwrap();
-        Pressed { file, partitions: report.partitions }
+        Pressed { file: unpacked(file, self.format), partitions: report.partitions }
     }
+}
+
+/// What a machine is given of a file that is an archive: the disk in it.
+fn unpacked(file: PathBuf, format: &str) -> PathBuf {
+    if !["gce", "ova"].contains(&format) {
+        return file;
+    }
+    let directory = file.with_extension("unpacked");
+    if directory.exists() {
+        fs::remove_dir_all(&directory).unwrap();
+    }
+    fs::create_dir(&directory).unwrap();
+    let mut tar = tool("tar").expect("tar unpacks it");
+    run(tar.arg("-C").arg(&directory).arg("-xSf").arg(&file));
+    let disk = |name: &PathBuf| {
+        name.extension().is_some_and(|extension| extension == "raw" || extension == "vmdk")
+    };
+    let mut names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let found = names.find(disk).expect("an archive holds a disk");
+    let beside = file.with_extension(found.extension().unwrap_or_default());
+    fs::rename(found, &beside).unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    beside
 }
 
 impl Pressed {

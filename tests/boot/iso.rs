@@ -35,7 +35,7 @@ static SAME_DISK: Disk = Disk::new(
 );
 
 /// Asks.
-static LIVE: Disk = Disk::new(
+pub(crate) static LIVE: Disk = Disk::new(
     "live",
     Architecture::X86_64,
     Variant::Live,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A case is a disk and a machine. Every architecture, firmware, bus, layout, payload place and format is in one at least;
-//! not every combination is, as a boot without KVM takes half a minute. What a case leaves is in `target/boot/<case>/`.
+//! not every combination is, as a boot without KVM takes a minute. Those that are `#[ignore]`d are run by `tests/run full`. What a case leaves is in `target/boot/<case>/`.
 
 mod afterwards;
 mod carried;
@@ -14,8 +14,10 @@ mod disk;
 mod encapsulated;
 mod iso;
 mod labels;
+mod login;
 mod machine;
 mod must_fail;
+mod proof;
 mod pxe;
 #[path = "../support/tiny_image.rs"]
 mod tiny_image;
@@ -26,8 +28,8 @@ mod upgrade;
 use std::process::Command;
 
 use fixture::{Architecture, Variant};
-use qemu::chain::Step;
-use qemu::{DiskBus, Firmware, Machine, Milestone, Session};
+use qemu::chain::{Install, Step};
+use qemu::{DiskBus, Firmware, Machine, Matrix, Milestone, Session};
 
 use crate::disk::Disk;
 use crate::machine::{AARCH64, Case, X86_64};
@@ -40,13 +42,21 @@ static HYBRID: Disk = Disk::new(
     "qcow2",
     &["--qcow2-compress", "zstd"],
 );
-static OSBUILD: Disk = Disk::new(
-    "osbuild",
+/// Without the drivers of a TPM.
+static BLIND: Disk = Disk::new(
+    "blind",
     Architecture::X86_64,
-    Variant::UsrLibEfi,
-    "vmdk",
-    &["--layout", "osbuild"],
+    Variant::Default,
+    "qcow2",
+    &[
+        "--karg",
+        "module_blacklist=tpm_crb,tpm_tis",
+        "--karg",
+        "initcall_blacklist=crb_acpi_driver_init",
+    ],
 );
+static OSBUILD: Disk =
+    Disk::new("osbuild", Architecture::X86_64, Variant::UsrLibEfi, "ova", &["--layout", "osbuild"]);
 static BIOS_ONLY: Disk =
     Disk::new("bios-only", Architecture::X86_64, Variant::BiosOnly, "vhd", &[]);
 static SECTORS_OF_4096: Disk =
@@ -56,7 +66,7 @@ static XFS: Disk = Disk::new(
     "xfs",
     Architecture::X86_64,
     Variant::Default,
-    "qcow2",
+    "vmdk",
     &["--filesystem", "xfs", "--karg", PATIENT],
 );
 static BTRFS: Disk = Disk::new(
@@ -65,10 +75,8 @@ static BTRFS: Disk = Disk::new(
     Variant::Default,
     "qcow2",
     &[
-        "--filesystem",
-        "btrfs",
-        "--btrfs-subvolume",
-        "root",
+        "--config",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot-btrfs.toml"),
         "--btrfs-compress",
         "zstd",
         "--karg",
@@ -76,8 +84,8 @@ static BTRFS: Disk = Disk::new(
     ],
 );
 /// Made of an image that carries a commit, as Fedora's do.
-static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, carried::remake);
-static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, carried::remake);
+static CARRYING: Disk = Disk::of_remade("carrying", Variant::UefiOnly, "gce", carried::remake);
+static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, "raw", carried::remake);
 /// `/boot` is found by udev, for which 90 seconds have been seen not to be enough where QEMU gets a quarter of a processor.
 const PATIENT: &str = "systemd.default_device_timeout_sec=900";
 /// A disk with users, a service, swap and a `/var/log` of its own, and a script that looks at all of it.
@@ -85,7 +93,7 @@ static CONFIGURED: Disk = Disk::new(
     "configured",
     Architecture::X86_64,
     Variant::Default,
-    "qcow2",
+    "ami",
     &["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot.toml")],
 );
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "vdi", &[]);
@@ -96,9 +104,10 @@ fn x86_64_uefi_virtio() {
     afterwards::file_systems_are_sound(&case);
 }
 
-/// What Fedora's images are like, in the life of a machine: power cuts, an upgrade, a rollback.
+/// What Fedora's images are like, in the life of a machine: power cuts, an upgrade, a rollback. Its name makes it the first to be run:
+/// beside what takes so long all the others have room.
 #[test]
-fn x86_64_uefi_nvme_chain() {
+fn a_chain_of_power_cuts_an_upgrade_and_a_rollback() {
     let nvme = machine(Firmware::Uefi, DiskBus::Nvme);
     let case = Case::new("x86_64-uefi-nvme-chain", &CARRYING, nvme);
     carried::is_deployed(&CARRYING);
@@ -123,6 +132,17 @@ fn x86_64_uefi_nvme_chain() {
     assert_eq!(report.legs[3].commit.as_ref(), Some(&update.commit));
 }
 
+/// From a CD to an empty NVMe disk, and on from there.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_chain_begins_with_a_medium() {
+    let command = "sh /run/bootpress/install only-disk </dev/null".to_owned();
+    let install = Install { bus: DiskBus::Nvme, size: 3 << 30, command };
+    let case = Case::new("chain-install", &iso::LIVE, machine(Firmware::Uefi, DiskBus::Cdrom));
+    let report = case.passes_chain(&[Step::Install(install), Step::Boot, Step::Reboot]);
+    assert!(report.legs[1].commit.is_some() && report.legs[0].commit == report.legs[1].commit);
+}
+
 /// As Fedora's again: labels of the image's own policy, in the commit that it carries and in all that is added to it.
 #[test]
 fn x86_64_selinux() {
@@ -138,14 +158,33 @@ fn x86_64_bios_ahci() {
     assert_eq!(guest.fact("firmware"), Some("bios"), "a BIOS machine knows no EFI");
 }
 
+/// Secure Boot, a TPM, NVMe, and nothing that only virtual machines have.
 #[test]
-fn x86_64_secure_boot_virtio() {
-    let secure = machine(Firmware::UefiSecureBoot, DiskBus::Virtio);
-    let guest = Case::new("x86_64-secure-boot-virtio", &HYBRID, secure).passes();
+fn x86_64_bare_metal() {
+    let guest = Case::new("x86_64-bare-metal", &HYBRID, named("bare-metal")).passes();
     assert_eq!(guest.fact("secure-boot"), Some("1"));
+    assert_eq!(guest.fact("tpm"), Some("2"));
+}
+
+/// As sold to people: what it shows is on its screen, and its report comes over USB.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn x86_64_bare_metal_without_a_serial_port() {
+    Case::new("x86_64-bare-metal-no-uart", &HYBRID, named("bare-metal-no-uart")).passes();
+}
+
+/// A guest without the driver has a TPM as little as a machine without one.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_tpm_that_the_guest_does_not_see_is_missed() {
+    let case = Case::new("must-fail-tpm", &BLIND, named("bare-metal"));
+    let report = case.tried(&BLIND.pressed().file, None, Session::default());
+    let told = machine::failure("blind", &report).expect("it must not pass");
+    assert!(told.contains("TPM: the machine has one, the guest does not see it"), "{told}");
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_osbuild_uefi_ahci() {
     let case =
         Case::new("x86_64-osbuild-uefi-ahci", &OSBUILD, machine(Firmware::Uefi, DiskBus::Ahci));
@@ -155,12 +194,14 @@ fn x86_64_osbuild_uefi_ahci() {
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_bios_only_nvme() {
     let bios = machine(Firmware::Bios, DiskBus::Nvme);
     Case::new("x86_64-bios-only-nvme", &BIOS_ONLY, bios).passes();
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_uefi_nvme_of_4096() {
     let large = Machine { sector_size: 4096, ..machine(Firmware::Uefi, DiskBus::Nvme) };
     Case::new("x86_64-uefi-nvme-of-4096", &SECTORS_OF_4096, large).passes();
@@ -168,6 +209,7 @@ fn x86_64_uefi_nvme_of_4096() {
 
 /// The guest's kernel has fs-verity, which the one that tests may not have: it checks every block that it reads.
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_verity() {
     let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
     let guest = Case::new("x86_64-verity", &VERITY, uefi).passes();
@@ -186,7 +228,21 @@ fn x86_64_roots_that_the_kernel_wrote() {
         assert_eq!(sysroot.filesystem, name, "{sysroot:?}");
         let boot = guest.mount("/boot").expect("a /boot of its own");
         assert_eq!(boot.filesystem, "ext4");
+        if name == "btrfs" {
+            for (place, subvolume) in [("/var/home", "/home"), ("/var/log", "/logs")] {
+                let mount = guest.mount(place).expect("a subvolume");
+                let option = format!("subvol={subvolume}");
+                assert!(mount.filesystem_options.contains(&option), "{mount:?}");
+            }
+        }
     }
+}
+
+/// Somebody types the password that a configuration gave them.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn x86_64_login_on_the_serial_console() {
+    login::by_password(&CONFIGURED.pressed().file);
 }
 
 #[test]
@@ -207,6 +263,7 @@ fn aarch64_uefi_virtio() {
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn aarch64_secure_boot_nvme() {
     let secure =
         Machine { firmware: Firmware::UefiSecureBoot, bus: DiskBus::Nvme, ..Machine::new(AARCH64) };
@@ -241,6 +298,11 @@ fn a_disk_whose_boot_loader_is_lost_says_so() {
     assert!(told.contains("it got as far as: boot loader"), "{told}");
     assert!(told.contains("GRUB found no configuration"), "{told}");
     assert!(told.contains("| grub>"), "the console's tail belongs to it: {told}");
+}
+
+/// A machine of the built-in matrix.
+fn named(name: &str) -> Machine {
+    Matrix::built_in().named(name).unwrap().machine.clone()
 }
 
 /// An x86_64 machine.

@@ -199,6 +199,7 @@ fn a_guest_whose_console_floods() {
 }
 
 #[test]
+#[ignore = "takes minutes: tests/run full"]
 fn a_unit_that_fails() {
     let Some(medium) = Medium::new("must-fail-unit") else { return };
     medium.unit("broken.service", "ExecStart=/bin/false");

@@ -1,10 +1,12 @@
 //! Configurations on whole disks: what was asked for is read back with tools that know nothing of bootpress.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::bootc_image::bootc_image;
+use crate::tiny_image::tiny_image;
 use crate::tool::{run, tool};
 
 /// A disk pressed from the small image with a configuration.
@@ -24,6 +26,7 @@ fn press_in(directory: &Path, config: &str, layer: &[(&str, &str)], flags: &[&st
             tar = tar.file(*path, text);
         }
         tar.file("etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+            .symlink("usr/local", "../var/usrlocal")
             .file("etc/group", "root:x:0:\nwheel:x:10:\n")
     });
     image.write_oci_layout(&directory.join("image"));
@@ -40,7 +43,15 @@ fn press_in(directory: &Path, config: &str, layer: &[(&str, &str)], flags: &[&st
 
 impl Pressed {
     fn new(config: &str, layer: &[(&str, &str)], flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::in_directory(tempfile::tempdir().unwrap(), config, layer, flags)
+    }
+
+    fn in_directory(
+        directory: tempfile::TempDir,
+        config: &str,
+        layer: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let Output { status, stdout, stderr } = press_in(directory.path(), config, layer, flags);
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
         let report = serde_json::from_slice(&stdout).unwrap();
@@ -49,6 +60,12 @@ impl Pressed {
 
     fn raw(&self) -> PathBuf {
         self.directory.path().join("disk.raw")
+    }
+
+    /// The number of the partition with a role.
+    fn number(&self, role: &str) -> usize {
+        let partitions = self.report["partitions"].as_array().unwrap();
+        1 + partitions.iter().position(|partition| partition["role"] == role).unwrap()
     }
 
     /// Offset and size of a partition.
@@ -275,4 +292,488 @@ fn mistakes_are_told_before_anything_is_read_and_a_rehearsal_writes_nothing() {
     assert_eq!(report["size"].as_u64(), Some(3 << 30));
     assert!(report["configured"].as_array().unwrap().contains(&"/etc/hostname".into()), "{report}");
     assert!(!directory.path().join("disk.raw").exists());
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIGCAAAA\n-----END CERTIFICATE-----\n";
+
+/// Every key that a disk can honour, but for those of partitions.
+const EVERY: &str = r##"
+[customizations]
+hostname = "every.example"
+fips = true
+[customizations.kernel]
+append = "one two=3"
+[[customizations.sshkey]]
+user = "alice"
+key = "ssh-ed25519 AAAA first"
+[[customizations.user]]
+name = "alice"
+description = "Alice A"
+password = "$6$x$y"
+key = "ssh-rsa BBBB second"
+home = "/var/home/al/"
+shell = "/usr/bin/bash"
+groups = ["operators"]
+uid = 1042
+gid = 1200
+expiredate = 20500
+force_password_reset = true
+[[customizations.user]]
+name = "root"
+key = "ssh-ed25519 CCCC root"
+[[customizations.group]]
+name = "operators"
+gid = 1200
+[customizations.timezone]
+timezone = "Europe/Berlin"
+ntpservers = ["a.example"]
+[customizations.locale]
+languages = ["de_DE.UTF-8", "en_GB.UTF-8"]
+keyboard = "de"
+[customizations.firewall]
+ports = ["8080:tcp"]
+[customizations.firewall.services]
+enabled = ["https"]
+disabled = ["telnet"]
+[[customizations.firewall.zones]]
+name = "trusted"
+sources = ["192.0.2.0/24"]
+[customizations.services]
+enabled = ["app"]
+disabled = ["cups"]
+masked = ["loud"]
+[customizations.sshd]
+password_authentication = false
+client_alive_interval = 60
+permit_root_login = "prohibit-password"
+kbd_interactive_authentication = true
+[[customizations.directories]]
+path = "/etc/app/conf.d"
+user = "alice"
+group = 1200
+mode = "0750"
+ensure_parents = true
+[[customizations.files]]
+path = "/etc/app/conf.d/x"
+data = "x=1\n"
+user = 1042
+group = "operators"
+mode = "0640"
+[[customizations.files]]
+path = "/etc/from-a-file"
+uri = "file:notes"
+[[customizations.files]]
+path = "/root/notes"
+data = "note\n"
+[[customizations.files]]
+path = "/usr/local/bin/tool"
+data = "#!/bin/sh\n"
+mode = "0755"
+[customizations.cacerts]
+pem_certs = ["""-----BEGIN CERTIFICATE-----
+MIGCAAAA
+-----END CERTIFICATE-----
+"""]
+[[customizations.firstboot.scripts]]
+type = "custom"
+name = "once"
+contents = "#!/bin/sh\necho once\n"
+[[customizations.firstboot.scripts]]
+type = "satellite"
+satellite_command = "register --now"
+[[customizations.firstboot.scripts]]
+type = "aap"
+aap_job_template_url = "https://aap.example/9/"
+aap_host_config_key = "key"
+[customizations.ignition.firstboot]
+url = "https://ignition.example/c.ign"
+[customizations.bootloader.grub2]
+serial = "serial --unit=0 --speed=115200"
+terminal_input = ["serial"]
+terminal_output = ["serial", "console"]
+"##;
+
+/// What in an image the keys need.
+const NEEDED: [(&str, &str); 16] = [
+    ("usr/share/zoneinfo/Europe/Berlin", "TZif"),
+    ("usr/lib/systemd/systemd-timesyncd", ""),
+    ("usr/lib/kbd/keymaps/xkb/de.map.gz", ""),
+    ("etc/vconsole.conf", "FONT=eurlatgr\nKEYMAP=us\n"),
+    ("etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\n"),
+    ("etc/firewalld/firewalld.conf", "DefaultZone=public\n"),
+    ("usr/lib/firewalld/zones/public.xml", "<zone>\n  <service name=\"telnet\"/>\n</zone>\n"),
+    ("usr/lib/firewalld/services/https.xml", ""),
+    ("usr/lib/firewalld/services/telnet.xml", ""),
+    ("usr/lib/systemd/system/app.service", "[Install]\nWantedBy=multi-user.target\n"),
+    ("usr/lib/systemd/system/cups.service", "[Install]\nWantedBy=multi-user.target\n"),
+    ("usr/lib/systemd/system/loud.service", "[Install]\nWantedBy=multi-user.target\n"),
+    ("usr/bin/update-ca-trust", ""),
+    ("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "# old\n"),
+    ("etc/crypto-policies/config", "DEFAULT\n"),
+    ("usr/share/crypto-policies/FIPS/openssl.txt", ""),
+];
+
+/// What is read back: paths with what their text holds, or with what debugfs says of them.
+fn every_effect() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("etc/hostname", "every.example\n"),
+        ("etc/passwd", "\nalice:x:1042:1200:Alice A:/var/home/al:/usr/bin/bash\n"),
+        ("etc/shadow", "\nalice:$6$x$y:0:0:99999:7::20500:\n"),
+        ("etc/group", "\noperators:x:1200:alice\n"),
+        ("var/home/al/.ssh/authorized_keys", "ssh-ed25519 AAAA first\nssh-rsa BBBB second\n"),
+        ("stat var/home/al/.ssh/authorized_keys", "Mode:  0600"),
+        ("stat var/home/al", "User:  1042   Group:  1200"),
+        ("var/roothome/.ssh/authorized_keys", "ssh-ed25519 CCCC root\n"),
+        ("stat etc/localtime", "\"../usr/share/zoneinfo/Europe/Berlin\""),
+        ("etc/systemd/timesyncd.conf.d/50-bootpress.conf", "[Time]\nNTP=a.example\n"),
+        ("etc/locale.conf", "LANG=de_DE.UTF-8\nLANGUAGE=de_DE:en_GB\n"),
+        ("etc/vconsole.conf", "FONT=eurlatgr\nKEYMAP=de\n"),
+        ("etc/firewalld/zones/public.xml", "<port port=\"8080\" protocol=\"tcp\"/>"),
+        ("etc/firewalld/zones/public.xml", "<service name=\"https\"/>"),
+        ("etc/firewalld/zones/trusted.xml", "<source address=\"192.0.2.0/24\"/>"),
+        (
+            "stat etc/systemd/system/multi-user.target.wants/app.service",
+            "/usr/lib/systemd/system/app.service",
+        ),
+        ("etc/systemd/system-preset/00-bootpress.preset", "\ndisable cups.service\n"),
+        ("stat etc/systemd/system/loud.service", "\"/dev/null\""),
+        ("etc/ssh/sshd_config.d/00-bootpress.conf", "\nPasswordAuthentication no\n"),
+        ("etc/ssh/sshd_config.d/00-bootpress.conf", "\nKbdInteractiveAuthentication yes\n"),
+        ("etc/ssh/sshd_config.d/00-bootpress.conf", "\nClientAliveInterval 60\n"),
+        ("etc/ssh/sshd_config.d/00-bootpress.conf", "\nPermitRootLogin prohibit-password\n"),
+        ("stat etc/app/conf.d", "Mode:  0750"),
+        ("stat etc/app/conf.d", "User:  1042   Group:  1200"),
+        ("etc/app/conf.d/x", "x=1\n"),
+        ("stat etc/app/conf.d/x", "Mode:  0640"),
+        ("stat etc/app/conf.d/x", "User:  1042   Group:  1200"),
+        ("etc/from-a-file", "written elsewhere\n"),
+        ("var/roothome/notes", "note\n"),
+        ("var/usrlocal/bin/tool", "#!/bin/sh\n"),
+        ("stat var/usrlocal/bin/tool", "Mode:  0755"),
+        ("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "# old\n-----BEGIN CERTIFICATE"),
+        ("etc/bootpress/firstboot/once", "echo once\n"),
+        ("etc/bootpress/firstboot/satellite-2", "register --now\n"),
+        ("etc/bootpress/firstboot/aap-3", "'host_config_key=key' 'https://aap.example/9/'"),
+        (
+            "stat etc/systemd/system/multi-user.target.wants/bootpress-firstboot-once.service",
+            "bootpress-firstboot-once.service",
+        ),
+        ("etc/crypto-policies/config", "FIPS\n"),
+        ("boot/grub2/console.cfg", "serial --unit=0 --speed=115200\nterminal_input serial\n"),
+        ("boot/grub2/console.cfg", "\nterminal_output serial console\n"),
+        ("stat boot/ignition.firstboot", "Type: regular"),
+        ("boot/loader/entries/ostree-1.conf", " one two=3 fips=1 "),
+        (
+            "boot/loader/entries/ostree-1.conf",
+            " ignition.config.url=https://ignition.example/c.ign",
+        ),
+    ]
+}
+
+/// Presses a disk with every key, and says what of it is not on the disk as asked.
+fn press_every(flags: &[&str]) -> Option<(Pressed, String)> {
+    tool("debugfs")?;
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("notes"), "written elsewhere\n").unwrap();
+    let static_configuration =
+        ("usr/lib/bootupd/grub2-static/configs.d/20_more.cfg", "console.cfg ignition.firstboot\n");
+    let layer: Vec<(&str, &str)> = NEEDED.into_iter().chain([static_configuration]).collect();
+    let pressed = Pressed::in_directory(directory, EVERY, &layer, flags);
+    let deployment = format!("{}.0", pressed.report["system"]["commit"].as_str().unwrap());
+    Some((pressed, deployment))
+}
+
+/// Where a path of the running system is on the disk.
+fn place(path: &str, deployment: &str) -> String {
+    match path.split_once('/').map(|(top, _)| top) {
+        Some("etc") => format!("/ostree/deploy/default/deploy/{deployment}/{path}"),
+        Some("var") => format!("/ostree/deploy/default/{path}"),
+        _ => format!("/{path}"),
+    }
+}
+
+#[test]
+fn every_key_is_on_the_disk() {
+    let Some((pressed, deployment)) = press_every(&[]) else { return };
+    let root = pressed.number("root");
+    let mut missing = Vec::new();
+    for (what, expected) in every_effect() {
+        let (request, path) = match what.strip_prefix("stat ") {
+            Some(path) => ("stat", path),
+            None => ("cat", what),
+        };
+        let said =
+            pressed.debugfs(root, &format!("{request} {}", place(path, &deployment))).unwrap();
+        if !said.contains(expected) {
+            missing.push(format!("{what}: not {expected:?} but {said}"));
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    let absent = pressed
+        .debugfs(root, &format!("cat {}", place("etc/firewalld/zones/public.xml", &deployment)))
+        .unwrap();
+    assert!(!absent.contains("telnet"), "{absent}");
+    let anchors = place("etc/pki/ca-trust/source/anchors", &deployment);
+    let names = pressed.debugfs(root, &format!("ls -p {anchors}")).unwrap();
+    let name = names.lines().find_map(|line| line.split('/').find(|n| n.ends_with(".pem")));
+    let name = name.unwrap_or_else(|| panic!("{names}"));
+    let anchor = pressed.debugfs(root, &format!("cat {anchors}/{name}")).unwrap();
+    assert!(anchor.starts_with(CERTIFICATE), "{anchor}");
+    assert_eq!(pressed.check(), 1);
+    let warnings = pressed.report["warnings"].as_array().unwrap();
+    assert!(
+        warnings.iter().all(|warning| !warning.to_string().contains("no effect")),
+        "{warnings:?}"
+    );
+}
+
+/// The same configuration on a root that the kernel writes: the same files.
+#[test]
+fn every_key_is_on_an_xfs_root_too() {
+    use bootpress::filesystem::kernel;
+    if !nix::unistd::geteuid().is_root() || kernel::check(kernel::Kind::Xfs).is_err() {
+        eprintln!("skipped: the kernel writes no xfs here");
+        return;
+    }
+    let Some((pressed, deployment)) = press_every(&["--filesystem", "xfs"]) else { return };
+    let root = pressed.number("root");
+    let filesystem = &pressed.report["partitions"][root - 1]["filesystem"];
+    assert_eq!((&filesystem["kind"], &filesystem["label"]), (&"xfs".into(), &"root".into()));
+    let alone = pressed.cut(root);
+    if let Some(mut blkid) = tool("blkid") {
+        let said = run(blkid.args(["-p", "-o", "export"]).arg(&alone));
+        let uuid = filesystem["uuid"].as_str().unwrap();
+        assert!(
+            said.contains(&format!("UUID={uuid}\n")) && said.contains("LABEL=root\n"),
+            "{said}"
+        );
+    }
+    let on = pressed.directory.path().join("mounted");
+    fs::create_dir(&on).unwrap();
+    let Some(mut mount) = tool("mount") else { return };
+    run(mount.args(["-o", "ro,loop"]).arg(&alone).arg(&on));
+    let mut missing = Vec::new();
+    for (what, expected) in every_effect() {
+        let path = what.strip_prefix("stat ").unwrap_or(what);
+        // /boot is an ext4 of its own then, which the test above has looked into.
+        if path.starts_with("boot/") {
+            continue;
+        }
+        let path = on.join(place(path, &deployment).trim_start_matches('/'));
+        let said = match (what.starts_with("stat "), path.read_link()) {
+            (true, Ok(target)) => format!("{target:?}"),
+            (true, Err(_)) => match path.metadata() {
+                Ok(found) => format!(
+                    "Mode:  {:04o} User:  {:4}   Group:  {:4}",
+                    found.mode() & 0o7777,
+                    found.uid(),
+                    found.gid()
+                ),
+                Err(error) => error.to_string(),
+            },
+            (false, _) => fs::read_to_string(&path).unwrap_or_else(|error| error.to_string()),
+        };
+        if !said.contains(expected) {
+            missing.push(format!("{what}: not {expected:?} but {said}"));
+        }
+    }
+    run(Command::new("umount").arg(&on));
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    let boot = pressed.number("boot");
+    let console = pressed.debugfs(boot, "cat /grub2/console.cfg").unwrap();
+    assert!(console.starts_with("serial --unit=0"), "{console}");
+}
+
+/// An application image beside the system's, and a disk with it.
+fn with_container(config: &str, more: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    press_container(directory.path(), config, more)
+}
+
+fn press_container(directory: &Path, config: &str, more: &[&str]) -> Output {
+    let app = tiny_image().layer(|layer| layer.file("bin/app", "the application\n"));
+    app.write_oci_layout(&directory.join("app"));
+    let flags = [&["--bound-image", "registry.example/app:1=oci:app"], more].concat();
+    press_in(directory, config, &[], &flags)
+}
+
+const CONTAINER: &str = "[[containers]]\nsource = \"registry.example/app:1\"\n";
+
+#[test]
+fn containers_of_a_configuration_are_where_podman_looks() {
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let volume = "[[customizations.disk.partitions]]\nmountpoint = \"/var/lib/containers\"\nfs_type = \"ext4\"\n";
+    let elsewhere = "[customizations.containers-storage]\ndestination-path = \"/var/lib/apps\"\n";
+    for (more, role, top) in [
+        ("", "root", "/ostree/deploy/default/var/lib/containers/storage"),
+        (volume, "data", "/storage"),
+        (elsewhere, "root", "/ostree/deploy/default/var/lib/apps"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = press_container(directory.path(), &format!("{CONTAINER}{more}"), &[]);
+        assert!(output.status.success(), "{more}: {}", said(&output));
+        let report = serde_json::from_slice(&output.stdout).unwrap();
+        let pressed = Pressed { directory, report };
+        assert_eq!(pressed.report["stored_images"], serde_json::json!(["registry.example/app:1"]));
+        let number = pressed.number(role);
+        let Some(images) =
+            pressed.debugfs(number, &format!("cat {top}/overlay-images/images.json"))
+        else {
+            return;
+        };
+        assert!(images.contains("\"names\":[\"registry.example/app:1\"]"), "{more}: {images}");
+        let found = pressed.debugfs(number, &format!("stat {top}")).unwrap();
+        assert!(found.contains("Mode:  0700"), "{more}: {found}");
+        assert!(pressed.check() > 0);
+        if more == elsewhere {
+            let root = pressed.number("root");
+            let names = pressed.debugfs(root, "ls -p /ostree/deploy/default/deploy").unwrap();
+            let deployment = names.split('/').find(|name| name.ends_with(".0")).unwrap();
+            let path = place("etc/containers/storage.conf", deployment);
+            let conf = pressed.debugfs(root, &format!("cat {path}")).unwrap();
+            assert!(conf.contains("additionalimagestores = [\"/var/lib/apps\""), "{conf}");
+        }
+    }
+    let wrong = with_container("[[containers]]\nsource = \"oci:\"\n", &[]);
+    assert_ne!(wrong.status.code(), Some(0), "{}", said(&wrong));
+    let unknown = with_container(CONTAINER, &["--bound-image", "registry.example/other=oci:app"]);
+    assert_eq!(unknown.status.code(), Some(3), "{}", said(&unknown));
+    let outside = with_container(
+        "[customizations.containers-storage]\ndestination-path = \"/usr/share/x\"\n",
+        &[],
+    );
+    assert_eq!(outside.status.code(), Some(3), "{}", said(&outside));
+}
+
+/// A dry run tells everything and leaves nothing behind, not even the directory that it would have made.
+#[test]
+fn a_rehearsal_tells_and_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = |directory: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let output = press_in(directory.path(), GPT, &[], &["--dry-run"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let before = names(directory.path());
+    let build = |more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_bootpress"))
+            .args(["build", "--arch", "x86_64", "--progress", "none", "--dry-run"])
+            .args(["--config", "config.toml", "--output", "new/deep/", "oci:image"])
+            .args(more)
+            .current_dir(directory.path())
+            .output()
+            .unwrap()
+    };
+    let formats = ["--format", "raw.xz,vmdk,iso"];
+    let output = build(&[&formats[..], &["--json"]].concat());
+    // This image has no programs for a live system; without the medium all is well.
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let formats = ["--format", "raw.xz,vmdk"];
+    let output = build(&[&formats[..], &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layers = report["image"]["layers"].as_array().unwrap();
+    assert!(layers.len() >= 4, "{report}");
+    assert!(layers[0]["media_type"].as_str().unwrap().contains("layer.v1.tar"), "{report}");
+    assert_eq!(report["planned"][0]["format"], "raw.xz");
+    assert_eq!(report["planned"][1]["path"], "new/deep/image-43.1.x86_64.vmdk");
+    assert_eq!(report["files"], serde_json::json!([]));
+    let output = build(&formats);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let digest = layers[0]["digest"].as_str().unwrap().trim_start_matches("sha256:");
+    for expected in [
+        "[bios-boot",
+        "/etc/hostname",
+        " quiet splash",
+        &format!("     1  {}  ", &digest[..12]),
+        "nothing was written: this is what a disk of 3 GiB would be",
+        "would write   new/deep/image-43.1.x86_64.raw.xz (raw.xz)",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert_eq!(names(directory.path()), before);
+}
+
+/// Bytes of the disk that a size asks for, and of the image's files as far as that tells.
+fn size_of(asked: Option<&str>) -> u64 {
+    let mut flags = vec!["--dry-run"];
+    flags.extend(asked.iter().flat_map(|asked| ["--size", asked]));
+    let filling = "x".repeat(3 << 20);
+    let output = press("", &[("usr/share/filling", &filling)], &flags);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["size"].as_u64().unwrap()
+}
+
+#[test]
+fn sizes_follow_from_what_is_on_the_disk() {
+    const MIB: u64 = 1 << 20;
+    let (usual, least) = (size_of(None), size_of(Some("min")));
+    // Room for an upgrade, and for running.
+    assert!(usual > least + (256 * MIB), "{usual}, {least}");
+    assert_eq!(size_of(Some("min+2GiB")), least + (2 << 30));
+    let rounded = |bytes: u64| bytes.next_multiple_of(MIB);
+    assert_eq!(size_of(Some("min+20%")), rounded(least / 10 * 12));
+    assert_eq!(size_of(Some("min*1.5")), rounded(least / 2 * 3));
+    assert_eq!(size_of(Some("4G")), 4 << 30);
+    // The image has a little more than what was filled in, and 600 times that is a disk.
+    let image = size_of(Some("image*600"));
+    assert!((600 * 3 * MIB..600 * 6 * MIB).contains(&image), "{image}");
+    let twice = size_of(Some("image*1200"));
+    assert!(twice.abs_diff(2 * image) <= 2 * MIB, "{twice}, {image}");
+    let small = press("", &[], &["--dry-run", "--size", "100M"]);
+    assert_eq!(small.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&small.stderr).contains("would do"), "the least is told");
+}
+
+/// What is added so that the root grows, by what the image has for it.
+#[test]
+fn a_root_grows_with_what_the_image_has() {
+    let grown = |layer: &[(&str, &str)]| {
+        let pressed = Pressed::new("", layer, &["--grow"]);
+        let root = pressed.number("root");
+        let names = pressed.debugfs(root, "ls -p /ostree/deploy/default/deploy")?;
+        let deployment = names.split('/').find(|name| name.ends_with(".0")).unwrap();
+        let read = |path: &str| {
+            pressed.debugfs(root, &format!("cat {}", place(path, deployment))).unwrap()
+        };
+        let unit = read("etc/systemd/system/bootpress-grow-root.service");
+        let said = format!("{unit}\n{}", read("etc/bootpress/grow-root"));
+        let pending = "stat /ostree/deploy/default/var/lib/bootpress/pending/grow-root";
+        let pending = pressed.debugfs(root, pending).unwrap().contains("Type: regular");
+        let uuid = pressed.report["partitions"][root - 1]["filesystem"]["uuid"].clone();
+        Some((
+            said,
+            pending,
+            uuid.as_str().unwrap().to_owned(),
+            pressed.report["warnings"].to_string(),
+        ))
+    };
+    let repart = [("usr/bin/systemd-repart", ""), ("usr/lib/systemd/systemd-growfs", "")];
+    let Some((said, pending, uuid, _)) = grown(&repart) else { return };
+    for expected in [
+        "ConditionPathExists=/var/lib/bootpress/pending/grow-root\n",
+        "ExecStart=/bin/sh /etc/bootpress/grow-root\n",
+        "WantedBy=multi-user.target\n",
+        &format!("/dev/disk/by-uuid/{uuid})\n"),
+        "systemd-repart --dry-run=no --definitions=/etc/bootpress/repart.d \"$disk\"\n",
+        "mount -o remount,rw /sysroot\n/usr/lib/systemd/systemd-growfs /sysroot\n",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(pending, "the unit would never run");
+    let sfdisk = [("usr/sbin/sfdisk", ""), ("usr/sbin/partx", ""), ("usr/sbin/resize2fs", "")];
+    let (said, ..) = grown(&sfdisk).unwrap();
+    // What debugfs says of itself comes behind.
+    let script = said.split_once("#!/bin/sh").unwrap().1.split("debugfs 1").next().unwrap();
+    assert!(script.contains("sfdisk --no-reread --force -N \"$number\" \"$disk\"\n"), "{said}");
+    assert!(script.trim_end().ends_with("\nresize2fs \"$partition\""), "{said}");
+    let mut shell = Command::new("sh");
+    shell.args(["-n", "-c", &format!("#!/bin/sh{script}")]);
+    run(&mut shell);
+    let (_, pending, _, warnings) = grown(&[]).unwrap();
+    assert!(!pending && warnings.contains("the root will not grow"), "{warnings}");
 }

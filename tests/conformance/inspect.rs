@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bootpress::architecture::Architecture;
-use bootpress::config::Config;
+use bootpress::config::{Config, Reading};
 use bootpress::disk::{Preset, SectorSize};
 use bootpress::error::Unsupported;
 use bootpress::inspect::{Facts, inspect};
@@ -112,6 +112,7 @@ fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> R
         layout: Preset::Bootc,
         sector_size: SectorSize::S512,
         size: None,
+        least_size: 0,
         root_filesystem: None,
         btrfs_compression: None,
         btrfs_subvolume: None,
@@ -421,5 +422,43 @@ fn no_damage_panics() {
             let _ = inspect(path);
         }
         assert!(inspect(path).is_err());
+    }
+}
+
+/// The same with a master boot record, whose types say less: `/boot` is told by what is in it.
+#[test]
+fn a_disk_without_gpt_is_seen_as_it_was_built() {
+    const DISK: &str = "[customizations.disk]\ntype = \"dos\"\n\
+        [[customizations.disk.partitions]]\nmountpoint = \"/boot\"\nfs_type = \"ext4\"\nlabel = \"booting\"\n\
+        [[customizations.disk.partitions]]\nfs_type = \"swap\"\nlabel = \"paging\"\nminsize = \"16 MiB\"\n\
+        [[customizations.disk.partitions]]\nmountpoint = \"/\"\nfs_type = \"ext4\"\n";
+    let directory = tempfile::tempdir().unwrap();
+    let architecture = Architecture::X86_64;
+    let image = image(architecture, &unsigned(architecture));
+    let mut request = request(directory.path(), &image, architecture);
+    let nothing = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    request.config = Config::read(DISK, "c.toml", Reading::default(), &nothing).unwrap();
+    let report = build(&request);
+    let raw = path_of(&report, Format::Raw);
+    let facts = inspect(&raw).unwrap();
+    assert_eq!(facts.table, "dos");
+    compare(&facts, &report);
+    let roles: Vec<_> = facts.partitions.iter().map(|one| one.role.unwrap()).collect();
+    assert_eq!(roles, ["esp", "boot", "swap", "root"]);
+    assert_eq!(facts.architecture, Some(architecture));
+    if let Some(mut blkid) = tool("blkid") {
+        let said = run(blkid.args(["-p", "-o", "export"]).arg(&raw));
+        assert!(said.contains(&format!("PTUUID={}\nPTTYPE=dos\n", facts.guid)), "{said}");
+    }
+    if let Some(mut sfdisk) = tool("sfdisk") {
+        let said: serde_json::Value =
+            serde_json::from_str(&run(sfdisk.arg("--json").arg(&raw))).unwrap();
+        let listed = said["partitiontable"]["partitions"].as_array().unwrap();
+        for (seen, listed) in facts.partitions.iter().zip(listed) {
+            assert_eq!(seen.start, listed["start"].as_u64().unwrap() * 512);
+            assert_eq!(seen.size, listed["size"].as_u64().unwrap() * 512);
+            let byte = seen.type_guid.trim_start_matches("0x");
+            assert_eq!(Some(byte), listed["type"].as_str());
+        }
     }
 }

@@ -56,6 +56,101 @@ fn xfs_and_btrfs_hold_what_ext4_holds() {
     assert!(btrfs.root.2 < xfs.root.2, "it compresses: {:?}, {:?}", btrfs.root, xfs.root);
 }
 
+const SUBVOLUMES: &str = r#"
+[[customizations.disk.partitions]]
+type = "btrfs"
+minsize = "600 MiB"
+part_label = "everything"
+[[customizations.disk.partitions.subvolumes]]
+name = "@root"
+mountpoint = "/"
+[[customizations.disk.partitions.subvolumes]]
+name = "@data"
+mountpoint = "/var/data"
+[[customizations.disk.partitions.subvolumes]]
+name = "@spare"
+"#;
+
+#[test]
+fn a_btrfs_has_the_subvolumes_of_a_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let seed = "seed\n".repeat(100_000);
+    let image = image().layer(|layer| layer.file("var/data/seed", seed.clone()));
+    image.write_oci_layout(&directory.join("image"));
+    fs::write(directory.join("config.toml"), SUBVOLUMES).unwrap();
+    let build = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bootpress"));
+        command
+            .args(["build", "--json", "--progress", "none", "--arch", "x86_64"])
+            .args(["--bootloader", "none", "--target-imgref", "example.com/x:1"])
+            .args(["--format", "raw", "--config", "config.toml", "--output", "disk.raw"])
+            .current_dir(directory);
+        command
+    };
+    let contradicted = build().args(["--filesystem", "ext4", "oci:nowhere"]).output().unwrap();
+    assert_eq!(contradicted.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&contradicted.stderr).into_owned();
+    assert!(said.contains("config.toml has the root in a subvolume of btrfs"), "{said}");
+    if !nix::unistd::geteuid().is_root() || kernel::check(kernel::Kind::Btrfs).is_err() {
+        // Said before the image is looked for.
+        let refused = build().arg("oci:nowhere").output().unwrap();
+        assert_eq!(refused.status.code(), Some(3));
+        eprintln!("skipped: the kernel writes no btrfs here");
+        return;
+    }
+    let output = build().args(["--btrfs-compress", "zstd", "oci:image"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = report["system"]["command_line"].as_str().unwrap();
+    assert!(line.contains(" rootflags=subvol=@root,compress=zstd "), "{line}");
+    let root = report["partitions"].as_array().unwrap().iter().find(|one| one["role"] == "root");
+    let root = root.unwrap();
+    assert_eq!(
+        (&root["name"], &root["filesystem"]["kind"]),
+        (&"everything".into(), &"btrfs".into())
+    );
+    let number = |key: &str| root[key].as_u64().unwrap();
+    let on = directory.join("mounted");
+    fs::create_dir(&on).unwrap();
+    let place = format!("loop,offset={},sizelimit={}", number("start"), number("size"));
+    let mut seen = Vec::new();
+    for subvolume in ["@root", "@data", "@spare"] {
+        let Some(mut mount) = tool("mount") else { return };
+        // Not for reading only: the kernel shares one loop device and one btrfs among them.
+        run(mount
+            .arg("-o")
+            .arg(format!("subvol={subvolume},{place}"))
+            .arg(directory.join("disk.raw"))
+            .arg(&on));
+        match subvolume {
+            "@root" => {
+                let var = on.join("ostree/deploy/default/var/data");
+                seen.push(format!("{}", fs::read_dir(var).unwrap().count()));
+                let deployments = on.join("ostree/deploy/default/deploy");
+                let mut names = fs::read_dir(deployments).unwrap().map(|one| one.unwrap().path());
+                let etc = names.find(|path| path.is_dir()).unwrap().join("etc");
+                seen.push(fs::read_to_string(etc.join("systemd/system/var-data.mount")).unwrap());
+            }
+            "@data" => {
+                seen.push(fs::read_to_string(on.join("seed")).unwrap());
+                if let Some(mut compsize) = tool("filefrag") {
+                    seen.push(run(compsize.arg("-v").arg(on.join("seed"))));
+                }
+            }
+            _ => seen.push(format!("{}", fs::read_dir(&on).unwrap().count())),
+        }
+        run(Command::new("umount").arg(&on));
+    }
+    let uuid = root["filesystem"]["uuid"].as_str().unwrap();
+    assert_eq!(seen[0], "0", "nothing is left under the mount point");
+    assert!(seen[1].contains(&format!("What=/dev/disk/by-uuid/{uuid}\n")), "{}", seen[1]);
+    assert!(seen[1].contains("Type=btrfs\nOptions=subvol=@data,compress=zstd\n"), "{}", seen[1]);
+    assert_eq!(seen[2], seed);
+    assert!(seen[3].contains("encoded"), "it compresses: {}", seen[3]);
+    assert_eq!(seen[4], "0");
+}
+
 /// The tiny image, with what is hard to copy.
 fn image() -> crate::tiny_image::TinyImage {
     bootc_image::without_bootloader().layer(|mut layer| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::device::DiskBus;
 use crate::milestone::Milestone;
 use crate::session::Ending;
 
@@ -24,6 +25,40 @@ pub enum Step<U> {
     CutBoot,
     /// Pulls the plug while an upgrade is deployed.
     CutUpgrade(U),
+    /// Boots the medium with an empty disk beside it, and installs to that. The steps that follow are that disk's.
+    Install(Install),
+}
+
+/// An installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// How the empty disk is attached, then and later.
+    pub bus: DiskBus,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The shell command that installs without questions to the only disk that there is; the medium's documentation has it.
+    pub command: String,
+}
+
+/// What an empty disk has unless it is stated: nothing is written for it.
+const SIZE: u64 = 10 << 30;
+
+impl Install {
+    /// Reads `BUS` or `BUS:SIZE`, where the size has a unit, M, G or T (powers of 1024).
+    fn parse(text: &str) -> Option<Self> {
+        let (bus, size) = match text.split_once(':') {
+            None => (text, SIZE),
+            Some((bus, size)) => {
+                let (number, shift) = [('M', 20), ('G', 30), ('T', 40)]
+                    .into_iter()
+                    .find_map(|(unit, shift)| Some((size.strip_suffix(unit)?, shift)))?;
+                let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+                (bus, number.checked_mul(1 << shift)?)
+            }
+        };
+        let bus = DiskBus::parse(bus).filter(|bus| *bus != DiskBus::Cdrom)?;
+        Some(Self { bus, size, command: String::new() })
+    }
 }
 
 impl Step<String> {
@@ -34,8 +69,8 @@ impl Step<String> {
     pub fn parse(text: &str) -> Result<Vec<Self>, String> {
         let steps: Vec<Self> = text.split(',').map(Self::parse_one).collect::<Result<_, _>>().map_err(|word| {
             format!(
-                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, and with the plug pulled \
-                 cut, cut-boot, cut-upgrade=IMAGE"
+                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, with the plug pulled \
+                 cut, cut-boot, cut-upgrade=IMAGE, and for media install=BUS or install=BUS:SIZE, as in nvme:20G"
             )
         })?;
         legs(&steps)?;
@@ -50,6 +85,7 @@ impl Step<String> {
             (_, Some(("cut-upgrade", image))) if !image.is_empty() => {
                 Ok(Self::CutUpgrade(image.to_owned()))
             }
+            (_, Some(("install", onto))) => Install::parse(onto).map(Self::Install).ok_or(word),
             ("boot", _) => Ok(Self::Boot),
             ("reboot", _) => Ok(Self::Reboot),
             ("rollback", _) => Ok(Self::Rollback),
@@ -73,6 +109,7 @@ impl<U> Step<U> {
             Self::Rollback => Step::Rollback,
             Self::Do(script) => Step::Do(script),
             Self::Cut => Step::Cut,
+            Self::Install(install) => Step::Install(install),
             Self::CutBoot => Step::CutBoot,
             Self::CutUpgrade(update) => Step::CutUpgrade(replace(update)?),
         })
@@ -89,12 +126,23 @@ pub(super) struct Leg<'a, U> {
     pub(super) ending: Ending<'static>,
 }
 
+impl<U> Leg<'_, U> {
+    /// What it installs, if that is what it is for.
+    pub(super) fn install(&self) -> Option<&Install> {
+        match self.deeds[..] {
+            [Deed::Install(install)] => Some(install),
+            _ => None,
+        }
+    }
+}
+
 /// Something that a running guest does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Deed<'a, U> {
     Upgrade(&'a U),
     Rollback,
     Do(&'a str),
+    Install(&'a Install),
 }
 
 /// The fact that a guest says when it begins to deploy an upgrade.
@@ -111,10 +159,13 @@ pub(super) fn legs<U>(steps: &[Step<U>]) -> Result<Vec<Leg<'_, U>>, String> {
     let mut legs: Vec<Leg<'_, U>> = Vec::new();
     let mut running = false;
     for step in steps {
-        let must_run = !matches!(step, Step::Boot | Step::CutBoot);
+        if let (Step::Install(install), Some(_)) = (step, legs.first()) {
+            return Err(format!("install={} is the first step or none", install.bus.name()));
+        }
+        let must_run = !matches!(step, Step::Boot | Step::CutBoot | Step::Install(_));
         if must_run && !running {
             return Err(
-                "a chain begins with boot or cut-boot, and so does what follows a power cut"
+                "a chain begins with boot or cut-boot, and so does what follows a power cut or install"
                     .to_owned(),
             );
         }
@@ -130,6 +181,15 @@ pub(super) fn legs<U>(steps: &[Step<U>]) -> Result<Vec<Leg<'_, U>>, String> {
                 };
                 legs.push(Leg { name: name.to_owned(), deeds: Vec::new(), ending });
                 running = !matches!(step, Step::CutBoot);
+                continue;
+            }
+            Step::Install(install) => {
+                legs.push(Leg {
+                    name: format!("install to {}", install.bus.name()),
+                    deeds: vec![Deed::Install(install)],
+                    ending: Ending::PowerOff,
+                });
+                running = false;
                 continue;
             }
             Step::Upgrade(update) => ("upgrade", Some(Deed::Upgrade(update)), None),
@@ -183,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn media_are_installed_first() {
+        assert_eq!(
+            shown("install=nvme:20G,boot,reboot"),
+            ["install to nvme: PowerOff", "boot: Reboot", "reboot: PowerOff"]
+        );
+        let install = |text: &str| match Step::parse(text).unwrap().remove(0) {
+            Step::Install(install) => (install.bus, install.size),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(install("install=ahci"), (DiskBus::Ahci, 10 << 30));
+        assert_eq!(install("install=usb:512M"), (DiskBus::Usb, 512 << 20));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_told() {
         for (text, word) in [
             ("", "known are"),
@@ -192,6 +266,12 @@ mod tests {
             ("reboot", "begins with boot"),
             ("cut-boot,upgrade=x", "follows a power cut"),
             ("boot,cut,reboot", "follows a power cut"),
+            ("install=nvme,reboot", "follows a power cut or install"),
+            ("boot,install=nvme", "install=nvme is the first step or none"),
+            ("install=cdrom", "`install=cdrom`"),
+            ("install=nvme:20", "`install=nvme:20`"),
+            ("install=nvme:0G", "`install=nvme:0G`"),
+            ("install=nvme:99999999999T", "install=BUS"),
         ] {
             let error = Step::parse(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::{Guest, Mount};
+use crate::device::Tpm;
 use crate::firmware::Firmware;
+use crate::machine::Machine;
 use crate::report::{Check, Expected, Selinux};
 
 /// A file system that a running system writes to must have so many KiB left, or something will soon fail.
@@ -11,7 +13,7 @@ const LEAST_SPACE: u64 = 1024;
 
 impl Guest {
     /// What a boot must have come to, as far as the guest can tell.
-    pub(crate) fn checks(&self, firmware: Firmware, expected: &Expected) -> Vec<Check> {
+    pub(crate) fn checks(&self, machine: &Machine, expected: &Expected) -> Vec<Check> {
         let mut checks =
             vec![self.check_state(), self.check_root(), self.check_mounts(), self.check_ostree()];
         checks.extend(self.check_bootc());
@@ -21,7 +23,10 @@ impl Guest {
         }
         checks.extend(self.check_selinux(expected.selinux));
         checks.extend(self.check_space());
-        if firmware == Firmware::UefiSecureBoot {
+        if machine.tpm != Tpm::None {
+            checks.push(self.check_tpm());
+        }
+        if machine.firmware == Firmware::UefiSecureBoot {
             let on = self.fact("secure-boot") == Some("1");
             checks.push(Check::new("Secure Boot", on, if on { "on" } else { "not on" }));
         }
@@ -228,6 +233,17 @@ impl Guest {
             (Some(_), _) => Check::new("SELinux", true, mode.name()),
             (None, _) => Check::new("SELinux", true, format!("{}, no denials", mode.name())),
         })
+    }
+
+    /// The machine's TPM is there for the guest, too, and is the one that it has.
+    fn check_tpm(&self) -> Check {
+        match self.fact("tpm").map(str::trim) {
+            Some("2") => Check::new("TPM", true, "2.0"),
+            None | Some("") => {
+                Check::new("TPM", false, "the machine has one, the guest does not see it")
+            }
+            Some(version) => Check::new("TPM", false, format!("version {version} instead of 2")),
+        }
     }
 
     fn denials(&self) -> Vec<&str> {

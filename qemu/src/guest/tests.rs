@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::device::Tpm;
 use crate::firmware::Firmware;
+use crate::machine::{Architecture, Machine};
 use crate::report::{Expected, Selinux};
 
 const MOUNTS: &str = "\
@@ -46,7 +48,8 @@ fn failing_as(
     firmware: Firmware,
     expected: &Expected,
 ) -> Vec<(&'static str, String)> {
-    let checks = said(facts).checks(firmware, expected);
+    let checks =
+        said(facts).checks(&Machine { firmware, ..Machine::new(Architecture::X86_64) }, expected);
     checks
         .into_iter()
         .filter(|check| !check.passed)
@@ -101,12 +104,30 @@ fn garbage_does_no_harm() {
     assert!(guest.unfinished.len() <= LONGEST_LINE);
     let text = String::from_utf8_lossy(&bytes);
     let guest = said(&[("mounts", &text), ("failed", &text), ("ostree", &text), ("jobs", &text)]);
-    assert!(
-        guest
-            .checks(Firmware::UefiSecureBoot, &Expected::default())
-            .iter()
-            .all(|check| !check.passed)
-    );
+    let secure = Machine {
+        firmware: Firmware::UefiSecureBoot,
+        tpm: Tpm::Swtpm,
+        ..Machine::new(Architecture::X86_64)
+    };
+    assert!(guest.checks(&secure, &Expected::default()).iter().all(|check| !check.passed));
+}
+
+#[test]
+fn a_tpm_of_the_machine_is_one_of_the_guest() {
+    let told = |tpm: Tpm, version: Option<&str>| {
+        let facts =
+            [&good()[..], &version.map(|v| ("tpm", v)).into_iter().collect::<Vec<_>>()].concat();
+        let machine = Machine { tpm, ..Machine::new(Architecture::X86_64) };
+        let checks = said(&facts).checks(&machine, &Expected::default());
+        let check = checks.into_iter().find(|check| check.name == "TPM");
+        check.map(|check| (check.passed, check.detail))
+    };
+    let unseen = "the machine has one, the guest does not see it".to_owned();
+    assert_eq!(told(Tpm::Swtpm, Some("2\n")), Some((true, "2.0".to_owned())));
+    assert_eq!(told(Tpm::Swtpm, Some("")), Some((false, unseen.clone())));
+    assert_eq!(told(Tpm::Swtpm, None), Some((false, unseen)));
+    assert_eq!(told(Tpm::Swtpm, Some("1")), Some((false, "version 1 instead of 2".to_owned())));
+    assert_eq!(told(Tpm::None, Some("")), None);
 }
 
 #[test]

@@ -11,13 +11,14 @@ fn shown(machine: &Machine, accelerator: &Accelerator) -> String {
 fn shown_with(machine: &Machine, accelerator: &Accelerator, disks: &[Attached<'_>]) -> String {
     let flash =
         Flash { code: PathBuf::from("/fw/code.fd"), variables: PathBuf::from("/t/variables.fd") };
+    let credentials = Credentials { smbios: vec!["one,two".to_owned()], fw_cfg: Vec::new() };
     let wiring = Wiring {
         disk: Path::new("/t/a,b.qcow2"),
         flash: (machine.firmware != Firmware::Bios).then_some(&flash),
         console: Path::new("/t/console"),
         report: Path::new("/t/report"),
         qmp: Path::new("/t/qmp"),
-        smbios: &["one,two".to_owned()],
+        credentials: &credentials,
         accelerator,
         tpm: (machine.tpm != Tpm::None).then_some(Path::new("/t/tpm")),
         durable: false,

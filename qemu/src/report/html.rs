@@ -254,13 +254,14 @@ fn details(index: usize, case: &Case) -> String {
 
 fn tried(report: &BootReport) -> String {
     let mut html = format!(
-        "<p class=\"faint\">{}, {}, {} cpu, {} MiB, QEMU {}; it got as far as: {}</p>\n",
+        "<p class=\"faint\">{}, {}, {} cpu, {} MiB, QEMU {}; it got as far as: {}; proof: {}</p>\n",
         escaped(report.machine.architecture.name()),
         escaped(&report.machine.essentials()),
         report.machine.cpus,
         report.machine.memory_mib,
         escaped(&report.machine.qemu),
-        report.furthest()
+        report.furthest(),
+        report.proof.described()
     );
     html += "<table class=\"checks\">\n";
     for check in &report.checks {

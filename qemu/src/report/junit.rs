@@ -96,6 +96,7 @@ fn properties(case: &Case) -> String {
         let mut put = |name: &str, value: String| list.push((name.to_owned(), value));
         put("architecture", report.machine.architecture.name().to_owned());
         put("machine", report.machine.essentials());
+        put("proof", report.proof.described().to_owned());
         put("accelerator", report.machine.accelerator.name().to_owned());
         put("qemu", report.machine.qemu.clone());
         for reached in &report.reached {

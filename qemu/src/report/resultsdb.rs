@@ -60,6 +60,7 @@ fn result(suite: &Suite, case: &Case) -> Value {
         put("arch", report.machine.architecture.name());
         put("firmware", report.machine.firmware.name());
         put("accelerator", report.machine.accelerator.name());
+        put("proof", report.proof.name());
         put("furthest", report.furthest().name());
         put("seconds", &format!("{:.1}", report.seconds));
     }

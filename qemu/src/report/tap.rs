@@ -24,6 +24,7 @@ pub(super) fn render(suite: &Suite) -> String {
         }
         if let Some(report) = case.report() {
             block["severity"] = json!(if report.passed() { "comment" } else { "fail" });
+            block["proof"] = json!(report.proof.described());
             block["furthest"] = json!(report.furthest().name());
             let checks = report.checks.iter().map(|check| {
                 let passed = if check.passed { "passed" } else { "failed" };

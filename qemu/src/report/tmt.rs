@@ -24,7 +24,8 @@ fn result(suite: &Suite, case: &Case) -> Value {
         State::NotTried => "error",
     };
     let seconds = case.seconds();
-    let mut notes: Vec<&str> = case.reason().into_iter().collect();
+    let proof = case.report().map(|report| format!("proof: {}", report.proof.described()));
+    let mut notes: Vec<&str> = case.reason().into_iter().chain(proof.as_deref()).collect();
     let mut value = json!({
         "name": format!("/boot/{}/{}", part(&case.disk_name()), part(&case.machine)),
         "result": outcome,

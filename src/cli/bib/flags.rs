@@ -42,7 +42,7 @@ pub(super) struct Common {
     #[arg(value_name = "IMAGE_NAME")]
     pub(super) image: String,
 
-    /// Kind of disk; repeat it for several: ami, gce, ova, qcow2, raw, vhd, vmdk
+    /// Kind of disk; repeat it for several: ami, gce, ova, qcow2, raw, vhd, vmdk. Or iso, which boots live and installs
     #[arg(long = "type", value_name = "TYPE", default_value = "qcow2")]
     pub(super) types: Vec<String>,
 
@@ -115,16 +115,19 @@ pub(super) struct BuildOptions {
     #[arg(long, value_enum, default_value_t = ProgressOption::Auto)]
     pub(super) progress: ProgressOption,
 
-    #[arg(long, value_name = "NAME", help = "Refused: bootpress uploads nothing")]
+    /// Name of the AMI. bootpress uploads nothing: it makes the disk, prints the commands that upload it, and fails with code 3
+    #[arg(long, value_name = "NAME")]
     pub(super) aws_ami_name: Option<String>,
-    #[arg(long, value_name = "NAME", help = "Refused: bootpress uploads nothing")]
+    /// Bucket for the upload
+    #[arg(long, value_name = "NAME")]
     pub(super) aws_bucket: Option<String>,
-    #[arg(long, value_name = "NAME", help = "Refused: bootpress uploads nothing")]
+    /// Region of the AMI
+    #[arg(long, value_name = "NAME")]
     pub(super) aws_region: Option<String>,
 
-    /// Accepted, without effect: there is no store
+    /// Where fetched images are kept for the next build [default: /store if it is there, else the cache of the user]
     #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    pub(super) store: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bootpress::error::unsupported;
+use bootpress::iso::MediumKind;
 use bootpress::output::Format;
+
+use crate::cli::flags::iso::Wanted;
 
 /// One of that tool's types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub(super) enum ImageType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Export {
     pub(super) types: Vec<ImageType>,
-    pub(super) format: Format,
+    pub(super) format: Wanted,
     pub(super) path: PathBuf,
 }
 
@@ -62,21 +65,23 @@ impl ImageType {
         }
     }
 
-    /// The disk, and where it is left; `None`: it is no disk.
-    const fn disk(self) -> Option<(Format, &'static str)> {
-        match self {
-            Self::Ami => Some((Format::Ami, "image/disk.raw")),
-            Self::Raw => Some((Format::Raw, "image/disk.raw")),
-            Self::Gce => Some((Format::Gce, "gce/image.tar.gz")),
-            Self::Ova => Some((Format::Ova, "archive/image.ova")),
-            Self::Qcow2 => Some((Format::Qcow2, "qcow2/disk.qcow2")),
-            Self::Vhd => Some((Format::Vhd, "vpc/disk.vhd")),
-            Self::Vmdk => Some((Format::Vmdk, "vmdk/disk.vmdk")),
-            Self::AnacondaIso | Self::BootcInstaller | Self::Iso | Self::PxeTarXz => None,
-        }
+    /// The file, and where it is left; `None`: bootpress makes none.
+    fn file(self) -> Option<(Wanted, &'static str)> {
+        let (format, path) = match self {
+            Self::Ami => (Format::Ami, "image/disk.raw"),
+            Self::Raw => (Format::Raw, "image/disk.raw"),
+            Self::Gce => (Format::Gce, "gce/image.tar.gz"),
+            Self::Ova => (Format::Ova, "archive/image.ova"),
+            Self::Qcow2 => (Format::Qcow2, "qcow2/disk.qcow2"),
+            Self::Vhd => (Format::Vhd, "vpc/disk.vhd"),
+            Self::Vmdk => (Format::Vmdk, "vmdk/disk.vmdk"),
+            Self::Iso => return Some((Wanted::Medium(MediumKind::Iso), "bootiso/install.iso")),
+            Self::AnacondaIso | Self::BootcInstaller | Self::PxeTarXz => return None,
+        };
+        Some((Wanted::Disk(format.into()), path))
     }
 
-    const fn is_iso(self) -> bool {
+    pub(super) const fn is_iso(self) -> bool {
         matches!(self, Self::AnacondaIso | Self::BootcInstaller | Self::Iso)
     }
 }
@@ -97,11 +102,18 @@ pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
     if isos > 0 && isos < types.len() {
         bail!("cannot mix ISO/disk images in request [{}]", names.join(" "));
     }
-    if let Some(other) = types.iter().find(|kind| kind.disk().is_none()) {
-        return Err(unsupported(
-            format!("bootpress makes no {} by this name", other.name()),
-            Some("these types are made: ami, gce, ova, qcow2, raw, vhd, vmdk"),
-        ));
+    if let Some(other) = types.iter().find(|kind| kind.file().is_none()) {
+        let (reason, hint) = match other {
+            ImageType::PxeTarXz => (
+                "bootpress packs no pxe-tar-xz",
+                "`bootpress build --format pxe` makes the directory to serve; these types are made here: ami, gce, iso, ova, qcow2, raw, vhd, vmdk",
+            ),
+            _ => (
+                "there is no Anaconda in what bootpress makes",
+                "--type iso makes a medium that boots live and installs, from the image alone",
+            ),
+        };
+        return Err(unsupported(format!("{} cannot be made: {reason}", other.name()), Some(hint)));
     }
     Ok(types)
 }
@@ -110,9 +122,9 @@ pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
 pub(super) fn exports(types: &[ImageType], output: &Path) -> Vec<Export> {
     let mut exports: Vec<Export> = Vec::new();
     for &kind in types {
-        let Some((format, path)) = kind.disk() else { continue };
+        let Some((format, path)) = kind.file() else { continue };
         // That tool names the appliance after the first type's file.
-        let first = types.first().and_then(|first| first.disk());
+        let first = types.first().and_then(|first| first.file());
         let after_disk = first.is_some_and(|(_, first)| first.contains("/disk."));
         let path = match kind {
             ImageType::Ova if after_disk => output.join("archive/disk.ova"),
@@ -124,7 +136,7 @@ pub(super) fn exports(types: &[ImageType], output: &Path) -> Vec<Export> {
                     export.types.push(kind);
                 }
                 // The same bytes; only for an AMI there is more to say.
-                if format == Format::Ami {
+                if kind == ImageType::Ami {
                     export.format = format;
                 }
             }
@@ -166,6 +178,7 @@ mod tests {
         assert_eq!(paths(&["qcow2", "ova"])[1], "ova out/archive/disk.ova");
         assert_eq!(paths(&["raw", "ami"]), ["ami out/image/disk.raw"]);
         assert_eq!(paths(&["ami", "raw", "raw"]), ["ami out/image/disk.raw"]);
+        assert_eq!(paths(&["iso"]), ["iso out/bootiso/install.iso"]);
     }
 
     #[test]
@@ -176,7 +189,7 @@ mod tests {
              qcow2, raw, vhd, vmdk"
         );
         assert_eq!(refusal(&["qcow2", "iso"]), "cannot mix ISO/disk images in request [qcow2 iso]");
-        assert!(refusal(&["anaconda-iso"]).contains("anaconda-iso"));
+        assert!(refusal(&["anaconda-iso"]).starts_with("anaconda-iso cannot be made"));
         assert!(refusal(&["pxe-tar-xz"]).contains("pxe-tar-xz"));
     }
 }

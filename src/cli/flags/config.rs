@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bootpress::config::Config;
+use bootpress::config::{Config, Reading};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -26,15 +26,17 @@ pub(crate) struct ConfigFlags {
     #[arg(long, help_heading = "Disk")]
     pub(crate) grow: bool,
 
-    /// Shows what would be built, exactly, and writes nothing
+    /// Shows what would be built, exactly: layers, partitions, sizes, kernel arguments, files that would be added. Writes nothing
+    /// but the cache of fetched images
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 impl ConfigFlags {
     /// Reads and judges the file, before anything is fetched.
-    pub(crate) fn read(&self) -> Result<Config> {
-        self.config.as_deref().map_or(Ok(Config::default()), |file| read(file, self.lenient))
+    pub(crate) fn read(&self, medium: bool) -> Result<Config> {
+        let reading = Reading { lenient: self.lenient, medium };
+        self.config.as_deref().map_or(Ok(Config::default()), |file| read(file, reading))
     }
 }
 
@@ -54,11 +56,14 @@ pub(crate) struct SetConfigFlags {
 impl SetConfigFlags {
     /// Reads and judges the file; `None`: none was named.
     pub(crate) fn read(&self) -> Result<Option<Config>> {
-        self.config.as_deref().map(|file| read(file, self.lenient)).transpose()
+        self.config
+            .as_deref()
+            .map(|file| read(file, Reading { lenient: self.lenient, medium: false }))
+            .transpose()
     }
 }
 
-fn read(file: &Path, lenient: bool) -> Result<Config> {
+fn read(file: &Path, reading: Reading) -> Result<Config> {
     let name = file.display().to_string();
     let text = if name == "-" {
         let mut text = String::new();
@@ -67,5 +72,5 @@ fn read(file: &Path, lenient: bool) -> Result<Config> {
     } else {
         fs::read_to_string(file).with_context(|| format!("reading {name}"))?
     };
-    Config::read(&text, &name, lenient, &|path| fs::read(path))
+    Config::read(&text, &name, reading, &|path| fs::read(path))
 }

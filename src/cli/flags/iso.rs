@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::{Result, anyhow};
+use bootpress::config::Installer;
 use bootpress::iso::{MediumKind, Selector, Settings, Url};
 use bootpress::output::FileFormat;
 use bootpress::request::Medium;
@@ -98,19 +100,27 @@ pub(crate) struct MediumFlags {
 }
 
 impl MediumFlags {
-    /// As the engine wants it.
-    pub(crate) fn medium(&self, kinds: Vec<MediumKind>) -> Medium {
-        Medium {
+    /// As the engine wants it; a flag goes before what the configuration says.
+    pub(crate) fn medium(&self, kinds: Vec<MediumKind>, configured: &Installer) -> Result<Medium> {
+        let text = |flag: &String, configured: &Option<String>| match flag.is_empty() {
+            true => configured.clone().unwrap_or_default(),
+            false => flag.clone(),
+        };
+        let install_to = match (&self.install_to, &configured.device) {
+            (Some(selector), _) => Some(selector.clone()),
+            (None, Some(device)) => Some(selector(&format!("path={device}"))?),
+            // Nobody says which disk, so there must be no choice.
+            (None, None) if configured.unattended => Some(selector("only-disk")?),
+            (None, None) => None,
+        };
+        Ok(Medium {
             kinds,
             url: self.pxe_url.clone(),
-            volume_id: self.volume_id.clone(),
-            publisher: self.publisher.clone(),
-            application: self.application_id.clone(),
-            settings: Settings {
-                kernel_arguments: Vec::new(),
-                install_to: self.install_to.clone(),
-            },
-        }
+            volume_id: self.volume_id.clone().or_else(|| configured.volume_id.clone()),
+            publisher: text(&self.publisher, &configured.publisher),
+            application: text(&self.application_id, &configured.application_id),
+            settings: Settings { kernel_arguments: Vec::new(), install_to },
+        })
     }
 
     /// A flag that was given though none of these kinds has a use for it, and the format that has.
@@ -147,6 +157,10 @@ impl FromStr for Target {
             text => Selector::parse(text).map(Self::Disk),
         }
     }
+}
+
+fn selector(text: &str) -> Result<Selector> {
+    Selector::parse(text).map_err(|reason| anyhow!("customizations.installation_device: {reason}"))
 }
 
 /// Changes a finished ISO in place.

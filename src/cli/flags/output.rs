@@ -20,17 +20,12 @@ pub(crate) struct OutputFlags {
 
 /// What the kernel will understand; it ends on the machine's command line.
 fn compression(text: &str) -> Result<String, String> {
-    let (name, level) = text.split_once(':').map_or((text, None), |(n, l)| (n, Some(l)));
-    let highest = match name {
-        "zstd" => 15,
-        "zlib" => 9,
-        "lzo" => 0,
-        _ => return Err("zstd, zlib and lzo are known".to_owned()),
-    };
-    match level.map(|level| level.parse::<u32>().ok().filter(|level| (1..=highest).contains(level)))
-    {
-        Some(None) => Err(format!("{name} has levels 1 to {highest}")),
-        _ => Ok(text.to_owned()),
+    match bootpress::config::is_compression(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "zstd, zlib and lzo are known, and levels as in zstd:3: up to 15 of zstd, 9 of zlib"
+                .to_owned(),
+        ),
     }
 }
 

@@ -73,6 +73,10 @@ pub fn customize(
     for file in &blueprint.files {
         write_file(what, file, &accounts)?;
     }
+    if !blueprint.installer.sudo_without_password.is_empty() {
+        settings::sudo(what, &blueprint.installer.sudo_without_password)?;
+    }
+    settings::containers(what, &blueprint.containers)?;
     // Units may have come with the files.
     firstboot::scripts(what, &blueprint.scripts)?;
     services::apply(what, &blueprint.services)?;

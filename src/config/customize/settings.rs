@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::system::{Access, System};
+use crate::config::Containers;
 use crate::config::system::{Firewall, Locale, Sshd, Timezone};
 use crate::error::unsupported;
 
@@ -272,4 +273,65 @@ fn zone(system: &mut System<'_>, name: &str, elements: &str, without: &[String])
         .collect();
     text.insert_str(end, &new);
     system.write(&own, text.as_bytes(), Access::root(0o644))
+}
+/// Lets users, and groups (`%wheel`), use sudo without a password.
+pub(super) fn sudo(system: &mut System<'_>, names: &[String]) -> Result<()> {
+    if !["/usr/bin/sudo", "/usr/sbin/sudo"].iter().any(|path| system.exists(path)) {
+        return Err(unsupported(
+            "installer.sudo-nopasswd: the image has no sudo",
+            Some("add it in the image's Containerfile"),
+        ));
+    }
+    let lines: Vec<String> =
+        names.iter().map(|name| format!("{name}\tALL=(ALL)\tNOPASSWD: ALL\n")).collect();
+    // sudo reads no file that others may write to.
+    system.write("/etc/sudoers.d/50-bootpress", lines.concat().as_bytes(), Access::root(0o440))
+}
+
+/// Makes the directory of application images, and tells podman of it if that would not look there.
+pub(super) fn containers(system: &mut System<'_>, containers: &Containers) -> Result<()> {
+    if containers.images.is_empty() {
+        return Ok(());
+    }
+    let path = containers.path();
+    system.make_directory_once(path, Access::root(0o700))?;
+    if containers.destination.is_none() {
+        return Ok(());
+    }
+    let mut text = None;
+    for place in ["/etc/containers/storage.conf", "/usr/share/containers/storage.conf"] {
+        text = text.or(system.read(place)?);
+    }
+    // A file in /etc hides the one in /usr, so it has to say all of it.
+    let text = text.unwrap_or_else(|| "[storage]\ndriver = \"overlay\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n".to_owned());
+    system.rewrite("/etc/containers/storage.conf", &with_store(&text, path))
+}
+
+/// The text of a `storage.conf` with one more store to look into.
+fn with_store(text: &str, path: &str) -> String {
+    const KEY: &str = "additionalimagestores";
+    const SECTION: &str = "[storage.options]";
+    let is_key = |line: &str| {
+        let rest = line.trim_start().strip_prefix(KEY);
+        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    let (mut new, mut done) = (String::new(), false);
+    let has_key = text.lines().any(is_key);
+    for line in text.lines() {
+        match line.split_once('[') {
+            Some((before, after)) if !done && is_key(line) => {
+                new += &format!("{before}[\"{path}\", {after}\n");
+                done = true;
+            }
+            _ => new += &format!("{line}\n"),
+        }
+        if !done && !has_key && line.trim() == SECTION {
+            new += &format!("{KEY} = [\"{path}\"]\n");
+            done = true;
+        }
+    }
+    if !done {
+        new += &format!("\n{SECTION}\n{KEY} = [\"{path}\"]\n");
+    }
+    new
 }

@@ -1,7 +1,7 @@
 //! Systems that are changed, and what is in their trees afterwards.
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::error::Unsupported;
 
 /// A system with as much in it as a test needs.
@@ -9,6 +9,13 @@ struct Sandbox {
     tree: Tree,
     places: Places,
     contents: ContentStore,
+}
+
+/// A configuration for a medium, so that all keys are read; the files that it names say what they are.
+fn blueprint(toml: &str) -> Result<Blueprint> {
+    let read = |path: &std::path::Path| Ok(format!("content of {}", path.display()).into_bytes());
+    let reading = Reading { medium: true, ..Reading::default() };
+    Ok(Config::read(toml, "config.toml", reading, &read)?.blueprint)
 }
 
 const PASSWD: &str = "root:x:0:0:Super User:/root:/bin/bash\nbin:x:1:1:bin:/bin:/sbin/nologin\n";
@@ -70,10 +77,8 @@ impl Sandbox {
     }
 
     fn mount(&mut self, toml: &str, mounting: &Mounting) -> Result<Changes> {
-        let read =
-            |path: &std::path::Path| Ok(format!("content of {}", path.display()).into_bytes());
-        let config = Config::read(toml, "config.toml", false, &read)?;
-        customize(&mut self.tree, self.places, &config.blueprint, mounting, "seed", &self.contents)
+        let blueprint = blueprint(toml)?;
+        customize(&mut self.tree, self.places, &blueprint, mounting, "seed", &self.contents)
     }
 
     /// What an error that says "not in this image" says.
@@ -472,7 +477,7 @@ fn boot_gets_its_console_and_ignition() {
         boot
     };
     let toml = "[customizations.bootloader.grub2]\nserial = \"serial --unit=0\"\nterminal_input = [\"serial\", \"console\"]\n[customizations.ignition.firstboot]\nurl = \"https://x.example/c.ign\"\n";
-    let blueprint = Config::read(toml, "x.toml", false, &|_| unreachable!()).unwrap().blueprint;
+    let blueprint = blueprint(toml).unwrap();
     let mut tree = boot("source console.cfg ignition.firstboot");
     customize_boot(&mut tree, &blueprint, &contents).unwrap();
     let console = contents.bytes(tree.file("grub2/console.cfg").unwrap()).unwrap();
@@ -533,4 +538,52 @@ fn mounts_become_units_or_lines() {
     mounting.mounts = vec![mount(Some("/data"), "ext4")];
     let error = sandbox.mount("", &mounting).unwrap_err();
     assert!(error.to_string().contains("no directory /data"), "{error}");
+}
+
+#[test]
+fn sudo_asks_nothing_of_those_who_are_named() {
+    let toml = "[customizations.installer]\nsudo-nopasswd = [\"alice\", \"%wheel\"]\n";
+    assert!(Sandbox::new(&[]).refusal(toml).contains("has no sudo"));
+    let mut sandbox = Sandbox::new(&[("/usr/bin/sudo", "")]);
+    sandbox.apply(toml).unwrap();
+    let path = "/etc/sudoers.d/50-bootpress";
+    assert_eq!(
+        sandbox.text(path),
+        "alice\tALL=(ALL)\tNOPASSWD: ALL\n%wheel\tALL=(ALL)\tNOPASSWD: ALL\n"
+    );
+    assert_eq!(sandbox.access(path), "440 0:0");
+}
+
+#[test]
+fn podman_is_told_of_a_store_where_it_would_not_look() {
+    let images = "[[containers]]\nsource = \"registry.example/app:1\"\n";
+    let elsewhere = "[customizations.containers-storage]\ndestination-path = \"/var/lib/apps\"\n";
+    let toml = format!("{images}{elsewhere}");
+    let mut sandbox = Sandbox::new(&[]);
+    sandbox.apply(images).unwrap();
+    assert_eq!(sandbox.access("/var/lib/containers/storage"), "700 0:0");
+    assert!(!sandbox.system().exists("/etc/containers/storage.conf"));
+    for (there, expected) in [
+        (
+            "[storage]\n[storage.options]\nadditionalimagestores = [\n\"/x\",\n]\n",
+            "[storage]\n[storage.options]\nadditionalimagestores = [\"/var/lib/apps\", \n\"/x\",\n]\n",
+        ),
+        (
+            "[storage.options]\n# additionalimagestores = []\n",
+            "[storage.options]\nadditionalimagestores = [\"/var/lib/apps\"]\n# additionalimagestores = []\n",
+        ),
+        (
+            "driver = 1\n",
+            "driver = 1\n\n[storage.options]\nadditionalimagestores = [\"/var/lib/apps\"]\n",
+        ),
+    ] {
+        let mut sandbox = Sandbox::new(&[("/usr/share/containers/storage.conf", there)]);
+        sandbox.apply(&toml).unwrap();
+        let text = sandbox.text("/etc/containers/storage.conf");
+        assert_eq!(text, expected);
+        assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
+    }
+    sandbox.apply(&toml).unwrap();
+    let text = sandbox.text("/etc/containers/storage.conf");
+    assert!(text.contains("graphroot = \"/var/lib/containers/storage\"\n"), "{text}");
 }

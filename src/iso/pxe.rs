@@ -59,7 +59,7 @@ pub(super) fn lay_out(
         put(&mut tree, "initramfs.img", padded(initrd, contents)?);
         initrds.push("initramfs.img");
     }
-    put(&mut tree, "live.img", parts.live.initramfs.clone());
+    put(&mut tree, "live.img", padded(&parts.live.initramfs, contents)?);
     let root = root(parts.container, parts.extents, contents).context("packing the disk")?;
     put(&mut tree, "root.img", root);
     initrds.extend(["live.img", "root.img"]);

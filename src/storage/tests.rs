@@ -125,7 +125,7 @@ fn what_a_layer_cannot_mean_is_told() {
         (vec![entry(".wh.", nothing())], "hides nothing"),
     ] {
         let error = tried(entries);
-        assert!(error.contains(word) && error.contains("bound image x"), "{error}");
+        assert!(error.contains(word) && error.contains("the image x"), "{error}");
     }
 }
 

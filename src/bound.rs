@@ -9,6 +9,7 @@ use crate::oci::{self, Access, Reference};
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
 use crate::storage::Application;
+use crate::trust::{self, Demand};
 
 /// Unpacks the images that shall be on the disk; none if the machine is to pull them.
 ///
@@ -120,6 +121,15 @@ fn source(request: &Request, name: &str) -> Result<Option<Reference>> {
     }
 }
 
+/// What an application image has to satisfy: the policy, as when podman would pull it. A key that is demanded of the system's
+/// image is not that of whoever signs applications.
+fn asked_of(trust: &Demand) -> Demand {
+    match trust {
+        Demand::Keys { .. } => Demand::Found,
+        policy => policy.clone(),
+    }
+}
+
 fn unpack(
     name: &str,
     reference: &Reference,
@@ -128,6 +138,7 @@ fn unpack(
     progress: &Progress,
 ) -> Result<Application> {
     let source = oci::open_with(&access, reference, request.architecture, progress)?;
+    trust::check(&asked_of(&request.trust), &source.subject(), &|wanted| source.claims(wanted))?;
     let layers = source.unpack(contents, progress)?;
     let oci::Documents { manifest, config, config_digest } = source.documents()?;
     let image = source.image;

@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A medium carries a disk and starts it, so it joins what the disk joined; it may read and write finished media.
     ("iso", &["bootloader", "disk", "filesystem", "ostree"]),
     // Second images, from where the request says they are.
-    ("bound", &["config", "oci", "request", "storage"]),
+    ("bound", &["config", "oci", "request", "storage", "trust"]),
     ("report", &["bootloader", "disk", "ostree", "output", "plan", "storage", "trust"]),
     ("request", &["bootc", "config", "disk", "iso", "oci", "output", "trust"]),
     // What a machine pulls when it upgrades: the first half of the pipeline.

@@ -647,6 +647,23 @@ fn containers_of_a_configuration_are_where_podman_looks() {
     assert_eq!(outside.status.code(), Some(3), "{}", said(&outside));
 }
 
+/// The policy is asked for each application, too, as when podman would pull it.
+#[test]
+fn a_container_that_the_policy_rejects_stops_the_build() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = directory.path().canonicalize().unwrap().join("app");
+    let policy = serde_json::json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"oci": {app.to_str().unwrap(): [{"type": "reject"}]}},
+    });
+    fs::write(directory.path().join("policy.json"), policy.to_string()).unwrap();
+    let flags = ["--signature-policy", "policy.json"];
+    let output = press_container(directory.path(), CONTAINER, &flags);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("registry.example/app:1") && said.contains("reject"), "{said}");
+}
+
 /// A dry run tells everything and leaves nothing behind, not even the directory that it would have made.
 #[test]
 fn a_rehearsal_tells_and_writes_nothing() {

@@ -112,6 +112,12 @@ impl Rules {
         let found = self.patterns.matches(text);
         found.iter().map(|index| &self.rules[index]).find(|rule| reached <= rule.until)
     }
+
+    /// Whether a line shows, whatever else it says, that the boot has got to a milestone.
+    pub(crate) fn shows(&self, text: &str, milestone: Milestone) -> bool {
+        let found = self.patterns.matches(text);
+        found.iter().any(|index| self.rules[index].meaning == Meaning::Reaches(milestone))
+    }
 }
 
 fn read(file: &str) -> Result<Vec<Stated>, RuleError> {

@@ -116,7 +116,13 @@ impl<'a> Watch<'a> {
                 return;
             }
             Meaning::Reaches(_) => return,
-            Meaning::Severity(severity) => severity,
+            Meaning::Severity(severity) => {
+                // A kernel whose first words are its last has spoken.
+                if self.rules.shows(text, Kernel) {
+                    self.reach(at, Kernel);
+                }
+                severity
+            }
         };
         let finding = || Finding {
             rule: rule.name.clone(),
@@ -285,6 +291,16 @@ mod tests {
         let prompt = watch.prompt().unwrap();
         assert_eq!((prompt.at.as_secs(), prompt.line.as_str()), (9, "localhost login:"));
         assert_eq!(watch.since(Kernel), watch.since(Initramfs));
+    }
+
+    #[test]
+    fn a_kernel_whose_first_words_are_its_last_has_spoken() {
+        let watch = watched(&[
+            "Booting `Fedora'",
+            "EFI stub: WARNING: Decompression failed: ZSTD-compressed data is corrupt",
+        ]);
+        assert_eq!(watch.furthest(), Kernel);
+        assert!(watch.hopeless.is_some());
     }
 
     #[test]

@@ -67,6 +67,17 @@ while :; do
 done
 say state "$state"
 
+# What comes up late queues jobs of its own, and a device that does not come is waited for 90 seconds (systemd-system.conf(5),
+# DefaultDeviceTimeoutSec=): only what is left after that is stuck.
+ticks=0
+while :; do
+    left=$(systemctl list-jobs --no-legend --no-pager --full 2>/dev/null | grep -v '^No jobs')
+    [ -n "$left" ] && [ $ticks -lt 50 ] || break
+    ticks=$((ticks + 1))
+    sleep 2
+done
+say jobs-left "$left"
+
 failed=$(systemctl list-units --failed --plain --no-legend --no-pager --full 2>/dev/null)
 say failed "$failed"
 printf '%s\n' "$failed" | while read -r unit rest; do
@@ -74,7 +85,6 @@ printf '%s\n' "$failed" | while read -r unit rest; do
     run "why.$unit" journalctl -b --no-pager -n 20 -u "$unit"
 done
 
-say jobs-left "$(systemctl list-jobs --no-legend --no-pager --full 2>/dev/null | grep -v '^No jobs')"
 file mounts /proc/self/mountinfo
 say space "$(df -P -k / /sysroot /var /boot /tmp 2>/dev/null)"
 file cmdline /proc/cmdline

@@ -232,7 +232,14 @@ check() {
 }
 grow() {
 	echo ', +' | sfdisk --no-reread --no-tell-kernel -q -N "$ROOT_NUMBER" "$device" || return 1
-	blockdev --rereadpt "$device" || return 1
+	# udev looks into a disk whenever somebody has written to it, and the kernel reads no table while anybody does.
+	tries=0
+	until blockdev --rereadpt "$device" 2>/dev/null; do
+		tries=$((tries + 1))
+		[ $tries -lt 30 ] || return 1
+		udevadm settle
+		sleep 1
+	done
 	udevadm settle
 	case $target in *[0-9]) root=${device}p$ROOT_NUMBER ;; *) root=$device$ROOT_NUMBER ;; esac
 	mkdir -p /run/bootpress/target

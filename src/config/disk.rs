@@ -195,17 +195,7 @@ fn btrfs(entry: &mut Table<'_>, problems: &mut Problems) -> Payload {
         let name = subvolume.required("name", problems);
         let mountpoint = subvolume.text("mountpoint", problems);
         subvolume.finish(problems);
-        let Some(name) = name else { continue };
-        let mountpoint = mountpoint.filter(|path| !path.value.is_empty());
-        if let Some(path) = mountpoint.as_ref().filter(|path| path.value == "/boot") {
-            problems.add(path.at, Gravity::Refused, BOOT_ON_BTRFS);
-            continue;
-        }
-        subvolumes.push(Subvolume {
-            name: plain_name(&name.value),
-            mountpoint: mountpoint.map(|path| path.value),
-            ..Subvolume::default()
-        });
+        subvolumes.extend(named_subvolume(name, mountpoint, problems));
     }
     Payload::Btrfs { label: String::new(), uuid: None, subvolumes }
 }
@@ -218,10 +208,23 @@ pub(super) fn is_below(directory: &str, path: &str) -> bool {
     })
 }
 
-/// Why there is no such subvolume.
-pub(super) const BOOT_ON_BTRFS: &str = "bootpress puts /boot into no subvolume, which not every GRUB reads: without this one, /boot becomes an ext4 of its own";
-
-/// Some write the name as a path from the top of the volume.
-pub(super) fn plain_name(name: &str) -> String {
-    name.strip_prefix('/').unwrap_or(name).to_owned()
+/// A subvolume by name and mount point; none without a name, and none for what GRUB has to read.
+pub(super) fn named_subvolume(
+    name: Option<Found<String>>,
+    mountpoint: Option<Found<String>>,
+    problems: &mut Problems,
+) -> Option<Subvolume> {
+    let name = name?.value;
+    let mountpoint = mountpoint.filter(|path| !path.value.is_empty());
+    if let Some(path) = mountpoint.as_ref().filter(|path| path.value == "/boot") {
+        let reason = "bootpress puts /boot into no subvolume, which not every GRUB reads: without this one, /boot becomes an ext4 of its own";
+        problems.add(path.at, Gravity::Refused, reason);
+        return None;
+    }
+    Some(Subvolume {
+        // Some write the name as a path from the top of the volume.
+        name: name.strip_prefix('/').unwrap_or(&name).to_owned(),
+        mountpoint: mountpoint.map(|path| path.value),
+        ..Subvolume::default()
+    })
 }

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
-use super::disk::{BOOT_ON_BTRFS, plain_name};
+use super::disk::named_subvolume;
 use super::document::{self, Language, Value};
 use super::layout::{
     Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
@@ -332,7 +332,7 @@ fn btrfs(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
     let mut subvolumes = Vec::new();
     for mut entry in payload.tables("subvolumes", problems) {
         let name = entry.required("name", problems);
-        let mountpoint = entry.text("mountpoint", problems).filter(|path| !path.value.is_empty());
+        let mountpoint = entry.text("mountpoint", problems);
         let compression = entry.text("compress", problems).filter(|how| !how.value.is_empty());
         let read_only = entry.bool("read_only", problems) == Some(true);
         for key in ["size", "group_id", "uuid"] {
@@ -347,17 +347,9 @@ fn btrfs(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
             }
         }
         entry.finish(problems);
-        let Some(name) = name else { continue };
-        if let Some(path) = mountpoint.as_ref().filter(|path| path.value == "/boot") {
-            problems.add(path.at, Gravity::Refused, BOOT_ON_BTRFS);
-            continue;
-        }
-        subvolumes.push(Subvolume {
-            name: plain_name(&name.value),
-            mountpoint: mountpoint.map(|path| path.value),
-            compression: compression.map(|how| how.value),
-            read_only,
-        });
+        let compression = compression.map(|how| how.value);
+        let named = named_subvolume(name, mountpoint, problems);
+        subvolumes.extend(named.map(|named| Subvolume { compression, read_only, ..named }));
     }
     payload.finish(problems);
     Payload::Btrfs { label, uuid, subvolumes }

@@ -63,48 +63,36 @@ impl fmt::Display for Wanted {
 
 /// What a medium is called, and what it does by itself.
 #[derive(Debug, Default, Args)]
+#[command(next_help_heading = "ISO")]
 pub(crate) struct MediumFlags {
     /// The label of an ISO, at most 32 of A-Z a-z 0-9 _ . - [default: the image's name and version]
-    #[arg(long, value_name = "LABEL", help_heading = "ISO")]
+    #[arg(long, value_name = "LABEL")]
     pub(crate) volume_id: Option<String>,
 
     /// Who an ISO says that it is from
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true,
-        help_heading = "ISO"
-    )]
-    pub(crate) publisher: String,
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) publisher: Option<String>,
 
     /// The application that an ISO says it is for
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true,
-        help_heading = "ISO"
-    )]
-    pub(crate) application_id: String,
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) application_id: Option<String>,
 
     /// Where the directory of --format pxe will be, as http://HOST[:PORT]/PATH; what it holds is then fetched from there, even by
     /// machines that found GRUB or iPXE by TFTP [default: wherever they found its menu]
-    #[arg(long, value_name = "URL", value_parser = Url::parse, help_heading = "ISO")]
+    #[arg(long, value_name = "URL", value_parser = Url::parse)]
     pub(crate) pxe_url: Option<Url>,
 
-    /// An ISO, or a boot from the network, that installs without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
-    /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
-    #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse, help_heading = "ISO")]
+    /// An ISO, or a boot from the network, that installs without asking, after a countdown, to the one disk that this selects:
+    /// serial=TEXT, wwn=TEXT, path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
+    #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse)]
     pub(crate) install_to: Option<Selector>,
 }
 
 impl MediumFlags {
     /// As the engine wants it; a flag goes before what the configuration says.
     pub(crate) fn medium(&self, kinds: Vec<MediumKind>, configured: &Installer) -> Result<Medium> {
-        let text = |flag: &String, configured: &Option<String>| match flag.is_empty() {
-            true => configured.clone().unwrap_or_default(),
-            false => flag.clone(),
+        let either = |flag: &Option<String>, configured: &Option<String>| {
+            flag.clone().or_else(|| configured.clone())
         };
         let install_to = match (&self.install_to, &configured.device) {
             (Some(selector), _) => Some(selector.clone()),
@@ -116,9 +104,10 @@ impl MediumFlags {
         Ok(Medium {
             kinds,
             url: self.pxe_url.clone(),
-            volume_id: self.volume_id.clone().or_else(|| configured.volume_id.clone()),
-            publisher: text(&self.publisher, &configured.publisher),
-            application: text(&self.application_id, &configured.application_id),
+            volume_id: either(&self.volume_id, &configured.volume_id),
+            publisher: either(&self.publisher, &configured.publisher).unwrap_or_default(),
+            application: either(&self.application_id, &configured.application_id)
+                .unwrap_or_default(),
             settings: Settings { kernel_arguments: Vec::new(), install_to },
         })
     }
@@ -129,8 +118,8 @@ impl MediumFlags {
         const PXE: &[MediumKind] = &[MediumKind::Pxe];
         [
             ("--volume-id", self.volume_id.is_some(), ISO),
-            ("--publisher", !self.publisher.is_empty(), ISO),
-            ("--application-id", !self.application_id.is_empty(), ISO),
+            ("--publisher", self.publisher.is_some(), ISO),
+            ("--application-id", self.application_id.is_some(), ISO),
             ("--install-to", self.install_to.is_some(), &MediumKind::ALL),
             ("--pxe-url", self.pxe_url.is_some(), PXE),
         ]

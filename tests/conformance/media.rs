@@ -458,21 +458,23 @@ fn places_and_selectors_are_built_in() {
     assert_eq!(report["media"][0]["format"], "pxe");
     let sums = run(Command::new("sha256sum").arg(built.path("placed/SHA256SUMS")));
     assert_eq!(report["media"][0]["sha256"], sums.split_whitespace().next().unwrap());
-    let menu = fs::read_to_string(built.path("placed/grub.cfg")).unwrap();
-    for part in [
-        "set bootpress=\"(http,192.0.2.1:8080)/os\"",
-        "set default=install",
-        "install-to=serial=A1",
-    ] {
-        assert!(menu.contains(part), "{part}: {menu}");
-    }
-    let script = fs::read_to_string(built.path("placed/boot.ipxe")).unwrap();
-    for part in [
-        "kernel http://192.0.2.1:8080/os/vmlinuz ",
-        "choose --default install",
-        "install-to=serial=A1\n",
-    ] {
-        assert!(script.contains(part), "{part}: {script}");
+    let (grub, ipxe) = (
+        [
+            "set bootpress=\"(http,192.0.2.1:8080)/os\"",
+            "set default=install",
+            "install-to=serial=A1",
+        ],
+        [
+            "kernel http://192.0.2.1:8080/os/vmlinuz ",
+            "choose --default install",
+            "install-to=serial=A1\n",
+        ],
+    );
+    for (menu, parts) in [("grub.cfg", grub), ("boot.ipxe", ipxe)] {
+        let menu = fs::read_to_string(built.path("placed").join(menu)).unwrap();
+        for part in parts {
+            assert!(menu.contains(part), "{part}: {menu}");
+        }
     }
     fs::create_dir(built.path("dry")).unwrap();
     built.build("dry", "raw,iso,pxe", &["--dry-run"]).unwrap();

@@ -182,6 +182,37 @@ fn a_machine_at_the_terminal_is_used_left_and_forgotten() {
     }
 }
 
+/// Who closes the window has left; where no session tells bootpress so by a signal, the terminal's end does.
+#[test]
+fn a_terminal_that_goes_away_takes_its_machine_along() {
+    if tool::tool("qemu-system-x86_64").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    fs::write(place.join("a.raw"), disk("waiting\r\n", Then::Halt)).unwrap();
+    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let end = || Stdio::from(slave.try_clone().unwrap());
+    let mut child = bootpress(place)
+        .args(["run", "a.raw", "--firmware", "bios", "--memory", "64", "--arch", "x86_64"])
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .unwrap();
+    drop(slave);
+    let (mut screen, mut shown) = (File::from(master), Vec::new());
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&shown).contains("waiting") {
+        let count = screen.read(&mut buffer).unwrap();
+        shown.extend_from_slice(&buffer[..count]);
+    }
+    drop(screen);
+    assert_eq!(ended(&mut child).code(), Some(130));
+    until("no process", || processes(place).is_empty());
+    assert_eq!(fs::read_dir(place.join("tmp")).unwrap().count(), 0);
+}
+
 /// The table while machines run, as a person sees it.
 #[test]
 fn a_terminal_shows_how_far_each_machine_is() {

@@ -5,11 +5,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::accelerator::Accelerator;
@@ -138,19 +140,20 @@ impl Prepared {
         &self.accelerator
     }
 
-    /// Switches the machine on and waits for its end, or ends it when `stop` says so. The terminal is afterwards as it was before.
+    /// Switches the machine on and waits for its end, or ends it when `stop` says so, or when the terminal goes away. The terminal is
+    /// afterwards as it was before.
     ///
     /// # Errors
-    /// [`BootError::Stopped`] on request, [`BootError::Start`] when QEMU ends badly.
+    /// [`BootError::Stopped`] on request and without a terminal, [`BootError::Start`] when QEMU ends badly.
     pub fn run(self, stop: &dyn Fn() -> bool) -> Result<(), BootError> {
-        let _terminal = Terminal::save();
+        let terminal = Terminal::save();
         let mut command: Command = program::mortal(&self.qemu);
         command.args(&self.arguments);
         let mut child = command.spawn().map_err(BootError::io("starting QEMU"))?;
         let status: ExitStatus = loop {
             match child.try_wait().map_err(BootError::io("waiting for QEMU"))? {
                 Some(status) => break status,
-                None if stop() => {
+                None if stop() || terminal.is_gone() => {
                     // Nothing can be done about a process that cannot be killed.
                     let _ = child.kill().and_then(|()| child.wait());
                     return Err(BootError::Stopped);
@@ -269,6 +272,16 @@ struct Terminal(Option<Termios>);
 impl Terminal {
     fn save() -> Self {
         Self(tcgetattr(std::io::stdin()).ok())
+    }
+
+    /// Whether there was one, and nobody is at its other end any more. QEMU goes on then, and a signal comes only to those whose
+    /// session the terminal controls.
+    fn is_gone(&self) -> bool {
+        let stdin = std::io::stdin();
+        let mut hung_up = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+        self.0.is_some()
+            && poll(&mut hung_up, PollTimeout::ZERO).is_ok()
+            && hung_up[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 }
 

@@ -411,11 +411,9 @@ impl<'a> Record<'a> {
             (End::TimedOut, _) if self.guest.finished() => {
                 format!("reported, but still not off after {limit} s")
             }
-            (End::TimedOut, _) => match (self.watch.furthest(), self.guest.fact("jobs")) {
+            (End::TimedOut, _) => match (self.watch.furthest(), self.guest.jobs("jobs")) {
                 (Milestone::Nothing, _) => format!("not a word in {limit} s"),
-                (_, Some(jobs)) => {
-                    format!("not up in {limit} s; waiting for {}", jobs.replace('\n', "; "))
-                }
+                (_, Some(jobs)) => format!("not up in {limit} s; waiting for {jobs}"),
                 (furthest, None) => format!("not up in {limit} s; it got as far as: {furthest}"),
             },
             (End::DiskFailed(reason), _) => format!("QEMU could not write the overlay: {reason}"),

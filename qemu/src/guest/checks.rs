@@ -14,15 +14,20 @@ const LEAST_SPACE: u64 = 1024;
 impl Guest {
     /// What a boot must have come to, as far as the guest can tell.
     pub(crate) fn checks(&self, machine: &Machine, expected: &Expected) -> Vec<Check> {
-        let mut checks =
-            vec![self.check_state(), self.check_root(), self.check_mounts(), self.check_ostree()];
+        // The first that fails is the verdict: what a full disk makes fail is not why.
+        let mut checks: Vec<Check> = self.check_space().into_iter().collect();
+        checks.extend([
+            self.check_state(),
+            self.check_root(),
+            self.check_mounts(),
+            self.check_ostree(),
+        ]);
         checks.extend(self.check_bootc());
         checks.extend(expected.image_digest.as_deref().map(|digest| self.check_digest(digest)));
         if !expected.kernel_arguments.is_empty() {
             checks.push(self.check_arguments(&expected.kernel_arguments));
         }
         checks.extend(self.check_selinux(expected.selinux));
-        checks.extend(self.check_space());
         if machine.tpm != Tpm::None {
             checks.push(self.check_tpm());
         }
@@ -74,17 +79,21 @@ impl Guest {
         Check::new("errand", self.fact("errand.exit") == Some("0"), last)
     }
 
+    /// A table of `systemctl list-jobs` in a line.
+    pub(crate) fn jobs(&self, fact: &str) -> Option<String> {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(self.fact(fact)?.lines().map(words).collect::<Vec<_>>().join("; "))
+    }
+
     fn check_state(&self) -> Check {
         let state = self.fact("state").unwrap_or("not told");
         let failed = self.failed_units();
-        let left = self.fact("jobs-left").unwrap_or_default();
-        let detail = match (failed.as_slice(), self.fact("jobs")) {
+        let left = self.jobs("jobs-left").unwrap_or_default();
+        let detail = match (failed.as_slice(), self.jobs("jobs")) {
             ([], Some(jobs)) if self.fact("state").is_none() => {
-                format!("waiting for {}", jobs.replace('\n', "; "))
+                format!("waiting for {jobs}")
             }
-            ([], _) if !left.is_empty() => {
-                format!("{state}; stuck jobs: {}", left.replace('\n', "; "))
-            }
+            ([], _) if !left.is_empty() => format!("{state}; stuck jobs: {left}"),
             ([], _) => state.to_owned(),
             (failed, _) => format!("{state}; failed: {}", failed.join(", ")),
         };

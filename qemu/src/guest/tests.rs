@@ -306,11 +306,13 @@ fn the_journal_is_put_together() {
 
 #[test]
 fn a_boot_that_has_not_ended_tells_what_it_waits_for() {
-    let waiting =
-        failing(&[("jobs", "7 slow.service start running\n9 x start waiting")], Firmware::Uefi);
+    let waiting = failing(
+        &[("jobs", " 7 slow.service  start running\n19 x             start waiting")],
+        Firmware::Uefi,
+    );
     assert_eq!(
         waiting[0],
-        ("systemd", "waiting for 7 slow.service start running; 9 x start waiting".to_owned())
+        ("systemd", "waiting for 7 slow.service start running; 19 x start waiting".to_owned())
     );
 }
 

@@ -115,7 +115,7 @@ fn boot(
     }
     let mut machine = command.stdin(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
-    let read = || String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
+    let read = || plain(&String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()));
     loop {
         std::thread::sleep(Duration::from_millis(500));
         let exited = machine.try_wait().unwrap().is_some();
@@ -128,6 +128,17 @@ fn boot(
             return text;
         }
     }
+}
+
+/// A text without what colours it: ESC `[` numbers and a letter.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(part.len(), |at| at + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
 }
 
 /// A server of one directory, on loopback, which QEMU's guests reach as 10.0.2.2.

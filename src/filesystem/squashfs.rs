@@ -4,8 +4,8 @@
 //! super block | data blocks of 128 KiB, compressed; holes are not there at all | inodes | root directory | id table
 //! ```
 //!
-//! Only what a container needs: regular files in the root directory, owned by root, without attributes, fragments and an export
-//! table. Every block is on its own, so that it can be read at random, compressed by several threads, and thrown away again: the
+//! Only what a container needs: regular files in the root directory or in directories there, owned by root, without attributes,
+//! fragments and an export table. Every block is on its own, so that it can be read at random, compressed by several threads, and thrown away again: the
 //! memory that it takes does not grow with the disk. Numbers are little-endian; names are those of the kernel's `squashfs_fs.h`.
 
 use std::io::{self, Write};
@@ -47,6 +47,8 @@ const FILE: u16 = 2;
 
 /// A file that is in place, but for its inode.
 struct Stored<'a> {
+    /// Empty for the root.
+    directory: &'a str,
     name: &'a str,
     size: u64,
     /// Offset of its first block.
@@ -64,7 +66,7 @@ impl Stored<'_> {
     }
 }
 
-/// Writes a file system that holds these files in its root directory. Advances `stage` by every byte of them, zero or not.
+/// Writes a file system that holds these files, by paths of a name or of a directory and a name. Advances `stage` by every byte of them, zero or not.
 pub fn format(
     files: &[(&str, &SparseMap)],
     contents: &ContentStore,
@@ -100,7 +102,7 @@ pub fn format(
     out.write(&vec![0; (used.next_multiple_of(4096) - used) as usize])?;
 
     let mut head = Vec::new();
-    for number in [MAGIC, stored.len() as u32 + 1, 0, BLOCK as u32, 0] {
+    for number in [MAGIC, tables.count, 0, BLOCK as u32, 0] {
         head.extend(number.to_le_bytes());
     }
     for number in [ZSTD, BLOCK.trailing_zeros() as u16, FLAGS, 1, 4, 0] {
@@ -128,14 +130,15 @@ impl Out<'_> {
 
 /// Compresses a file, batch by batch: read and compressed by all threads, written in order.
 fn store<'a>(
-    name: &'a str,
+    path: &'a str,
     map: &SparseMap,
     contents: &ContentStore,
     out: &mut Out<'_>,
     stage: &StageGuard,
 ) -> Result<Stored<'a>> {
-    if name.is_empty() || name.len() > 256 {
-        return Err(unsupported(format!("squashfs cannot have a file named {name:?}"), None));
+    let (directory, name) = path.split_once('/').unwrap_or(("", path));
+    if name.is_empty() || name.contains('/') || name.len().max(directory.len()) > 256 {
+        return Err(unsupported(format!("squashfs cannot have a file named {path:?}"), None));
     }
     let count = map.size().div_ceil(BLOCK);
     let start = out.position;
@@ -161,7 +164,7 @@ fn store<'a>(
         }
         stage.advance((last * BLOCK).min(map.size()) - first * BLOCK);
     }
-    Ok(Stored { name, size: map.size(), start, blocks })
+    Ok(Stored { directory, name, size: map.size(), start, blocks })
 }
 
 /// Some neighbouring blocks as they are stored, with their sizes.
@@ -188,42 +191,96 @@ fn compress_run(
     .collect()
 }
 
-/// The inodes and the root directory.
+/// The inodes and the directories.
 struct Tables {
     inodes: Metadata,
     directory: Metadata,
+    /// How many inodes there are.
+    count: u32,
     /// Where the root's inode is: offset of its block in the table, and offset in the block.
     root: u64,
 }
 
+/// A name in a directory, and where its inode is.
+struct Entry<'a> {
+    name: &'a str,
+    kind: u16,
+    number: u32,
+    position: (u32, u16),
+}
+
+/// The root's inode number; files and directories follow.
+const ROOT: u32 = 1;
+
 impl Tables {
+    /// `files`: sorted by path.
     fn of(files: &[Stored<'_>]) -> Result<Self> {
-        let (mut inodes, mut directory) = (Metadata::default(), Metadata::default());
-        for (file, number) in files.iter().zip(2_u32..) {
-            let (block, offset) = inodes.position();
-            inodes.append(&file_inode(file, number));
+        let mut tables = Self {
+            inodes: Metadata::default(),
+            directory: Metadata::default(),
+            count: ROOT,
+            root: 0,
+        };
+        let mut in_root = Vec::new();
+        for group in files.chunk_by(|a, b| !a.directory.is_empty() && a.directory == b.directory) {
+            let entries: Vec<_> = group.iter().map(|file| tables.add_file(file)).collect();
+            match group[0].directory {
+                "" => in_root.extend(entries),
+                name => {
+                    tables.count += 1;
+                    let number = tables.count;
+                    let position = tables.add_directory(&entries, number, ROOT)?;
+                    in_root.push(Entry { name, kind: DIRECTORY, number, position });
+                }
+            }
+        }
+        in_root.sort_by_key(|entry| entry.name);
+        // Above the root there is what no inode has.
+        let (block, offset) = tables.add_directory(&in_root, ROOT, tables.count + 1)?;
+        tables.root = u64::from(block) << 16 | u64::from(offset);
+        Ok(tables)
+    }
+
+    fn add_file<'a>(&mut self, file: &Stored<'a>) -> Entry<'a> {
+        self.count += 1;
+        let position = self.inodes.position();
+        self.inodes.append(&file_inode(file, self.count));
+        Entry { name: file.name, kind: FILE, number: self.count, position }
+    }
+
+    fn add_directory(
+        &mut self,
+        entries: &[Entry<'_>],
+        number: u32,
+        parent: u32,
+    ) -> Result<(u32, u16)> {
+        let (start, from) = self.directory.position();
+        let before = self.directory.len();
+        for Entry { name, kind, number, position: (block, offset) } in entries {
             // A header for each name: they may share one only while their inodes share a block.
-            for number in [0, block, number] {
-                directory.append(&number.to_le_bytes());
+            for number in [0, *block, *number] {
+                self.directory.append(&number.to_le_bytes());
             }
-            for number in [offset, 0, FILE, file.name.len() as u16 - 1] {
-                directory.append(&number.to_le_bytes());
+            for number in [*offset, 0, *kind, name.len() as u16 - 1] {
+                self.directory.append(&number.to_le_bytes());
             }
-            directory.append(file.name.as_bytes());
+            self.directory.append(name.as_bytes());
         }
         // Three more than there are, for `.` and `..`, as the kernel counts.
-        let size = u16::try_from(directory.len() + 3).context("measuring the root directory")?;
-        let (block, offset) = inodes.position();
-        let mut root = inode_header(DIRECTORY, 0o755, 1);
-        for number in [0_u32, 2] {
-            root.extend(number.to_le_bytes());
+        let size =
+            u16::try_from(self.directory.len() - before + 3).context("measuring a directory")?;
+        let position = self.inodes.position();
+        let links = 2 + entries.iter().filter(|entry| entry.kind == DIRECTORY).count() as u32;
+        let mut inode = inode_header(DIRECTORY, 0o755, number);
+        for number in [start, links] {
+            inode.extend(number.to_le_bytes());
         }
-        for number in [size, 0] {
-            root.extend(number.to_le_bytes());
+        for number in [size, from] {
+            inode.extend(number.to_le_bytes());
         }
-        root.extend((files.len() as u32 + 2).to_le_bytes());
-        inodes.append(&root);
-        Ok(Self { inodes, directory, root: u64::from(block) << 16 | u64::from(offset) })
+        inode.extend(parent.to_le_bytes());
+        self.inodes.append(&inode);
+        Ok(position)
     }
 }
 
@@ -328,7 +385,8 @@ mod tests {
 
     #[test]
     fn sparse_counts_the_last_block_as_it_is() {
-        let file = Stored { name: "x", size: BLOCK + 10, start: 0, blocks: vec![5, 0] };
+        let file =
+            Stored { directory: "", name: "x", size: BLOCK + 10, start: 0, blocks: vec![5, 0] };
         assert_eq!(file.sparse(), 10);
     }
 }

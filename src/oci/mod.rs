@@ -21,6 +21,7 @@ mod manifest;
 mod reference;
 mod registry;
 mod remote;
+mod saved;
 mod scopes;
 mod storage;
 mod survey;

@@ -8,7 +8,7 @@ use super::installer::Installer;
 use super::layout::Layout;
 use super::system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 use super::table::{Gravity, Problems, Table};
-use super::{accounts, containers, disk, files, installer, system};
+use super::{Purpose, accounts, containers, disk, files, installer, system};
 
 /// Everything that a blueprint asks of the installed system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ const FOR_PACKAGES: &str = "it configures systems that are installed from packag
 /// Reads a whole blueprint.
 pub(super) fn read(
     node: &Node,
-    medium: bool,
+    purpose: Purpose,
     read_file: &ReadFile<'_>,
     problems: &mut Problems,
 ) -> Blueprint {
@@ -67,7 +67,7 @@ pub(super) fn read(
     // Sent to osbuild's services, blueprints travel inside of this.
     if let Some(inner) = top.take("blueprint") {
         top.finish(problems);
-        return read(inner, medium, read_file, problems);
+        return read(inner, purpose, read_file, problems);
     }
     for key in ["name", "description", "distro", "architecture", "arch"] {
         top.text(key, problems);
@@ -90,7 +90,7 @@ pub(super) fn read(
     let images = containers::images(&mut top, problems);
     let blueprint = top
         .table("customizations", problems)
-        .map(|table| customizations(table, medium, read_file, problems));
+        .map(|table| customizations(table, purpose, read_file, problems));
     top.finish(problems);
     let mut blueprint = blueprint.unwrap_or_default();
     blueprint.containers.images = images;
@@ -117,7 +117,7 @@ pub(super) fn refuse(
 
 fn customizations(
     mut table: Table<'_>,
-    medium: bool,
+    purpose: Purpose,
     read_file: &ReadFile<'_>,
     problems: &mut Problems,
 ) -> Blueprint {
@@ -159,7 +159,7 @@ fn customizations(
         ignition: system::ignition(table, problems),
         fips: table.bool("fips", problems) == Some(true),
         console: system::console(table, problems),
-        installer: installer::installer(table, medium, problems),
+        installer: installer::installer(table, purpose, problems),
         containers: containers::storage(table, problems),
         layout: layout(table, problems),
     };

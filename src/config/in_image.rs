@@ -44,7 +44,7 @@ pub fn layout_in_image(
         if let Some(text) = read(root, contents, &path)? {
             let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
             // Of such a file only the partitions count; the rest is for somebody else.
-            let reading = Reading { lenient: true, medium: false };
+            let reading = Reading { lenient: true, ..Reading::default() };
             let config = Config::read(&text, &format!("the image's {path}"), reading, &nothing)?;
             return Ok((config.blueprint.layout, Vec::new()));
         }

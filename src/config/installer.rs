@@ -1,5 +1,7 @@
-//! `installer`, `iso`, `installation_device`, `partitioning_mode`: for media that install, not for disks that boot.
+//! `installer`, `iso`, `installation_device`, `partitioning_mode`: for media that install, not for disks that boot. Some of it only
+//! Anaconda understands.
 
+use super::Purpose;
 use super::accounts::is_name;
 use super::blueprint::refuse;
 use super::document::Value;
@@ -7,12 +9,16 @@ use super::table::{Found, Gravity, Problems, Table};
 
 const FOR_INSTALLERS: &str =
     "it is for media that install (--format iso), and a disk installs nothing";
-const NO_KICKSTART: &str = "the installer on bootpress' media reads none; what a kickstart does, other customizations do, and installation_device or --install-to make it ask nothing";
+const NO_KICKSTART: &str = "the installer on bootpress' media reads none; what a kickstart does, other customizations do, and installation_device or --install-to make it ask nothing. Where the image has Anaconda, --format anaconda-iso reads it";
 const FLATPAKS: &str = "the medium holds the image and nothing beside it; put them into the image";
 const NO_ANACONDA: &str = "the installer on bootpress' media is not Anaconda";
 const MENU: &str = "the menu of bootpress' media waits five seconds";
 const VOLUMES: &str =
     "the installer writes the disk as it was built, without LVM; `raw` is what it does";
+const IN_KICKSTART: &str =
+    "partitions other than one root are for a kickstart to describe: installer.kickstart.contents";
+/// Longest pause of a menu, in seconds.
+const LONGEST_PAUSE: i64 = 3600;
 
 /// What a medium and its installer are told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,11 +35,24 @@ pub struct Installer {
     pub application_id: Option<String>,
     /// Publisher.
     pub publisher: Option<String>,
+    /// What Anaconda is told in its own language, in the place of what it is told by default.
+    pub kickstart: Option<String>,
+    /// Anaconda's modules to start besides.
+    pub enabled_modules: Vec<String>,
+    /// Anaconda's modules not to start.
+    pub disabled_modules: Vec<String>,
+    /// Seconds until the menu of a medium with Anaconda starts its first entry.
+    pub menu_timeout: Option<u32>,
 }
 
 /// Reads all that is for media; where none is made, that is refused.
-pub(super) fn installer(table: &mut Table<'_>, medium: bool, problems: &mut Problems) -> Installer {
+pub(super) fn installer(
+    table: &mut Table<'_>,
+    purpose: Purpose,
+    problems: &mut Problems,
+) -> Installer {
     let mut read = Installer::default();
+    let medium = purpose != Purpose::Disk;
     let here = |table: &Table<'_>, key| table.has(key) && !medium;
     for key in ["installation_device", "partitioning_mode"] {
         if here(table, key) {
@@ -54,7 +73,8 @@ pub(super) fn installer(table: &mut Table<'_>, medium: bool, problems: &mut Prob
         match mode.value.as_str() {
             "" | "raw" => {}
             "lvm" | "auto-lvm" => {
-                let text = format!("partitioning_mode = {mode} cannot be honoured: {VOLUMES}");
+                let reason = if purpose == Purpose::Anaconda { IN_KICKSTART } else { VOLUMES };
+                let text = format!("partitioning_mode = {mode} cannot be honoured: {reason}");
                 problems.add(mode.at, Gravity::Refused, text);
             }
             _ => problems.wrong(
@@ -65,7 +85,7 @@ pub(super) fn installer(table: &mut Table<'_>, medium: bool, problems: &mut Prob
     }
     if let Some(entry) = table.table("installer", problems) {
         for_disks("installer", &entry, medium, problems);
-        told(entry, &mut read, problems);
+        told(entry, purpose, &mut read, problems);
     }
     if let Some(entry) = table.table("iso", problems) {
         for_disks("iso", &entry, medium, problems);
@@ -82,7 +102,8 @@ fn for_disks(key: &str, entry: &Table<'_>, medium: bool, problems: &mut Problems
 }
 
 /// `installer`.
-fn told(mut entry: Table<'_>, read: &mut Installer, problems: &mut Problems) {
+fn told(mut entry: Table<'_>, purpose: Purpose, read: &mut Installer, problems: &mut Problems) {
+    let anaconda = purpose == Purpose::Anaconda;
     let at = entry.at();
     read.unattended = entry.bool("unattended", problems) == Some(true);
     for name in entry.texts("sudo-nopasswd", problems) {
@@ -96,22 +117,39 @@ fn told(mut entry: Table<'_>, read: &mut Installer, problems: &mut Problems) {
         let contents = kickstart.text("contents", problems);
         if let Some(contents) = contents.filter(|contents| !contents.value.is_empty()) {
             has_kickstart = true;
-            let text = format!("{} cannot be honoured: {NO_KICKSTART}", kickstart.name("contents"));
-            problems.add(contents.at, Gravity::Refused, text);
+            if !anaconda {
+                let text =
+                    format!("{} cannot be honoured: {NO_KICKSTART}", kickstart.name("contents"));
+                problems.add(contents.at, Gravity::Refused, text);
+            }
+            read.kickstart = Some(contents.value);
         }
         kickstart.finish(problems);
     }
     if let Some(mut modules) = entry.table("modules", problems) {
-        for key in ["enable", "disable"] {
-            modules.texts(key, problems);
+        for (key, names) in
+            [("enable", &mut read.enabled_modules), ("disable", &mut read.disabled_modules)]
+        {
+            for name in modules.texts(key, problems) {
+                if !is_module(&name.value) {
+                    problems
+                        .wrong(name.at, format!("`{name}` is no module such as {MODULES}Users"));
+                }
+                names.push(name.value);
+            }
         }
-        idle(&modules, "modules", NO_ANACONDA, problems);
+        if !anaconda {
+            idle(&modules, "modules", NO_ANACONDA, problems);
+        }
         modules.finish(problems);
     }
     if let Some(mut bootloader) = entry.table("bootloader", problems) {
         if let Some(mut grub) = bootloader.table("grub2", problems) {
-            grub.integer("menu-timeout", 0..=3600, problems);
-            idle(&grub, "bootloader.grub2.menu-timeout", MENU, problems);
+            let seconds = grub.integer("menu-timeout", 0..=LONGEST_PAUSE, problems);
+            read.menu_timeout = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+            if !anaconda {
+                idle(&grub, "bootloader.grub2.menu-timeout", MENU, problems);
+            }
             grub.finish(problems);
         }
         bootloader.finish(problems);
@@ -127,6 +165,14 @@ fn told(mut entry: Table<'_>, read: &mut Installer, problems: &mut Problems) {
     if has_kickstart && (read.unattended || !read.sudo_without_password.is_empty()) {
         problems.wrong(at, "installer.unattended and installer.sudo-nopasswd are not supported when adding custom kickstart contents");
     }
+}
+
+/// How the names of Anaconda's modules begin.
+const MODULES: &str = "org.fedoraproject.Anaconda.Modules.";
+
+fn is_module(name: &str) -> bool {
+    let name = name.strip_prefix(MODULES).unwrap_or_default();
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn idle(table: &Table<'_>, key: &str, reason: &str, problems: &mut Problems) {

@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml, .json ─► document ─► Blueprint ─► customize: /etc and /var of the deployment
 //!                                          ─► provision: a script, for a system that is finished
+//!                                          ─► kickstart: for Anaconda, which installs another image
 //! disk.yaml          ─► document ─► Layout    ─► disk: partitions
 //! ```
 //!
@@ -17,6 +18,7 @@ mod document;
 mod files;
 mod in_image;
 mod installer;
+mod kickstart;
 mod layout;
 mod provision;
 mod size;
@@ -40,6 +42,7 @@ pub use customize::{
 pub use files::{Directory, File, Ownership, ReadFile};
 pub use in_image::{MediumInImage, layout_in_image, medium_in_image};
 pub use installer::Installer;
+pub use kickstart::{Installation, Kickstart, kickstart};
 pub use layout::{
     Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
     is_compression,
@@ -63,8 +66,20 @@ pub struct Config {
 pub struct Reading {
     /// Whether keys that are unknown or cannot be honoured are skipped with a warning.
     pub lenient: bool,
-    /// Whether a medium that installs is made: some keys are for nothing else.
-    pub medium: bool,
+    /// What is made: some keys are for nothing else.
+    pub purpose: Purpose,
+}
+
+/// What is made with a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Disks.
+    #[default]
+    Disk,
+    /// A medium that boots live and installs.
+    Medium,
+    /// A medium with Anaconda, which is told by a kickstart.
+    Anaconda,
 }
 
 impl Config {
@@ -78,7 +93,7 @@ impl Config {
         let shown = if file == "-" { "standard input" } else { file };
         let node = document::parse(text, language, shown)?;
         let mut problems = Problems::of(shown);
-        let mut blueprint = blueprint::read(&node, reading.medium, read, &mut problems);
+        let mut blueprint = blueprint::read(&node, reading.purpose, read, &mut problems);
         if let Some(layout) = &mut blueprint.layout {
             layout.origin = shown.to_owned();
         }

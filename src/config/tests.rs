@@ -11,7 +11,7 @@ fn corpus() -> std::path::PathBuf {
 }
 
 fn read(text: &str, file: &str, lenient: bool) -> Result<Config> {
-    read_for(text, file, Reading { lenient, medium: false })
+    read_for(text, file, Reading { lenient, ..Reading::default() })
 }
 
 fn read_for(text: &str, file: &str, reading: Reading) -> Result<Config> {
@@ -26,7 +26,12 @@ fn files_that_people_have_are_accepted() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let medium = text.contains("# medium:");
-        let config = read_for(&text, name, Reading { lenient: false, medium })
+        let purpose = match (medium, text.contains("# anaconda:")) {
+            (_, true) => Purpose::Anaconda,
+            (true, false) => Purpose::Medium,
+            (false, false) => Purpose::Disk,
+        };
+        let config = read_for(&text, name, Reading { lenient: false, purpose })
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         if medium {
             let error = read(&text, name, false).unwrap_err();
@@ -49,13 +54,15 @@ fn files_that_make_no_sense_are_rejected_with_the_reason() {
     for case in corpus.split("### ").skip(1) {
         let (head, text) = case.split_once('\n').unwrap();
         let (language, expected) = head.split_once(": ").unwrap();
-        let (language, medium) = match language.strip_suffix(" for a medium") {
-            Some(language) => (language, true),
-            None => (language, false),
+        let (language, purpose) = match language.split_once(" for ") {
+            Some((language, "a medium")) => (language, Purpose::Medium),
+            Some((language, "anaconda")) => (language, Purpose::Anaconda),
+            Some((_, other)) => panic!("{other}"),
+            None => (language, Purpose::Disk),
         };
         let file = if language == "json" { "config.json" } else { "config.toml" };
         let expected = expected.replace("config:", &format!("{file}:"));
-        match read_for(text, file, Reading { lenient: false, medium }) {
+        match read_for(text, file, Reading { lenient: false, purpose }) {
             Ok(config) => panic!("{expected}: accepted, {config:?}"),
             Err(error) => assert!(error.to_string().contains(&expected), "{expected}: {error}"),
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bootpress::config::{Config, Reading};
+use bootpress::config::{Config, Purpose, Reading};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -34,8 +34,8 @@ pub(crate) struct ConfigFlags {
 
 impl ConfigFlags {
     /// Reads and judges the file, before anything is fetched.
-    pub(crate) fn read(&self, medium: bool) -> Result<Config> {
-        let reading = Reading { lenient: self.lenient, medium };
+    pub(crate) fn read(&self, purpose: Purpose) -> Result<Config> {
+        let reading = Reading { lenient: self.lenient, purpose };
         self.config.as_deref().map_or(Ok(Config::default()), |file| read(file, reading))
     }
 }
@@ -58,7 +58,7 @@ impl SetConfigFlags {
     pub(crate) fn read(&self) -> Result<Option<Config>> {
         self.config
             .as_deref()
-            .map(|file| read(file, Reading { lenient: self.lenient, medium: false }))
+            .map(|file| read(file, Reading { lenient: self.lenient, ..Reading::default() }))
             .transpose()
     }
 }

@@ -1,7 +1,7 @@
 //! Systems that are changed, and what is in their trees afterwards.
 
 use super::*;
-use crate::config::{Config, Reading};
+use crate::config::{Config, Purpose, Reading};
 use crate::error::Unsupported;
 
 /// A system with as much in it as a test needs.
@@ -14,7 +14,7 @@ struct Sandbox {
 /// A configuration for a medium, so that all keys are read; the files that it names say what they are.
 fn blueprint(toml: &str) -> Result<Blueprint> {
     let read = |path: &std::path::Path| Ok(format!("content of {}", path.display()).into_bytes());
-    let reading = Reading { medium: true, ..Reading::default() };
+    let reading = Reading { purpose: Purpose::Medium, ..Reading::default() };
     Ok(Config::read(toml, "config.toml", reading, &read)?.blueprint)
 }
 

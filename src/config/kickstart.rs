@@ -1,0 +1,351 @@
+//! A blueprint as a kickstart: what Anaconda is told on a medium that starts it.
+//!
+//! ```text
+//! osbuild.ks       what decides about disks: nothing, so that Anaconda asks; or the one disk that is meant; or the user's own text
+//!   %include osbuild-base.ks      which image, users, the rest of the blueprint, and where updates come from
+//! ```
+//!
+//! The names, and what is told by default, are those of bootc-image-builder; but no disk is cleared that nobody chose. What the
+//! commands mean: pykickstart's documentation.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use super::Blueprint;
+use super::accounts::User;
+use super::customize::{hashed, kernel_arguments};
+use crate::error::unsupported;
+
+/// Where Anaconda has the medium.
+const MEDIUM: &str = "/run/install/repo";
+/// Where it is told which disk the one disk is.
+const CHOICE: &str = "/tmp/bootpress-disk.ks";
+/// Finds the only disk that is not the medium.
+const ONLY_DISK: &str = include_str!("only-disk.sh");
+
+/// What is installed, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Installation<'a> {
+    /// Where the machine gets updates from: transport and name, as bootc spells them.
+    pub target: (&'a str, &'a str),
+    /// The root's file system: `ext4`, `xfs`, `btrfs`.
+    pub filesystem: &'a str,
+    /// Further kernel arguments of the installed system.
+    pub arguments: &'a [String],
+    /// The disk to use without asking: `path=/dev/…` or `only-disk`.
+    pub disk: Option<&'a str>,
+    /// What salts of passwords derive from.
+    pub seed: &'a str,
+}
+
+/// Two files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kickstart {
+    /// `osbuild.ks`.
+    pub main: String,
+    /// `osbuild-base.ks`.
+    pub base: String,
+}
+
+/// The kickstart. `Unsupported`: the blueprint asks for what a kickstart has no words for.
+pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Result<Kickstart> {
+    refuse(blueprint)?;
+    let installer = &blueprint.installer;
+    let mut base = Lines::default();
+    base.add(&["ostreecontainer", "--url", &format!("{MEDIUM}/container"), "--transport", "oci"]);
+    base.0.truncate(base.0.len() - 1);
+    base.0 += " --no-signature-verification\n";
+    for group in &blueprint.groups {
+        base.add(&["group", "--name", &group.name]);
+        base.number("--gid", group.gid);
+    }
+    for user in &blueprint.users {
+        base.user(user, installation.seed);
+    }
+    let own = installer.kickstart.as_ref();
+    if own.is_none() {
+        base.system(blueprint, installation);
+    }
+    base.afterwards(blueprint, installation.target);
+    let mut main = Lines(format!("%include {MEDIUM}/osbuild-base.ks\n"));
+    match own {
+        Some(text) => {
+            main.0 += text;
+            if !text.ends_with('\n') {
+                main.0.push('\n');
+            }
+            if let Some(disk) = installation.disk {
+                return Err(unsupported(
+                    format!(
+                        "installer.kickstart.contents says which disk is used, and so does {disk}"
+                    ),
+                    Some("say it there only"),
+                ));
+            }
+        }
+        None => main.disk(installation)?,
+    }
+    Ok(Kickstart { main: main.0, base: base.0 })
+}
+
+fn refuse(blueprint: &Blueprint) -> Result<()> {
+    let asked = [
+        ("firewall", blueprint.firewall != Default::default()),
+        ("services.masked", !blueprint.services.masked.is_empty()),
+        ("sshd", !blueprint.sshd.settings.is_empty()),
+        ("directories", !blueprint.directories.is_empty()),
+        ("files", !blueprint.files.is_empty()),
+        ("cacerts", !blueprint.certificates.is_empty()),
+        ("firstboot", !blueprint.scripts.is_empty()),
+        ("ignition", blueprint.ignition.is_some()),
+        ("bootloader", blueprint.console.is_some()),
+        ("filesystem and customizations.disk", blueprint.layout.is_some()),
+        ("containers-storage and containers", !blueprint.containers.images.is_empty()),
+        (
+            "user.expiredate and force_password_reset",
+            blueprint
+                .users
+                .iter()
+                .any(|user| user.expire_day.is_some() || user.force_password_reset),
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((key, _)) => Err(unsupported(
+            format!(
+                "customizations.{key} cannot be honoured: Anaconda installs the image, and a kickstart has no words for it"
+            ),
+            Some(
+                "write a %post into installer.kickstart.contents, or build with --format iso, which honours all of them",
+            ),
+        )),
+    }
+}
+
+/// Commands, a line each.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, words: &[&str]) {
+        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        self.0 += &words.join(" ");
+        self.0.push('\n');
+    }
+
+    /// Adds to the last line.
+    fn further(&mut self, option: &str, value: &str) {
+        self.0.pop();
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, " {option} {}", quoted(value));
+    }
+
+    fn number(&mut self, option: &str, value: Option<u32>) {
+        if let Some(value) = value {
+            self.further(option, &value.to_string());
+        }
+    }
+
+    fn user(&mut self, user: &User, seed: &str) {
+        let password = user.password.as_ref().map(|password| hashed(password, seed, &user.name));
+        if user.name == "root" {
+            if let Some(password) = password.as_ref().filter(|password| !password.is_empty()) {
+                self.add(&["rootpw", "--iscrypted", password]);
+            }
+        } else {
+            self.add(&["user", "--name", &user.name]);
+            if let Some(password) = password {
+                self.further("--password", &password);
+                self.0.pop();
+                self.0 += " --iscrypted\n";
+            }
+            let options = [
+                ("--gecos", &user.description),
+                ("--homedir", &user.home),
+                ("--shell", &user.shell),
+            ];
+            for (option, value) in options {
+                if let Some(value) = value {
+                    self.further(option, value);
+                }
+            }
+            self.number("--uid", user.uid);
+            self.number("--gid", user.gid);
+            if !user.groups.is_empty() {
+                self.further("--groups", &user.groups.join(","));
+            }
+        }
+        for key in &user.keys {
+            self.add(&["sshkey", "--username", &user.name]);
+            self.0.pop();
+            let _ = writeln!(self.0, " \"{}\"", key.replace(['"', '\\'], ""));
+        }
+    }
+
+    /// What a kickstart of the user's own would say itself.
+    fn system(&mut self, blueprint: &Blueprint, installation: &Installation<'_>) {
+        let has_password = |user: &User| {
+            user.name == "root" && user.password.as_ref().is_some_and(|text| !text.is_empty())
+        };
+        if !blueprint.users.iter().any(has_password) {
+            self.add(&["rootpw", "--lock"]);
+        }
+        let languages = &blueprint.locale.languages;
+        self.add(&["lang", languages.first().map_or("en_US.UTF-8", String::as_str)]);
+        if languages.len() > 1 {
+            self.further("--addsupport", &languages[1..].join(","));
+        }
+        self.add(&["keyboard", blueprint.locale.keyboard.as_deref().unwrap_or("us")]);
+        self.add(&["timezone", blueprint.timezone.name.as_deref().unwrap_or("UTC"), "--utc"]);
+        for server in &blueprint.timezone.ntp_servers {
+            self.add(&["timesource", "--ntp-server", server]);
+        }
+        self.add(&["network", "--bootproto", "dhcp", "--device", "link", "--activate"]);
+        self.further("--onboot", "on");
+        if let Some(name) = &blueprint.hostname {
+            self.further("--hostname", name);
+        }
+        let services = &blueprint.services;
+        for (option, units) in
+            [("--enabled", &services.enabled), ("--disabled", &services.disabled)]
+        {
+            if !units.is_empty() {
+                self.add(&["services", option, &units.join(",")]);
+            }
+        }
+        let mut arguments = kernel_arguments(blueprint);
+        arguments.extend(installation.arguments.iter().cloned());
+        if !arguments.is_empty() {
+            self.add(&["bootloader", "--append", &arguments.join(" ")]);
+        }
+    }
+
+    /// What runs in the installed system: Anaconda itself knows the image by its place on the medium only.
+    fn afterwards(&mut self, blueprint: &Blueprint, (transport, name): (&str, &str)) {
+        self.0 += "%post --erroronfail\nset -e\n";
+        let _ = writeln!(
+            self.0,
+            "bootc switch --mutate-in-place --transport {} {}",
+            in_shell(transport),
+            in_shell(name)
+        );
+        for name in &blueprint.installer.sudo_without_password {
+            // As sudo reads directories: no name with a point in it.
+            let file = in_shell(&format!(
+                "/etc/sudoers.d/{}",
+                name.trim_start_matches('%').replace('.', "_")
+            ));
+            let line = in_shell(name);
+            let _ = writeln!(self.0, "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' {line} >{file}");
+            let _ = writeln!(self.0, "chmod 0440 {file}");
+        }
+        // What tests of such media wait for.
+        self.0 +=
+            "if [ -c /dev/ttyS0 ]; then echo 'Install finished' >/dev/ttyS0 || true; fi\n%end\n";
+    }
+
+    /// Which disk, and what becomes of it.
+    fn disk(&mut self, installation: &Installation<'_>) -> Result<()> {
+        let Some(disk) = installation.disk else {
+            // Anaconda asks, and nothing is lost before it has been answered.
+            return Ok(());
+        };
+        match disk.strip_prefix("path=/dev/") {
+            Some(name) => self.add(&["ignoredisk", "--only-use", name]),
+            None if disk == "only-disk" => {
+                let _ = write!(self.0, "%pre --erroronfail\n{ONLY_DISK}%end\n%include {CHOICE}\n");
+            }
+            None => {
+                return Err(unsupported(
+                    format!("Anaconda's disk cannot be selected by {disk}"),
+                    Some("take path=/dev/NAME or only-disk; or leave it out, and Anaconda asks"),
+                ));
+            }
+        }
+        self.add(&["zerombr"]);
+        self.add(&["clearpart", "--all", "--initlabel"]);
+        match installation.filesystem {
+            "btrfs" => self.add(&["autopart", "--nohome", "--type=btrfs"]),
+            other => {
+                self.add(&["autopart", "--nohome", "--type=plain", &format!("--fstype={other}")]);
+            }
+        }
+        self.add(&["reboot", "--eject"]);
+        Ok(())
+    }
+}
+
+/// A word of a kickstart, which is split as by a shell (pykickstart uses Python's shlex).
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@+%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => in_shell(word),
+    }
+}
+
+fn in_shell(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Purpose, Reading};
+
+    const INSTALLATION: Installation<'_> = Installation {
+        target: ("registry", "quay.io/x/y:1"),
+        filesystem: "xfs",
+        arguments: &[],
+        disk: None,
+        seed: "s",
+    };
+
+    fn made(text: &str, installation: &Installation<'_>) -> Result<Kickstart> {
+        let reading = Reading { purpose: Purpose::Anaconda, ..Reading::default() };
+        let config =
+            Config::read(text, "c.toml", reading, &|_| Err(std::io::ErrorKind::NotFound.into()))?;
+        kickstart(&config.blueprint, installation)
+    }
+
+    #[test]
+    fn nobody_loses_a_disk_that_was_not_chosen() {
+        let asks = made("", &INSTALLATION).unwrap();
+        assert_eq!(asks.main, "%include /run/install/repo/osbuild-base.ks\n");
+        assert!(!asks.base.contains("clearpart") && asks.base.contains("rootpw --lock\n"));
+        let vda = Installation { disk: Some("path=/dev/vda"), ..INSTALLATION };
+        let one = made("", &vda).unwrap();
+        assert_eq!(
+            one.main,
+            "%include /run/install/repo/osbuild-base.ks\nignoredisk --only-use vda\nzerombr\nclearpart --all --initlabel\n\
+             autopart --nohome --type=plain --fstype=xfs\nreboot --eject\n"
+        );
+        let only = made("", &Installation { disk: Some("only-disk"), ..INSTALLATION }).unwrap();
+        assert!(only.main.contains("%pre --erroronfail\n") && only.main.contains(CHOICE));
+        let serial = Installation { disk: Some("serial=x"), ..INSTALLATION };
+        assert!(made("", &serial).is_err());
+    }
+
+    #[test]
+    fn a_kickstart_of_ones_own_takes_the_place_of_ours() {
+        let text = "[customizations.installer.kickstart]\ncontents = \"text --non-interactive\"\n\
+                    [[customizations.user]]\nname = \"ann\"\nkey = \"ssh-ed25519 AAAA ann\"\n";
+        let kickstart = made(text, &INSTALLATION).unwrap();
+        assert_eq!(
+            kickstart.main,
+            "%include /run/install/repo/osbuild-base.ks\ntext --non-interactive\n"
+        );
+        assert!(!kickstart.base.contains("lang "), "{}", kickstart.base);
+        assert!(kickstart.base.contains("sshkey --username ann \"ssh-ed25519 AAAA ann\"\n"));
+        let twice = Installation { disk: Some("only-disk"), ..INSTALLATION };
+        assert!(made(text, &twice).is_err());
+    }
+
+    #[test]
+    fn what_a_kickstart_cannot_say_is_refused() {
+        let text = "[[customizations.files]]\npath = \"/etc/x\"\ndata = \"y\"\n";
+        let error = made(text, &INSTALLATION).unwrap_err().to_string();
+        assert!(error.contains("customizations.files"), "{error}");
+    }
+}

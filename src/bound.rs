@@ -1,14 +1,17 @@
-//! The application images that a system is bound to, or that a configuration puts beside it: where each is found, and its layers.
+//! Images besides the one that is built: those that a system is bound to, or that a configuration puts beside it, with their
+//! layers; and the one that Anaconda installs, as it was published.
 
 use anyhow::{Context, Result};
 
 use crate::config::Container;
 use crate::content::ContentStore;
 use crate::error::unsupported;
-use crate::oci::{self, Access, Reference};
+use crate::image::Image;
+use crate::oci::{self, Access, Reference, Source};
 use crate::progress::Progress;
 use crate::request::{BoundImages, Request};
 use crate::storage::Application;
+use crate::tree::Tree;
 use crate::trust::{self, Demand};
 
 /// Unpacks the images that shall be on the disk; none if the machine is to pull them.
@@ -70,6 +73,29 @@ pub fn fetch_configured(
             .with_context(|| format!("fetching the container {}", container.source))
     };
     request.config.blueprint.containers.images.iter().map(fetch).collect()
+}
+
+/// Copies the image that Anaconda installs, as an OCI layout; `None`: no medium with Anaconda is asked for. `source`: the image that
+/// Anaconda is in.
+pub fn payload(
+    request: &Request,
+    source: &Source,
+    contents: &ContentStore,
+    progress: &Progress,
+) -> Result<Option<(Tree, Image)>> {
+    let anaconda = request.medium.as_ref().and_then(|medium| medium.anaconda.as_ref());
+    let Some(anaconda) = anaconda else { return Ok(None) };
+    let context = || "copying what Anaconda installs";
+    let Some(reference) = &anaconda.payload else {
+        let layout = source.save(contents, progress).with_context(context)?;
+        return Ok(Some((layout, source.image.clone())));
+    };
+    let access = request.access.beside(&request.image, reference);
+    let other = oci::open_with(&access, reference, request.architecture, progress)?;
+    // It is a system's image as much as the other: whoever has to vouch for that one has to vouch for this one.
+    trust::check(&request.trust, &other.subject(), &|wanted| other.claims(wanted))?;
+    let layout = other.save(contents, progress).with_context(context)?;
+    Ok(Some((layout, other.image)))
 }
 
 fn is_called(container: &Container, name: &str) -> bool {

@@ -47,6 +47,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let plan = Plan::of(request, image, &settings, &identity, asked, progress)?;
     let applications = bound::fetch(request, &settings.bound_images, &contents, progress)?;
     let containers = bound::fetch_configured(request, &contents, progress)?;
+    let payload = bound::payload(request, &source, &contents, progress)?;
     let mut boot = match plan.bootloader(image) {
         Some(options) => bootloader::prepare(&union.root, &contents, &options)?,
         None => Boot::none(),
@@ -62,7 +63,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     storage::fill(tree, &directory, &containers, labels, &contents)?;
 
     let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
-    let media = match plan.media(image, &committed.tree, &contents, progress)? {
+    let media = match plan.media(image, &committed.tree, payload, &contents, progress)? {
         Some(wishes) => {
             let title = &settings.title;
             let image = &committed.tree;

@@ -18,8 +18,11 @@ use crate::ostree::{
 };
 use crate::output;
 use crate::progress::Progress;
-use crate::request::{BoundImages, Request};
+use crate::request::{self, BoundImages, Request};
 use crate::tree::Tree;
+
+/// Seconds that the menu of a medium with Anaconda waits, as bootc-image-builder's.
+const MENU_TIMEOUT: u32 = 60;
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -299,6 +302,7 @@ impl<'a> Plan<'a> {
         &self,
         image: &Image,
         root: &Tree,
+        payload: Option<(Tree, Image)>,
         contents: &ContentStore,
         progress: &Progress,
     ) -> Result<Option<iso::Wishes>> {
@@ -307,6 +311,11 @@ impl<'a> Plan<'a> {
         warnings.into_iter().for_each(|warning| progress.warn(warning));
         let mut settings = medium.settings.clone();
         settings.kernel_arguments.splice(..0, own.kernel_arguments);
+        let anaconda = medium
+            .anaconda
+            .as_ref()
+            .zip(payload)
+            .map(|(wanted, payload)| self.anaconda(wanted, payload, &settings, progress));
         Ok(Some(iso::Wishes {
             kinds: medium.kinds.clone(),
             url: medium.url.clone(),
@@ -324,7 +333,50 @@ impl<'a> Plan<'a> {
             publisher: medium.publisher.clone(),
             application: medium.application.clone(),
             settings,
+            anaconda: anaconda.transpose()?,
         }))
+    }
+
+    /// For a medium with Anaconda.
+    fn anaconda(
+        &self,
+        wanted: &request::Anaconda,
+        (payload, image): (Tree, Image),
+        settings: &iso::Settings,
+        progress: &Progress,
+    ) -> Result<iso::Anaconda> {
+        let named = wanted.payload.as_ref().unwrap_or(&self.request.image);
+        let target =
+            self.request.target_image.clone().unwrap_or_else(|| {
+                name_of(&image, &named.to_string(), &named.file_stem(), progress)
+            });
+        let configured = self.settings.install.root_filesystem;
+        let filesystem = wanted.filesystem.or(configured).unwrap_or(RootFilesystem::Ext4);
+        let config::Kickstart { main, base } = config::kickstart(
+            &wanted.blueprint,
+            &config::Installation {
+                target: (self.request.target_transport.name(), &target),
+                filesystem: filesystem.name(),
+                arguments: &self.request.kargs,
+                disk: settings.install_to.as_ref().map(iso::Selector::text),
+                seed: &self.identity.disk.to_string(),
+            },
+        )?;
+        let installer = &wanted.blueprint.installer;
+        let mut arguments: Vec<String> = Vec::new();
+        for line in config::kernel_arguments(&wanted.blueprint).iter().chain(&self.request.kargs) {
+            arguments.extend(line.split_whitespace().map(str::to_owned));
+        }
+        Ok(iso::Anaconda {
+            payload,
+            kickstart: main,
+            kickstart_base: base,
+            enabled_modules: installer.enabled_modules.clone(),
+            disabled_modules: installer.disabled_modules.clone(),
+            arguments,
+            menu_timeout: installer.menu_timeout.unwrap_or(MENU_TIMEOUT),
+            product: self.settings.product.clone(),
+        })
     }
 
     /// Whether `/boot` is a file system of its own.
@@ -507,18 +559,24 @@ fn target(request: &Request, image: &Image, progress: &Progress) -> String {
     if let Some(name) = &request.target_image {
         return request.target_transport.reference(name);
     }
-    match &image.name {
-        Some(name) => format!("docker://{name}"),
-        None => {
-            let name = format!("localhost/{}:latest", request.image.file_stem());
-            progress.warn(format!(
-                "{} does not say where it comes from: the machine will look for updates at {name}; \
-                 name another place with --target-imgref",
-                request.image
-            ));
-            format!("docker://{name}")
-        }
-    }
+    let (called, stem) = (request.image.to_string(), request.image.file_stem());
+    // Of what Anaconda installs, there is no disk here; its name is told with its medium.
+    let unheard = Progress::default();
+    let anaconda = request.medium.as_ref().is_some_and(|medium| medium.anaconda.is_some());
+    let progress = if anaconda { &unheard } else { progress };
+    format!("docker://{}", name_of(image, &called, &stem, progress))
+}
+
+/// What a machine calls an image that it follows. `called`: the reference that it was opened by; `stem`: the same in a file name.
+fn name_of(image: &Image, called: &str, stem: &str, progress: &Progress) -> String {
+    image.name.clone().unwrap_or_else(|| {
+        let name = format!("localhost/{stem}:latest");
+        progress.warn(format!(
+            "{called} does not say where it comes from: the machine will look for updates at {name}; \
+             name another place with --target-imgref"
+        ));
+        name
+    })
 }
 
 /// Whether the booting system lets the kernel check what it reads of its root.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
 use crate::bootc::RootFilesystem;
-use crate::config::Config;
+use crate::config::{Blueprint, Config};
 use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::error::unsupported;
 use crate::image::Image;
@@ -103,6 +103,19 @@ pub struct Medium {
     pub application: String,
     /// What can be changed afterwards.
     pub settings: iso::Settings,
+    /// For a medium with Anaconda: what it installs, and how.
+    pub anaconda: Option<Anaconda>,
+}
+
+/// What Anaconda does on its medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anaconda {
+    /// The image that it installs; `None`: the one that it is in.
+    pub payload: Option<Reference>,
+    /// The file system of the root that it makes; `None`: what the image configures, else ext4.
+    pub filesystem: Option<RootFilesystem>,
+    /// What it is told; the configuration of the request is that of the disk, which is not on this medium.
+    pub blueprint: Blueprint,
 }
 
 /// How a machine gets at the image that it follows; bootc's names.
@@ -234,7 +247,9 @@ impl Request {
             Destination::File(file) => file.clone(),
             // Disks come first.
             Destination::Files(files) => files[self.formats.len() + index].clone(),
-            Destination::Directory(directory) => directory.join(self.file_name(image, kind.name())),
+            Destination::Directory(directory) => {
+                directory.join(self.file_name(image, kind.extension()))
+            }
         }
     }
 

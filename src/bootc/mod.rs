@@ -56,6 +56,8 @@ pub struct Settings {
     pub kernel: Kernel,
     /// What boot entries call the system: `PRETTY_NAME`, else `ID`, of os-release.
     pub title: String,
+    /// What installers call it, and its version: `NAME` and `VERSION_ID` of os-release.
+    pub product: (String, String),
     /// Home of root without leading `/`: the target of the link `/root` if it is one, else `root`.
     pub root_home: String,
     /// References of the images that shall be pulled beside the system (`bootc/bound-images.d`), in the order of their links.
@@ -77,6 +79,7 @@ impl Settings {
             prepare_root: prepare_root::load(&files)?,
             kernel: find_kernel(root)?,
             title: os_release::title(&files)?,
+            product: os_release::product(&files)?,
             root_home: root_home(root)?,
             bound_images: bound_images::load(&files)?,
         })

@@ -22,6 +22,17 @@ pub(super) fn title(files: &Files<'_>) -> Result<String> {
     Err(unsupported(format!("the image has no {}", PATHS[0]), Some("boot entries need a title")))
 }
 
+/// `NAME` and `VERSION_ID`, as installers name what they install; empty where there is none.
+pub(super) fn product(files: &Files<'_>) -> Result<(String, String)> {
+    for path in PATHS {
+        if let Some(text) = files.text(path)? {
+            let value = |key| value(&text, key).unwrap_or_default();
+            return Ok((value("NAME"), value("VERSION_ID")));
+        }
+    }
+    Ok(Default::default())
+}
+
 /// The last value of a key. It ends with its line, so it never holds a newline.
 fn value(text: &str, key: &str) -> Option<String> {
     text.lines()

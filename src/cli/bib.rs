@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::error::unsupported;
+use bootpress::iso::MediumKind;
 use bootpress::oci::{self, Reference};
 use bootpress::progress::Progress;
 use bootpress::request::{Destination, Request};
@@ -30,7 +31,6 @@ use serde_json::json;
 use self::flags::{BibFlags, BuildOptions, LogLevel, ManifestOptions, Owner, ProgressOption, Verb};
 use self::types::{Export, ImageType};
 use super::build;
-use super::flags::iso::Wanted;
 use super::flags::{Command, Flags};
 
 /// Verbs, so that whatever else comes first is an image to build.
@@ -160,11 +160,12 @@ fn default_output() -> PathBuf {
 
 /// The request that these options come to, by way of the flags of `bootpress build`.
 fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
+    let kind = exports.iter().find_map(|export| export.format.medium());
     // A medium runs disks with one file system.
-    let medium = exports.iter().any(|export| matches!(export.format, Wanted::Medium(_)));
+    let medium = kind.is_some();
     let layout = if medium { "bootc" } else { "osbuild" };
     let mut line: Vec<OsString> = ["bootpress", "build", "--layout", layout].map(Into::into).into();
-    if medium && !options.no_default_kernel_args {
+    if kind == Some(MediumKind::Iso) && !options.no_default_kernel_args {
         line.extend(["--karg", "console=tty0", "--karg", "console=ttyS0"].map(Into::into));
     }
     for Export { format, .. } in exports {
@@ -184,9 +185,13 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
     if let Some(file) = config(options.config.as_deref(), Path::new("/"))? {
         line.extend(config_flags(&file)?);
     }
+    if let Some(payload) = &options.installer_payload_ref {
+        let payload = reference(payload, options, Path::new(STORAGE));
+        line.extend(["--installer-payload".into(), payload.into()]);
+    }
     // Several formats want a directory here; they get their files further on.
     line.extend(["--output".into(), std::env::temp_dir().into(), "--".into()]);
-    line.push(reference(options, Path::new(STORAGE)).into());
+    line.push(reference(&options.image, options, Path::new(STORAGE)).into());
     let flags = Flags::try_parse_from(line).unwrap_or_else(|error| error.exit());
     let Command::Build(flags) = flags.command else { unreachable!("build was asked for") };
     let mut request = build::request(&flags)?;
@@ -200,22 +205,21 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
 
 /// Where that tool looks for the image: in the storage of containers if that is there and has it. What is not there is pulled,
 /// though that tool would ask for `podman pull` first.
-fn reference(options: &flags::Common, storage: &Path) -> String {
-    let image = &options.image;
+fn reference(image: &str, options: &flags::Common, storage: &Path) -> String {
     // A reference with a transport says itself where it is.
     let transports =
         ["oci:", "oci-archive:", "docker:", "docker-archive:", "dir:", "containers-storage:"];
     let elsewhere = transports.iter().any(|transport| image.starts_with(transport));
     let here = format!("containers-storage:{image}");
-    let Ok(in_storage) = here.parse::<Reference>() else { return image.clone() };
+    let Ok(in_storage) = here.parse::<Reference>() else { return image.to_owned() };
     if elsewhere || !options.is_local() || !has_images(storage) {
-        return image.clone();
+        return image.to_owned();
     }
     let named = options.target_arch.as_deref().and_then(Architecture::parse);
     let found = named
         .or_else(Architecture::host)
         .map(|architecture| oci::open(&in_storage, architecture, &Progress::default()));
-    if matches!(found, Some(Ok(_))) { here } else { image.clone() }
+    if matches!(found, Some(Ok(_))) { here } else { image.to_owned() }
 }
 
 /// The cache below a store that is named, or that the container has.

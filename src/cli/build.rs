@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
+use bootpress::bootc::RootFilesystem;
+use bootpress::config::Purpose;
 use bootpress::error::unsupported;
+use bootpress::iso::MediumKind;
 use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
@@ -87,11 +90,27 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     if let Some((flag, format)) = flags.medium.idle(&media) {
         bail!("{flag} is for media: add --format {format}");
     }
+    let anaconda = media.contains(&MediumKind::Anaconda);
+    if anaconda && formats.len() > 1 {
+        bail!("--format anaconda-iso is built alone: its configuration is what Anaconda is told");
+    }
+    let purpose = match (anaconda, media.is_empty()) {
+        (true, _) => Purpose::Anaconda,
+        (false, false) => Purpose::Medium,
+        (false, true) => Purpose::Disk,
+    };
     // Mistakes in it are told before anything is touched.
-    let config = flags.config.read(!media.is_empty())?;
+    let mut config = flags.config.read(purpose)?;
     let installer = &config.blueprint.installer;
     let medium = (!media.is_empty()).then(|| flags.medium.medium(media, installer));
-    let medium = medium.transpose()?;
+    let mut medium = medium.transpose()?;
+    let mut root_filesystem = flags.filesystem;
+    if let Some(medium) = medium.as_mut().filter(|_| anaconda) {
+        // The disk that it is made of is on no medium.
+        let blueprint = std::mem::take(&mut config.blueprint);
+        medium.anaconda = Some(flags.medium.anaconda(blueprint, root_filesystem));
+        root_filesystem = Some(RootFilesystem::Ext4);
+    }
     let dry_run = flags.config.dry_run;
     let destination = destination(&flags.output, formats.len(), dry_run)?;
     let work_directory = match (&flags.work_directory, &destination) {
@@ -119,7 +138,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         sector_size: flags.sector_size,
         size: flags.size,
         least_size: 0,
-        root_filesystem: flags.filesystem,
+        root_filesystem,
         btrfs_compression: flags.output_flags.btrfs_compression.clone(),
         btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
         install_bootloader: flags.bootloader == BootloaderFlag::Auto,
@@ -137,7 +156,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         root_ssh_keys,
         stateroot: flags.stateroot.clone(),
         config,
-        image_layout: !flags.config.ignore_image_layout,
+        image_layout: !flags.config.ignore_image_layout && !anaconda,
         grow: flags.config.grow,
         dry_run,
         work_directory,

@@ -77,8 +77,10 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk, or iso, a medium that runs it live and installs it, or pxe, a directory that does so over the network; repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce,
-    /// ova, ami; any but gce also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz [default: qcow2]
+    /// Format of the disk, or iso, a medium that runs it live and installs it, or pxe, a directory that does so over the network;
+    /// repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce, ova, ami; any but gce
+    /// also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz. Alone: anaconda-iso, a medium on which the image's own Anaconda
+    /// installs by kickstart [default: qcow2]
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
     pub(crate) formats: Vec<Wanted>,
 

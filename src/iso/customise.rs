@@ -111,8 +111,10 @@ impl Medium {
         let name = path.display().to_string();
         let foreign = || {
             unsupported(
-                format!("{name} is no medium that bootpress made"),
-                Some("make one with `bootpress build --format iso`"),
+                format!("{name} is no medium of bootpress' that can be changed"),
+                Some(
+                    "make one with `bootpress build --format iso`; what Anaconda is told stands in the kickstart of its medium",
+                ),
             )
         };
         let mut primary = vec![0; SECTOR as usize];

@@ -10,16 +10,27 @@ pub enum MediumKind {
     Iso,
     /// What a server of TFTP or HTTP hands out to machines that boot from the network, to the same end.
     Pxe,
+    /// A CD or stick that starts the image's own Anaconda, which installs an image that the medium carries. It has no disk in it.
+    Anaconda,
 }
 
 impl MediumKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Iso, Self::Pxe];
+    pub const ALL: [Self; 3] = [Self::Iso, Self::Pxe, Self::Anaconda];
 
-    /// What `--format` calls it; the file name ends in it, too.
+    /// What `--format` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Iso => "iso",
+            Self::Pxe => "pxe",
+            Self::Anaconda => "anaconda-iso",
+        }
+    }
+
+    /// What the file name ends in.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Iso | Self::Anaconda => "iso",
             Self::Pxe => "pxe",
         }
     }

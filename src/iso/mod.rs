@@ -21,6 +21,7 @@
 //! [`Selector`]) installs after a countdown of ten seconds without asking. It ends with 0 when the disk has been read back and is
 //! right; with 1 and a line `install: error: …` otherwise.
 
+mod anaconda;
 mod checksum;
 mod cpio;
 mod customise;
@@ -34,13 +35,14 @@ mod pxe;
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use partitioning::{
     Lba, Partition, Role as PartitionRole, Scheme, SectorSize as TableSector, Table,
 };
 use sha2::{Digest, Sha256};
 use uuid::{Uuid, uuid};
 
+pub use self::anaconda::Anaconda;
 pub use self::customise::{Shown, reset, set, show};
 pub use self::kind::{Made, MediumKind};
 pub use self::menu::{Selector, Settings};
@@ -119,6 +121,8 @@ pub struct Wishes {
     pub application: String,
     /// What can be changed afterwards, as it is at first.
     pub settings: Settings,
+    /// For [`MediumKind::Anaconda`], which is made alone.
+    pub anaconda: Option<Anaconda>,
 }
 
 impl Wishes {
@@ -158,6 +162,10 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Vec<(MediumKind, Made)>> {
     wishes.check()?;
+    if let Some(anaconda) = &wishes.anaconda {
+        let map = anaconda::lay_out(parts, wishes, anaconda, contents, progress)?;
+        return Ok(vec![(MediumKind::Anaconda, Made::Volume(map))]);
+    }
     let root = root_of(parts.disk)?;
     let efi = Efi::of(parts.boot, wishes.architecture)?;
     let bios = match wishes.architecture {
@@ -192,6 +200,7 @@ pub fn lay_out(
                 };
                 Made::Directory(pxe::lay_out(&parts, contents, progress)?)
             }
+            MediumKind::Anaconda => bail!("there is nothing for Anaconda to install"),
         };
         Ok((*kind, made))
     };

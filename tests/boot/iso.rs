@@ -13,7 +13,9 @@ use std::time::Duration;
 use fixture::{Architecture, Variant};
 use qemu::{Attached, BootReport, DiskBus, Ending, Firmware, Machine, Proof, Session, Test};
 
+use crate::carried;
 use crate::disk::{Disk, directory};
+use crate::labels;
 use crate::machine::{AARCH64, Case, X86_64, failure};
 use crate::tool::{run, tool};
 
@@ -51,13 +53,15 @@ static FEDORA_LIKE: Disk = Disk::new(
     &["--target-imgref", "example.com/fixture:1"],
 );
 /// The same build's disk.
-static FEDORA_LIKE_DISK: Disk = Disk::new(
+pub(crate) static FEDORA_LIKE_DISK: Disk = Disk::new(
     "fedora-like-disk",
     Architecture::X86_64,
     Variant::Dracut,
     "raw",
     &["--target-imgref", "example.com/fixture:1"],
 );
+/// As Fedora's images are in another way: of a commit with labels, under a policy.
+static LABELLED: Disk = Disk::of_remade("labelled", Variant::Selinux, "iso", carried::remake);
 static ARM: Disk = Disk::new("arm-medium", Architecture::Aarch64, Variant::Live, "iso", &[]);
 static ARM_DISK: Disk =
     Disk::new("arm-medium-disk", Architecture::Aarch64, Variant::Live, "raw", &[]);
@@ -171,6 +175,19 @@ fn a_cd_under_secure_boot_installs_to_virtio() {
 fn a_cd_under_aavmf_installs_to_virtio() {
     let machine = Machine { architecture: AARCH64, ..drive(DiskBus::Cdrom, Firmware::Uefi) };
     live_and_install("iso-arm", (&ARM, &ARM_DISK), &machine, DiskBus::Virtio);
+}
+
+/// The policy is in force in the live system, and what it says of every file is true of it.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_live_system_has_its_labels() {
+    let name = "iso-selinux";
+    let errand = format!("{IS_LIVE}\n{}", labels::ERRAND);
+    let session = Session { errand: Some(&errand), ..Session::default() };
+    let machine = Machine { memory_mib: 2048, ..drive(DiskBus::Cdrom, Firmware::Uefi) };
+    let report = Trial::new(name, &LABELLED.pressed().file, machine).run(Proof::Report, session);
+    assert!(passed(name, &report));
+    labels::are_right(&report.guest);
 }
 
 /// What is asked of the installer, and what it has to say. In this order: what is done to a disk stays.

@@ -8,6 +8,7 @@
 //! not every combination is, as a boot without KVM takes a minute. Those that are `#[ignore]`d are run by `tests/run full`. What a case leaves is in `target/boot/<case>/`.
 
 mod afterwards;
+mod anaconda;
 mod carried;
 mod disk;
 #[path = "../support/encapsulated.rs"]
@@ -166,11 +167,12 @@ fn x86_64_bare_metal() {
     assert_eq!(guest.fact("tpm"), Some("2"));
 }
 
-/// As sold to people: what it shows is on its screen, and its report comes over USB.
+/// As sold to people: what it shows is on its screen, and its report comes over USB, for which kernels of clouds have no driver.
 #[test]
 #[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_bare_metal_without_a_serial_port() {
-    Case::new("x86_64-bare-metal-no-uart", &HYBRID, named("bare-metal-no-uart")).passes();
+    let machine = named("bare-metal-no-uart");
+    Case::new("x86_64-bare-metal-no-uart", &iso::FEDORA_LIKE_DISK, machine).passes();
 }
 
 /// A guest without the driver has a TPM as little as a machine without one.

@@ -249,7 +249,6 @@ fn what_a_live_system_lacks_is_named_and_nothing_is_written() {
             3,
             "the volume id \"a b\" is none for ISO 9660",
         ),
-        (&["--format", "anaconda-iso"], 2, "bootpress makes no media with Anaconda"),
         (&["--format", "iso", "--install-to", "first"], 2, "selects no disk"),
         (&["--format", "raw", "--install-to", "only-disk"], 1, "--install-to is for media"),
     ] {

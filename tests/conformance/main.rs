@@ -1,5 +1,6 @@
 //! Independent readers and the real tools as witnesses of every format that bootpress writes. One module a format.
 
+mod anaconda;
 mod bib;
 #[path = "../support/bootc_image.rs"]
 mod bootc_image;

@@ -400,7 +400,7 @@ fn what_cannot_be_set_changes_nothing() {
     }
     same(&original, &medium);
     let (exit, said) = iso(&["show"], &built.file("raw")).unwrap_err();
-    assert!(exit == 3 && said.contains("no medium that bootpress made"), "{said}");
+    assert!(exit == 3 && said.contains("no medium of bootpress' that can be changed"), "{said}");
 }
 
 #[test]

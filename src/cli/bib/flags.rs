@@ -42,7 +42,8 @@ pub(super) struct Common {
     #[arg(value_name = "IMAGE_NAME")]
     pub(super) image: String,
 
-    /// Kind of disk; repeat it for several: ami, gce, ova, qcow2, raw, vhd, vmdk. Or iso, which boots live and installs
+    /// Kind of disk; repeat it for several: ami, gce, ova, qcow2, raw, vhd, vmdk. Or iso, which boots live and installs,
+    /// or anaconda-iso (bootc-installer is the same), where the image has Anaconda
     #[arg(long = "type", value_name = "TYPE", default_value = "qcow2")]
     pub(super) types: Vec<String>,
 
@@ -61,6 +62,10 @@ pub(super) struct Common {
     /// Leaves out the kernel arguments console=tty0 console=ttyS0
     #[arg(long)]
     pub(super) no_default_kernel_args: bool,
+
+    /// What bootc-installer installs [default: the image itself]
+    #[arg(long, value_name = "REF", alias = "bootc-installer-payload-ref")]
+    pub(super) installer_payload_ref: Option<String>,
 
     /// Configuration; `-` reads JSON from standard input [default: /config.toml or /config.json]
     #[arg(long, value_name = "FILE")]
@@ -86,8 +91,6 @@ impl Common {
 struct Unused {
     #[arg(long, value_name = "REF")]
     build_container: Option<String>,
-    #[arg(long, value_name = "REF", alias = "bootc-installer-payload-ref")]
-    installer_payload_ref: Option<String>,
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     tls_verify: Option<bool>,
     #[arg(long, value_name = "DIR")]

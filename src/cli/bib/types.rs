@@ -33,6 +33,9 @@ pub(super) struct Export {
     pub(super) path: PathBuf,
 }
 
+/// Where media are left.
+const ISO: &str = "bootiso/install.iso";
+
 impl ImageType {
     /// All of them, sorted by name.
     const ALL: [Self; 11] = [
@@ -75,8 +78,11 @@ impl ImageType {
             Self::Qcow2 => (Format::Qcow2, "qcow2/disk.qcow2"),
             Self::Vhd => (Format::Vhd, "vpc/disk.vhd"),
             Self::Vmdk => (Format::Vmdk, "vmdk/disk.vmdk"),
-            Self::Iso => return Some((Wanted::Medium(MediumKind::Iso), "bootiso/install.iso")),
-            Self::AnacondaIso | Self::BootcInstaller | Self::PxeTarXz => return None,
+            Self::Iso => return Some((Wanted::Medium(MediumKind::Iso), ISO)),
+            Self::AnacondaIso | Self::BootcInstaller => {
+                return Some((Wanted::Medium(MediumKind::Anaconda), ISO));
+            }
+            Self::PxeTarXz => return None,
         };
         Some((Wanted::Disk(format.into()), path))
     }
@@ -103,17 +109,15 @@ pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
         bail!("cannot mix ISO/disk images in request [{}]", names.join(" "));
     }
     if let Some(other) = types.iter().find(|kind| kind.file().is_none()) {
-        let (reason, hint) = match other {
-            ImageType::PxeTarXz => (
-                "bootpress packs no pxe-tar-xz",
-                "`bootpress build --format pxe` makes the directory to serve; these types are made here: ami, gce, iso, ova, qcow2, raw, vhd, vmdk",
+        return Err(unsupported(
+            format!("{} cannot be made: bootpress packs none", other.name()),
+            Some(
+                "`bootpress build --format pxe` makes the directory to serve; all other types are made here",
             ),
-            _ => (
-                "there is no Anaconda in what bootpress makes",
-                "--type iso makes a medium that boots live and installs, from the image alone",
-            ),
-        };
-        return Err(unsupported(format!("{} cannot be made: {reason}", other.name()), Some(hint)));
+        ));
+    }
+    if isos > 1 {
+        bail!("a request for media names one type: {}", names.join(" "));
     }
     Ok(types)
 }
@@ -179,6 +183,7 @@ mod tests {
         assert_eq!(paths(&["raw", "ami"]), ["ami out/image/disk.raw"]);
         assert_eq!(paths(&["ami", "raw", "raw"]), ["ami out/image/disk.raw"]);
         assert_eq!(paths(&["iso"]), ["iso out/bootiso/install.iso"]);
+        assert_eq!(paths(&["bootc-installer"]), ["anaconda-iso out/bootiso/install.iso"]);
     }
 
     #[test]
@@ -189,7 +194,10 @@ mod tests {
              qcow2, raw, vhd, vmdk"
         );
         assert_eq!(refusal(&["qcow2", "iso"]), "cannot mix ISO/disk images in request [qcow2 iso]");
-        assert!(refusal(&["anaconda-iso"]).starts_with("anaconda-iso cannot be made"));
+        assert_eq!(
+            refusal(&["anaconda-iso", "iso"]),
+            "a request for media names one type: anaconda-iso iso"
+        );
         assert!(refusal(&["pxe-tar-xz"]).contains("pxe-tar-xz"));
     }
 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
-use bootpress::config::Installer;
+use bootpress::bootc::RootFilesystem;
+use bootpress::config::{Blueprint, Installer};
 use bootpress::iso::{MediumKind, Selector, Settings, Url};
+use bootpress::oci::Reference;
 use bootpress::output::FileFormat;
-use bootpress::request::Medium;
+use bootpress::request::{Anaconda, Medium};
 use clap::{Args, Subcommand};
 
 use super::config::SetConfigFlags;
@@ -42,12 +44,12 @@ impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "anaconda-iso" => Err("bootpress makes no media with Anaconda; `iso` boots live and installs, from the image alone".to_owned()),
-            name => match MediumKind::ALL.into_iter().find(|kind| kind.name() == name) {
-                Some(kind) => Ok(Self::Medium(kind)),
-                None => name.parse().map(Self::Disk).map_err(|error: String| format!("{error}, or iso, pxe")),
-            },
+        match MediumKind::ALL.into_iter().find(|kind| kind.name() == name) {
+            Some(kind) => Ok(Self::Medium(kind)),
+            None => name
+                .parse()
+                .map(Self::Disk)
+                .map_err(|error: String| format!("{error}, or iso, pxe, anaconda-iso")),
         }
     }
 }
@@ -76,6 +78,10 @@ pub(crate) struct MediumFlags {
     /// The application that an ISO says it is for
     #[arg(long, value_name = "TEXT")]
     pub(crate) application_id: Option<String>,
+
+    /// The image that --format anaconda-iso installs, which its medium carries [default: IMAGE, which has to hold Anaconda itself]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) installer_payload: Option<Reference>,
 
     /// Where the directory of --format pxe will be, as http://HOST[:PORT]/PATH; what it holds is then fetched from there, even by
     /// machines that found GRUB or iPXE by TFTP [default: wherever they found its menu]
@@ -109,18 +115,30 @@ impl MediumFlags {
             application: either(&self.application_id, &configured.application_id)
                 .unwrap_or_default(),
             settings: Settings { kernel_arguments: Vec::new(), install_to },
+            anaconda: None,
         })
+    }
+
+    /// What Anaconda does on its medium.
+    pub(crate) fn anaconda(
+        &self,
+        blueprint: Blueprint,
+        filesystem: Option<RootFilesystem>,
+    ) -> Anaconda {
+        Anaconda { payload: self.installer_payload.clone(), filesystem, blueprint }
     }
 
     /// A flag that was given though none of these kinds has a use for it, and the format that has.
     pub(crate) fn idle(&self, kinds: &[MediumKind]) -> Option<(&'static str, &'static str)> {
-        const ISO: &[MediumKind] = &[MediumKind::Iso];
+        const ISO: &[MediumKind] = &[MediumKind::Iso, MediumKind::Anaconda];
+        const ANACONDA: &[MediumKind] = &[MediumKind::Anaconda];
         const PXE: &[MediumKind] = &[MediumKind::Pxe];
         [
             ("--volume-id", self.volume_id.is_some(), ISO),
             ("--publisher", self.publisher.is_some(), ISO),
             ("--application-id", self.application_id.is_some(), ISO),
             ("--install-to", self.install_to.is_some(), &MediumKind::ALL),
+            ("--installer-payload", self.installer_payload.is_some(), ANACONDA),
             ("--pxe-url", self.pxe_url.is_some(), PXE),
         ]
         .into_iter()

@@ -62,6 +62,10 @@ fn press(name: &str, flags: &[&str], server: &Server) -> PathBuf {
     let recipe = Recipe { variant: Variant::Live, ..Recipe::new(Architecture::X86_64) };
     let layout = recipe.layout().unwrap();
     let out = directory("disks").join(name);
+    // In a directory that is there it would make another one.
+    if out.exists() {
+        fs::remove_dir_all(&out).unwrap();
+    }
     let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
         .args(["build", "--progress", "none", "--format", "pxe", "--arch", "x86_64"])
         .args(["--target-imgref", "example.com/fixture:1"])

@@ -53,9 +53,9 @@ pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Resu
     refuse(blueprint)?;
     let installer = &blueprint.installer;
     let mut base = Lines::default();
-    base.add(&["ostreecontainer", "--url", &format!("{MEDIUM}/container"), "--transport", "oci"]);
-    base.0.truncate(base.0.len() - 1);
-    base.0 += " --no-signature-verification\n";
+    let container = format!("{MEDIUM}/container");
+    base.add(&["ostreecontainer", "--url", &container, "--transport", "oci"]);
+    base.option("--no-signature-verification");
     for group in &blueprint.groups {
         base.add(&["group", "--name", &group.name]);
         base.number("--gid", group.gid);
@@ -134,11 +134,16 @@ impl Lines {
         self.0.push('\n');
     }
 
-    /// Adds to the last line.
-    fn further(&mut self, option: &str, value: &str) {
+    /// Adds to the last line, as it is.
+    fn option(&mut self, text: &str) {
         self.0.pop();
         // Writing to a String cannot fail.
-        let _ = writeln!(self.0, " {option} {}", quoted(value));
+        let _ = writeln!(self.0, " {text}");
+    }
+
+    /// Adds an option and its value to the last line.
+    fn further(&mut self, option: &str, value: &str) {
+        self.option(&format!("{option} {}", quoted(value)));
     }
 
     fn number(&mut self, option: &str, value: Option<u32>) {
@@ -157,8 +162,7 @@ impl Lines {
             self.add(&["user", "--name", &user.name]);
             if let Some(password) = password {
                 self.further("--password", &password);
-                self.0.pop();
-                self.0 += " --iscrypted\n";
+                self.option("--iscrypted");
             }
             let options = [
                 ("--gecos", &user.description),
@@ -178,8 +182,8 @@ impl Lines {
         }
         for key in &user.keys {
             self.add(&["sshkey", "--username", &user.name]);
-            self.0.pop();
-            let _ = writeln!(self.0, " \"{}\"", key.replace(['"', '\\'], ""));
+            // Its kickstarts have keys between double quotes.
+            self.option(&format!("\"{}\"", key.replace(['"', '\\'], "")));
         }
     }
 

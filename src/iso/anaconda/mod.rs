@@ -50,7 +50,7 @@ pub struct Anaconda {
 
 /// The program that makes an image an installer (anaconda-core).
 const PROGRAM: &str = "usr/libexec/anaconda/run-anaconda";
-/// Where dracut lists what it put into an initramfs is not looked at: this is what its module `anaconda` puts there.
+/// What dracut's module `anaconda` puts into an initramfs (anaconda, dracut/module-setup.sh); `lib` is a link to `usr/lib` mostly.
 const IN_INITRAMFS: [&str; 2] = ["usr/lib/anaconda-lib.sh", "lib/anaconda-lib.sh"];
 /// What a Containerfile has to run for that.
 const HOW: &str = "RUN dnf install -y anaconda anaconda-install-env-deps anaconda-dracut dracut-config-generic dracut-network dracut-live && \

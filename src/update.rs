@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::architecture::Architecture;
 use crate::bootc;
 use crate::content::ContentStore;
-use crate::oci::{self, Reference};
+use crate::oci::{self, Access, Reference};
 use crate::ostree::{self, Archived, Labels, Repository};
 use crate::progress::Progress;
 use crate::selinux::Policy;
@@ -29,15 +29,16 @@ pub struct Update {
 }
 
 impl Update {
-    /// Makes the commits of an image. `work_directory`: where the unpacked image is kept while this lives.
+    /// Makes the commits of an image. `access`: how its registry is reached; `work_directory`: where the unpacked image is kept while
+    /// this lives.
     pub fn of(
-        image: &Reference,
+        (image, access): (&Reference, &Access),
         architecture: Architecture,
         work_directory: &Path,
         progress: &Progress,
     ) -> Result<Self> {
         let contents = ContentStore::create_in(work_directory)?;
-        let source = oci::open(image, architecture, progress)?;
+        let source = oci::open_with(access, image, architecture, progress)?;
         let image = &source.image;
         let layers = source.unpack(&contents, progress)?;
         let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;

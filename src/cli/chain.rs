@@ -14,6 +14,7 @@ use clap::Args;
 use qemu::chain::{self, ChainReport, Page, Progress, Site, Step};
 use qemu::{Case, Outcome, Test, Verdict};
 
+use super::flags::registry::RegistryFlags;
 use super::report_flags::ReportFlags;
 
 #[derive(Debug, Args)]
@@ -28,6 +29,9 @@ pub(super) struct ChainFlags {
     /// Shell command by which a medium that runs live installs to the only disk there is, without questions
     #[arg(long, value_name = "COMMAND", default_value = INSTALLER, requires = "chain")]
     installer: String,
+
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 /// How `src/iso/guest/install.sh` wants it.
@@ -53,7 +57,8 @@ impl Site for Served {
 }
 
 /// Makes an update of each image that the steps name; equal names, one update.
-fn prepare(steps: &Steps, installer: &str, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
+fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
+    let access = flags.registry.access();
     let architecture = Ours::parse(test.machine.architecture.name())
         .context("the machine's architecture is one of ours")?;
     let mut made: Vec<chain::Update> = Vec::new();
@@ -68,7 +73,7 @@ fn prepare(steps: &Steps, installer: &str, test: &Test<'_>) -> Result<Vec<Step<c
             }
         });
         let reference = name.parse()?;
-        let update = Update::of(&reference, architecture, &std::env::temp_dir(), &heard)
+        let update = Update::of((&reference, &access), architecture, &std::env::temp_dir(), &heard)
             .with_context(|| format!("reading {name}"))?;
         let made_now = chain::Update {
             name,
@@ -83,7 +88,7 @@ fn prepare(steps: &Steps, installer: &str, test: &Test<'_>) -> Result<Vec<Step<c
         steps.0.iter().cloned().map(|step| step.map(&mut update)).collect::<Result<_>>()?;
     for step in &mut steps {
         if let Step::Install(install) = step {
-            installer.clone_into(&mut install.command);
+            flags.installer.clone_into(&mut install.command);
         }
     }
     Ok(steps)
@@ -97,7 +102,7 @@ pub(super) fn run(
     reports: &ReportFlags,
     stop: &dyn Fn() -> bool,
 ) -> Result<ExitCode> {
-    let steps = prepare(steps, &flags.installer, test)?;
+    let steps = prepare(steps, flags, test)?;
     let began = SystemTime::now();
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),

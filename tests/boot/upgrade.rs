@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bootpress::architecture::Architecture;
+use bootpress::oci::Access;
 use bootpress::progress::Progress;
 use bootpress::update;
 use qemu::Guest;
@@ -25,7 +26,9 @@ pub(crate) fn to_next(disk: &Disk) -> Update {
     let layout = layout(disk);
     let reference = format!("oci:{}:{NEXT}", layout.display()).parse().unwrap();
     let (architecture, progress) = (Architecture::X86_64, Progress::default());
-    let made = update::Update::of(&reference, architecture, &layout, &progress).unwrap();
+    let made =
+        update::Update::of((&reference, &Access::default()), architecture, &layout, &progress)
+            .unwrap();
     Update {
         name: NEXT.to_owned(),
         commit: made.commit.clone(),

@@ -355,3 +355,50 @@ fn formats_are_named_and_refused_early() {
     assert_eq!(report["size"], 2_u64 << 30);
     assert!(report["warnings"].to_string().contains("whole number of GiB"), "{report}");
 }
+
+/// A heading of a group of flags counts for those that come after it, too, unless they have one.
+#[test]
+fn flags_stand_under_the_headings_that_they_belong_to() {
+    let place = Place::new();
+    let wanted = [
+        (
+            "build",
+            "Options",
+            &["--format", "--output", "--dry-run", "--work-directory", "--progress", "--json"][..],
+        ),
+        ("build", "Configuration", &["--config", "--lenient"]),
+        ("build", "ISO", &["--volume-id", "--installer-payload", "--install-to"]),
+        ("build", "Trust", &["--verify-key", "--signature-policy"]),
+        ("build", "Registry", &["--creds", "--offline"]),
+        ("test", "Options", &["--jobs", "--chain", "--timeout", "--evidence", "--json"]),
+        ("test", "Registry", &["--creds", "--offline"]),
+        ("pull", "Options", &["--arch", "--progress", "--json"]),
+    ];
+    for (command, heading, flags) in wanted {
+        let help = place.bootpress(&[command, "--help"]).stdout;
+        let mut under = "";
+        let mut found = Vec::new();
+        let help = text(&help);
+        for line in help.lines() {
+            match line.strip_suffix(':').filter(|_| !line.starts_with(' ')) {
+                Some(next) => under = next,
+                None if under == heading && line.trim_start().starts_with('-') => {
+                    found.extend(
+                        line.split([' ', '=', '[', ',']).filter(|word| word.starts_with("--")),
+                    );
+                }
+                None => {}
+            }
+        }
+        for flag in flags {
+            assert!(found.contains(flag), "{command}: {flag} is not under {heading}: {found:?}");
+        }
+        if heading != "Options" && heading != "Configuration" {
+            let others = ["--json", "--dry-run", "--timeout", "--work-directory"];
+            assert!(
+                !found.iter().any(|flag| others.contains(flag)),
+                "{command}, {heading}: {found:?}"
+            );
+        }
+    }
+}

@@ -168,11 +168,7 @@ pub(crate) struct BuildFlags {
     pub(crate) stateroot: Option<String>,
 
     #[command(flatten)]
-    pub(crate) medium: MediumFlags,
-    #[command(flatten)]
     pub(crate) config: ConfigFlags,
-    #[command(flatten)]
-    pub(crate) trust: super::trust_flags::TrustFlags,
 
     /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
     #[arg(long, value_name = "DIR")]
@@ -186,6 +182,11 @@ pub(crate) struct BuildFlags {
     #[arg(long)]
     pub(crate) json: bool,
 
+    // What follows is under headings of its own: a heading counts for all flags after it.
+    #[command(flatten)]
+    pub(crate) medium: MediumFlags,
+    #[command(flatten)]
+    pub(crate) trust: super::trust_flags::TrustFlags,
     #[command(flatten)]
     pub(crate) registry: RegistryFlags,
 }

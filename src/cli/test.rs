@@ -50,9 +50,6 @@ pub(crate) struct TestFlags {
     #[arg(long, value_name = "N", value_parser = jobs, default_value = "auto")]
     pub(super) jobs: Jobs,
 
-    #[command(flatten)]
-    chain: super::chain::ChainFlags,
-
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) timeout: Option<u64>,
@@ -71,6 +68,10 @@ pub(crate) struct TestFlags {
     /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
+
+    // Last, as its flags for registries are under a heading.
+    #[command(flatten)]
+    chain: super::chain::ChainFlags,
 }
 
 /// How many machines at a time: `None` for as many as there is room for.

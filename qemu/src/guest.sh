@@ -113,6 +113,8 @@ run errors journalctl -b --no-pager -q -p err -n 60
 # Four bytes of attributes, then one that is the value.
 secure_boot=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 [ -r "$secure_boot" ] && say secure-boot "$(od -An -tu1 "$secure_boot" 2>/dev/null | tr -s ' ' | cut -d ' ' -f 6)"
+# Nobody has waited for drivers of devices that nothing needs to come up.
+udevadm settle --timeout=90 >/dev/null 2>&1
 say tpm "$(cat /sys/class/tpm/tpm*/tpm_version_major 2>/dev/null | head -n 1)"
 [ -d /sys/firmware/efi ] && say firmware uefi || say firmware bios
 

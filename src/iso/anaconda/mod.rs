@@ -77,8 +77,8 @@ pub(super) fn lay_out(
     let install = install_image(parts, wishes, anaconda, contents, progress)?;
     let _stage = progress.stage(Stage::LayOut, None);
     let kernel = &parts.sysroot.kernel;
-    let id = build_id(&anaconda.kickstart, wishes);
-    let text = menu(&id, parts.title, wishes, anaconda)?;
+    let id = identify(anaconda, wishes, contents)?;
+    let text = grub_cfg(&id, parts.title, wishes, anaconda)?;
     let menu = contents.insert_bytes(text.as_bytes())?;
 
     let mut tree = efi.with_menu(&menu);
@@ -165,8 +165,15 @@ fn install_image(
     squashfs::format(&[("LiveOS/rootfs.img", &map)], contents, &stage)
 }
 
+/// Tells this medium from others, also from those of the same installer.
+fn identify(anaconda: &Anaconda, wishes: &Wishes, contents: &ContentStore) -> Result<String> {
+    let index = anaconda.payload.file("index.json").context("a layout has an index")?;
+    let index = String::from_utf8_lossy(&contents.bytes(index)?).into_owned();
+    Ok(build_id(&[index.as_str(), &anaconda.kickstart, &anaconda.kickstart_base].concat(), wishes))
+}
+
 /// The menu, in that tool's order: install, check and install, what helps when that fails.
-fn menu(id: &str, title: &str, wishes: &Wishes, anaconda: &Anaconda) -> Result<String> {
+fn grub_cfg(id: &str, title: &str, wishes: &Wishes, anaconda: &Anaconda) -> Result<String> {
     let label = &wishes.volume_id;
     let mut arguments = vec![
         format!("inst.stage2=hd:LABEL={label}"),

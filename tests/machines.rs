@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::termios::tcgetattr;
@@ -40,6 +41,24 @@ fn processes(directory: &Path) -> Vec<String> {
         .filter(|line| line.windows(name.len()).any(|part| part == name))
         .map(|line| String::from_utf8_lossy(&line).chars().take(60).collect())
         .collect()
+}
+
+/// Held while a process is started, and while there is a terminal that it would inherit: one that others hold never goes away.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn start(command: &mut Command) -> Child {
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
+/// The two ends of a terminal, which no process inherits but as what it is given.
+fn terminal(size: &Winsize) -> OpenptyResult {
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let ends = openpty(size, None).unwrap();
+    for end in [&ends.master, &ends.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    }
+    ends
 }
 
 /// Waits for something to become true.
@@ -77,14 +96,14 @@ fn ctrl_c_leaves_no_process_and_no_file() {
         for name in ["a.raw", "b.raw"] {
             fs::write(place.join(name), disk("waiting\r\n", Then::Halt)).unwrap();
         }
-        let mut child = bootpress(place)
+        let mut command = bootpress(place);
+        command
             .args(["test", "a.raw", "b.raw", "--jobs", "2", "--report", "junit=report.xml"])
             .args(["--firmware", "bios", "--memory", "64", "--tpm", "swtpm", "--arch", "x86_64"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
+            .process_group(0);
+        let mut child = start(&mut command);
         let of = |name: &str| processes(place).iter().filter(|line| line.contains(name)).count();
         until("two machines", || of("qemu-system") == 2 && of("swtpm") == 2);
         thread::sleep(Duration::from_millis(300));
@@ -115,9 +134,9 @@ struct Terminal {
 impl Terminal {
     fn start(mut command: Command) -> Self {
         let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
+        let OpenptyResult { master, slave } = terminal(&size);
         let end = || Stdio::from(slave.try_clone().unwrap());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = start(command.stdin(end()).stdout(end()).stderr(end()));
         drop(command);
         let keyboard = File::from(master);
         let mut screen = keyboard.try_clone().unwrap();
@@ -191,15 +210,18 @@ fn a_terminal_that_goes_away_takes_its_machine_along() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
     fs::write(place.join("a.raw"), disk("waiting\r\n", Then::Halt)).unwrap();
-    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let OpenptyResult { master, slave } = terminal(&size);
     let end = || Stdio::from(slave.try_clone().unwrap());
-    let mut child = bootpress(place)
+    let mut command = bootpress(place);
+    command
         .args(["run", "a.raw", "--firmware", "bios", "--memory", "64", "--arch", "x86_64"])
         .stdin(end())
         .stdout(end())
-        .stderr(end())
-        .spawn()
-        .unwrap();
+        .stderr(end());
+    let mut child = start(&mut command);
+    // It has the other end, too.
+    drop(command);
     drop(slave);
     let (mut screen, mut shown) = (File::from(master), Vec::new());
     let mut buffer = [0; 4096];

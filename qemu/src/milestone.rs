@@ -134,9 +134,9 @@ impl<'a> Watch<'a> {
         match (severity, &mut self.hopeless) {
             (Severity::Ignore, _) => {}
             (Severity::Fatal, None) => self.hopeless = Some(finding()),
-            // The line as it was when the pattern showed, now longer.
+            // The line as it was when a pattern showed, now longer: what it says may be more than that something is wrong.
             (Severity::Fatal, Some(known)) if text.starts_with(&known.line) => {
-                text.clone_into(&mut known.line);
+                *known = Finding { seconds: known.seconds, ..finding() };
             }
             _ if whole => {
                 let finding = finding();
@@ -268,6 +268,21 @@ mod tests {
         watch.line(Duration::ZERO, "You are in emergency mode");
         assert_eq!(watch.hopeless().map(|finding| finding.line.as_str()), Some(whole));
         assert_eq!(watch.findings().len(), 1, "what comes after is told, too");
+    }
+
+    #[test]
+    fn a_line_that_goes_on_says_more() {
+        let mut watch = Watch::new(Rules::built_in());
+        watch.partial(Duration::from_secs(3), "[ 3.4] Kernel panic - not syncing");
+        assert_eq!(watch.hopeless().unwrap().meaning, "the kernel panicked");
+        watch.line(
+            Duration::from_secs(4),
+            "[ 3.4] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+        );
+        let finding = watch.hopeless().unwrap();
+        assert!(finding.meaning.starts_with("the kernel found no root"), "{finding:?}");
+        assert_eq!(finding.seconds, 3.0);
+        assert_eq!(watch.findings(), []);
     }
 
     #[test]

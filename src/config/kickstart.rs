@@ -64,9 +64,7 @@ pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Resu
         base.user(user, installation.seed);
     }
     let own = installer.kickstart.as_ref();
-    if own.is_none() {
-        base.system(blueprint, installation);
-    }
+    base.system(blueprint, installation, own.is_none());
     base.afterwards(blueprint, installation.target);
     let mut main = Lines(format!("%include {MEDIUM}/osbuild-base.ks\n"));
     match own {
@@ -187,28 +185,40 @@ impl Lines {
         }
     }
 
-    /// What a kickstart of the user's own would say itself.
-    fn system(&mut self, blueprint: &Blueprint, installation: &Installation<'_>) {
+    /// What the blueprint says of the system. `whole`: the rest, too, which a kickstart of the user's own says itself.
+    fn system(&mut self, blueprint: &Blueprint, installation: &Installation<'_>, whole: bool) {
         let has_password = |user: &User| {
             user.name == "root" && user.password.as_ref().is_some_and(|text| !text.is_empty())
         };
-        if !blueprint.users.iter().any(has_password) {
+        if whole && !blueprint.users.iter().any(has_password) {
             self.add(&["rootpw", "--lock"]);
         }
+        let or = |said: Option<&String>, usual: &str| match said {
+            Some(said) => Some(said.clone()),
+            None => whole.then(|| usual.to_owned()),
+        };
         let languages = &blueprint.locale.languages;
-        self.add(&["lang", languages.first().map_or("en_US.UTF-8", String::as_str)]);
+        if let Some(language) = or(languages.first(), "en_US.UTF-8") {
+            self.add(&["lang", &language]);
+        }
         if languages.len() > 1 {
             self.further("--addsupport", &languages[1..].join(","));
         }
-        self.add(&["keyboard", blueprint.locale.keyboard.as_deref().unwrap_or("us")]);
-        self.add(&["timezone", blueprint.timezone.name.as_deref().unwrap_or("UTC"), "--utc"]);
+        if let Some(keyboard) = or(blueprint.locale.keyboard.as_ref(), "us") {
+            self.add(&["keyboard", &keyboard]);
+        }
+        if let Some(zone) = or(blueprint.timezone.name.as_ref(), "UTC") {
+            self.add(&["timezone", &zone, "--utc"]);
+        }
         for server in &blueprint.timezone.ntp_servers {
             self.add(&["timesource", "--ntp-server", server]);
         }
-        self.add(&["network", "--bootproto", "dhcp", "--device", "link", "--activate"]);
-        self.further("--onboot", "on");
+        if whole {
+            self.add(&["network", "--bootproto", "dhcp", "--device", "link", "--activate"]);
+            self.further("--onboot", "on");
+        }
         if let Some(name) = &blueprint.hostname {
-            self.further("--hostname", name);
+            self.add(&["network", "--hostname", name]);
         }
         let services = &blueprint.services;
         for (option, units) in
@@ -334,13 +344,17 @@ mod tests {
     #[test]
     fn a_kickstart_of_ones_own_takes_the_place_of_ours() {
         let text = "[customizations.installer.kickstart]\ncontents = \"text --non-interactive\"\n\
-                    [[customizations.user]]\nname = \"ann\"\nkey = \"ssh-ed25519 AAAA ann\"\n";
+                    [[customizations.user]]\nname = \"ann\"\nkey = \"ssh-ed25519 AAAA ann\"\n\
+                    [customizations]\nhostname = \"tiny\"\n[customizations.kernel]\nappend = \"quiet\"\n";
         let kickstart = made(text, &INSTALLATION).unwrap();
         assert_eq!(
             kickstart.main,
             "%include /run/install/repo/osbuild-base.ks\ntext --non-interactive\n"
         );
         assert!(!kickstart.base.contains("lang "), "{}", kickstart.base);
+        for said in ["network --hostname tiny\n", "bootloader --append quiet\n"] {
+            assert!(kickstart.base.contains(said), "what is asked for besides is not lost: {said}");
+        }
         assert!(kickstart.base.contains("sshkey --username ann \"ssh-ed25519 AAAA ann\"\n"));
         let twice = Installation { disk: Some("only-disk"), ..INSTALLATION };
         assert!(made(text, &twice).is_err());

@@ -36,6 +36,10 @@ impl Source {
         self.blobs.announce(&announced);
         let mut tree = Tree::new(Metadata::root(0o755));
         for (number, record) in records.iter().enumerate() {
+            // An image may have a layer twice.
+            if tree.find(&path(&record.digest)).is_some() {
+                continue;
+            }
             let context = || format!("copying layer {} of {}", number + 1, records.len());
             if self.blobs.unpacked(number, record)?.is_some() {
                 return Err(unsupported(

@@ -237,7 +237,7 @@ fn told_as_asked(place: &Place, files: &Path) {
         "keyboard de-nodeadkeys",
         "timezone Europe/Berlin --utc",
         "timesource --ntp-server ntp.example.com",
-        "--onboot on --hostname tiny",
+        "network --hostname tiny",
         "services --enabled a.service,b.socket",
         "bootloader --append 'console=ttyS0 mitigations=off'",
         "bootc switch --mutate-in-place --transport 'registry' 'quay.io/x/y:1'",

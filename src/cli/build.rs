@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
 use bootpress::bootc::RootFilesystem;
 use bootpress::config::Purpose;
+use bootpress::disk::SectorSize;
 use bootpress::error::unsupported;
 use bootpress::iso::MediumKind;
 use bootpress::oci::Access;
@@ -94,6 +95,9 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     if anaconda && formats.len() > 1 {
         bail!("--format anaconda-iso is built alone: its configuration is what Anaconda is told");
     }
+    if let Some(flag) = of_the_disk(flags).filter(|_| anaconda) {
+        bail!("{flag} is about a disk, and Anaconda makes its own: a kickstart tells it how");
+    }
     let purpose = match (anaconda, media.is_empty()) {
         (true, _) => Purpose::Anaconda,
         (false, false) => Purpose::Medium,
@@ -161,6 +165,26 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         dry_run,
         work_directory,
     })
+}
+
+/// A flag that was given and counts for the disk that a build writes, but not for one that is installed by other means.
+fn of_the_disk(flags: &BuildFlags) -> Option<&'static str> {
+    let given = [
+        ("--size", flags.size.is_some()),
+        ("--sector-size", flags.sector_size != SectorSize::S512),
+        ("--bootloader", flags.bootloader != BootloaderFlag::Auto),
+        ("--btrfs-compress", flags.output_flags.btrfs_compression.is_some()),
+        ("--btrfs-subvolume", flags.output_flags.btrfs_subvolume.is_some()),
+        ("--root-mount-spec", flags.root_mount_spec.is_some()),
+        ("--boot-mount-spec", flags.boot_mount_spec.is_some()),
+        ("--karg-delete", !flags.karg_deletes.is_empty()),
+        ("--root-ssh-authorized-keys", flags.root_ssh_authorized_keys.is_some()),
+        ("--stateroot", flags.stateroot.is_some()),
+        ("--enforce-container-sigpolicy", flags.enforce_container_sigpolicy),
+        ("--bound-image", !flags.bound.bound_image.is_empty()),
+        ("--grow", flags.config.grow),
+    ];
+    given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
 }
 
 pub(super) fn architecture(asked: Option<&str>) -> Result<Architecture> {

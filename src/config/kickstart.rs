@@ -21,6 +21,8 @@ use crate::error::unsupported;
 const MEDIUM: &str = "/run/install/repo";
 /// Where it is told which disk the one disk is.
 const CHOICE: &str = "/tmp/bootpress-disk.ks";
+/// As on disks that are built.
+const SUDOERS: &str = "/etc/sudoers.d/50-bootpress";
 /// Finds the only disk that is not the medium.
 const ONLY_DISK: &str = include_str!("only-disk.sh");
 
@@ -245,14 +247,12 @@ impl Lines {
             in_shell(name)
         );
         for name in &blueprint.installer.sudo_without_password {
-            // As sudo reads directories: no name with a point in it.
-            let file = in_shell(&format!(
-                "/etc/sudoers.d/{}",
-                name.trim_start_matches('%').replace('.', "_")
-            ));
-            let line = in_shell(name);
-            let _ = writeln!(self.0, "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' {line} >{file}");
-            let _ = writeln!(self.0, "chmod 0440 {file}");
+            let name = in_shell(name);
+            let _ =
+                writeln!(self.0, "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' {name} >>{SUDOERS}");
+        }
+        if !blueprint.installer.sudo_without_password.is_empty() {
+            let _ = writeln!(self.0, "chmod 0440 {SUDOERS}");
         }
         // What tests of such media wait for.
         self.0 +=

@@ -241,7 +241,7 @@ fn told_as_asked(place: &Place, files: &Path) {
         "services --enabled a.service,b.socket",
         "bootloader --append 'console=ttyS0 mitigations=off'",
         "bootc switch --mutate-in-place --transport 'registry' 'quay.io/x/y:1'",
-        "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' '%wheel' >'/etc/sudoers.d/wheel'",
+        "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' '%wheel' >>/etc/sudoers.d/50-bootpress",
     ] {
         assert!(base.contains(line), "{line}: {base}");
     }
@@ -372,6 +372,8 @@ fn what_cannot_be_an_installer_is_refused_with_the_way_out() {
         (&unprepared, name, 3, "--add 'anaconda "),
         (&able, &["--format", "raw"], 1, "--format anaconda-iso is built alone"),
         (&able, &["--config", &files], 3, "customizations.files cannot be honoured"),
+        (&able, &["--size", "20G"], 1, "--size is about a disk, and Anaconda makes its own"),
+        (&able, &["--stateroot", "x"], 1, "--stateroot is about a disk"),
         (&able, &["--install-to", "serial=x"], 3, "take path=/dev/NAME or only-disk"),
         (&able, &["--pxe-url", "http://x/y"], 1, "--pxe-url is for media: add --format pxe"),
     ] {

@@ -328,6 +328,14 @@ impl Tree {
         })
     }
 
+    /// Puts a file at a path that only root owns and nobody writes, making the directories above it: for trees of our own, as
+    /// `make_directories`.
+    pub fn put(&mut self, path: &str, content: Content) {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = self.make_directories(directory, &Metadata::root(0o755));
+        self.create(directory, name.as_bytes(), Metadata::root(0o444), Kind::File(content));
+    }
+
     /// Every name of the tree with its path, parents first, siblings in bytewise order; the root's path is empty.
     /// An inode with several names comes several times.
     pub fn walk(&self) -> Walk<'_> {

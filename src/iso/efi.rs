@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result};
 
-use super::put;
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::Content;
@@ -67,7 +66,7 @@ impl Efi {
     }
 
     fn put(&mut self, path: &str, content: Content) {
-        put(&mut self.tree, path, content);
+        self.tree.put(path, content);
     }
 
     /// Adds the menu where GRUB may look for it: beside the one that is started, and where it was made to look.
@@ -76,7 +75,7 @@ impl Efi {
         for directory in ["BOOT", &self.vendor] {
             let path = format!("EFI/{directory}/grub.cfg");
             if tree.find(&path).is_none() {
-                put(&mut tree, &path, grub_cfg.clone());
+                tree.put(&path, grub_cfg.clone());
             }
         }
         tree

@@ -60,7 +60,7 @@ use crate::identity::Identity;
 use crate::ostree::Sysroot;
 use crate::progress::{Progress, Stage};
 use crate::sparse::SparseMap;
-use crate::tree::{Kind, Metadata, Tree};
+use crate::tree::{Kind, Tree};
 
 /// The unit of the list of extents, and of partitions on the medium.
 const MIB: u64 = 1 << 20;
@@ -420,26 +420,26 @@ fn medium_tree(
     let mut tree = efi.with_menu(&live.grub_cfg);
     let kernel = &parts.sysroot.kernel;
     // Where GRUB for BIOS looks.
-    put(&mut tree, "bootpress/grub.cfg", live.grub_cfg.clone());
-    put(&mut tree, "bootpress/vmlinuz", kernel.linux_content.clone());
+    tree.put("bootpress/grub.cfg", live.grub_cfg.clone());
+    tree.put("bootpress/vmlinuz", kernel.linux_content.clone());
     if let (Kindred::Systemd, Some(initramfs)) = (live.kindred, &kernel.initrd_content) {
-        put(&mut tree, "bootpress/initramfs.img", initramfs.clone());
+        tree.put("bootpress/initramfs.img", initramfs.clone());
     }
-    put(&mut tree, "bootpress/live.img", live.initramfs.clone());
-    put(&mut tree, "bootpress/disk.squashfs", container.clone());
-    put(&mut tree, "bootpress/extents", contents.insert_bytes(extents.as_bytes())?);
+    tree.put("bootpress/live.img", live.initramfs.clone());
+    tree.put("bootpress/disk.squashfs", container.clone());
+    tree.put("bootpress/extents", contents.insert_bytes(extents.as_bytes())?);
     let id = format!("{}\n", live.build_id);
-    put(&mut tree, "bootpress/id", contents.insert_bytes(id.as_bytes())?);
+    tree.put("bootpress/id", contents.insert_bytes(id.as_bytes())?);
     // GRUB looks for a file with a name that no other medium has.
-    put(&mut tree, &format!("bootpress/{}", live.build_id), contents.insert_bytes(b"\n")?);
+    tree.put(&format!("bootpress/{}", live.build_id), contents.insert_bytes(b"\n")?);
     let settings = contents.insert_bytes(&wishes.settings.file()?)?;
-    put(&mut tree, customise::DEFAULTS, settings.clone());
+    tree.put(customise::DEFAULTS, settings.clone());
     let sums = sums(&tree, contents).context("hashing what goes onto the medium")?;
-    put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
+    tree.put("SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
     // These may change, so they are not in the list.
-    put(&mut tree, customise::SETTINGS, settings);
+    tree.put(customise::SETTINGS, settings);
     let none = contents.insert_bytes(&vec![0; customise::CONFIGURATION_SIZE])?;
-    put(&mut tree, customise::CONFIGURATION, none);
+    tree.put(customise::CONFIGURATION, none);
     Ok(tree)
 }
 
@@ -551,12 +551,6 @@ fn table(wishes: &Wishes, size: u64, esp: std::ops::Range<u64>) -> partitioning:
         partitions: vec![partition],
     }
     .bytes()
-}
-
-fn put(tree: &mut Tree, path: &str, content: Content) {
-    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let directory = tree.make_directories(directory, &Metadata::root(0o755));
-    tree.create(directory, name.as_bytes(), Metadata::root(0o444), Kind::File(content));
 }
 
 fn hex(bytes: &[u8]) -> String {

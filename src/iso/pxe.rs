@@ -10,12 +10,12 @@
 //! id  SHA256SUMS
 //! ```
 //!
-//! Everything is found relative to the menus, wherever the directory is put, unless a URL is built in.
+//! Everything is found relative to the menus, wherever the directory is unless a URL is built in.
 
 use anyhow::{Context, Result};
 
 use super::initramfs::{self, Kindred};
-use super::{Efi, Live, MIB, Wishes, menu, put, sums};
+use super::{Efi, Live, MIB, Wishes, menu, sums};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::progress::Progress;
@@ -54,14 +54,14 @@ pub(super) fn lay_out(
 ) -> Result<Tree> {
     let mut tree = Tree::new(Metadata::root(0o755));
     let mut initrds = Vec::new();
-    put(&mut tree, "vmlinuz", parts.linux.clone());
+    tree.put("vmlinuz", parts.linux.clone());
     if let (Kindred::Systemd, Some(initrd)) = (parts.live.kindred, parts.initrd) {
-        put(&mut tree, "initramfs.img", padded(initrd, contents)?);
+        tree.put("initramfs.img", padded(initrd, contents)?);
         initrds.push("initramfs.img");
     }
-    put(&mut tree, "live.img", padded(&parts.live.initramfs, contents)?);
+    tree.put("live.img", padded(&parts.live.initramfs, contents)?);
     let root = root(parts.container, parts.extents, contents).context("packing the disk")?;
-    put(&mut tree, "root.img", root);
+    tree.put("root.img", root);
     initrds.extend(["live.img", "root.img"]);
 
     let memory = memory(parts.container.size);
@@ -69,7 +69,7 @@ pub(super) fn lay_out(
     match network_grub(parts, contents)? {
         Some(program) => {
             put_efi(&mut tree, &parts.efi.with_menu(&grub), parts, program);
-            put(&mut tree, DEBIAN, grub.clone());
+            tree.put(DEBIAN, grub.clone());
         }
         None => progress.warn(format!(
             "the image has no GRUB that speaks HTTP, neither grub{0}.efi nor grubnet{0}.efi: machines boot from the network with \
@@ -77,13 +77,13 @@ pub(super) fn lay_out(
             parts.efi.suffix()
         )),
     }
-    put(&mut tree, "grub.cfg", grub);
+    tree.put("grub.cfg", grub);
     let script = contents.insert_bytes(ipxe(parts, &initrds, memory)?.as_bytes())?;
-    put(&mut tree, "boot.ipxe", script);
+    tree.put("boot.ipxe", script);
     let id = format!("{}\n", parts.live.build_id);
-    put(&mut tree, "id", contents.insert_bytes(id.as_bytes())?);
+    tree.put("id", contents.insert_bytes(id.as_bytes())?);
     let sums = sums(&tree, contents).context("hashing what goes into the directory")?;
-    put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
+    tree.put("SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
     Ok(tree)
 }
 
@@ -126,7 +126,7 @@ fn put_efi(tree: &mut Tree, efi: &Tree, parts: &Parts<'_>, program: &Content) {
     let grub = format!("/grub{}.efi", parts.efi.suffix());
     for (path, id) in efi.walk() {
         if let (Ok(path), Kind::File(content)) = (String::from_utf8(path), &efi.inode(id).kind) {
-            put(tree, &path, if path.ends_with(&grub) { program } else { content }.clone());
+            tree.put(&path, if path.ends_with(&grub) { program } else { content }.clone());
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::content::{Content, ContentStore};
 use crate::error::{Corrupt, unsupported};
 use crate::image::LayerRecord;
 use crate::progress::{Progress, Stage, StageGuard};
-use crate::tree::{Kind, Metadata, Tree};
+use crate::tree::{Metadata, Tree};
 
 /// Where blobs are in a layout (image-spec, image-layout.md).
 const BLOBS: &str = "blobs/sha256";
@@ -53,7 +53,7 @@ impl Source {
                 ));
             }
             let content = self.blob(record, contents, &stage).with_context(context)?;
-            put(&mut tree, &path(&record.digest), content);
+            tree.put(&path(&record.digest), content);
         }
         self.blobs.complete();
         let Documents { manifest, config, config_digest } = self.documents()?;
@@ -73,7 +73,7 @@ impl Source {
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
         ];
         for (path, bytes) in files {
-            put(&mut tree, &path, contents.insert_bytes(&bytes)?);
+            tree.put(&path, contents.insert_bytes(&bytes)?);
         }
         Ok(tree)
     }
@@ -121,10 +121,4 @@ impl Source {
 
 fn path(digest: &str) -> String {
     format!("{BLOBS}/{}", digest.trim_start_matches("sha256:"))
-}
-
-fn put(tree: &mut Tree, path: &str, content: Content) {
-    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let directory = tree.make_directories(directory, &Metadata::root(0o755));
-    tree.create(directory, name.as_bytes(), Metadata::root(0o444), Kind::File(content));
 }

@@ -17,7 +17,7 @@ mod runtime;
 use anyhow::{Context, Result};
 
 use super::efi::Efi;
-use super::{Parts, Wishes, assemble, build_id, cpio, menu, put};
+use super::{Parts, Wishes, assemble, build_id, cpio, menu};
 use crate::architecture::Architecture;
 use crate::bootloader::MediumCode;
 use crate::content::{Content, ContentStore};
@@ -83,20 +83,16 @@ pub(super) fn lay_out(
 
     let mut tree = efi.with_menu(&menu);
     // Where GRUB for BIOS looks; and where people do.
-    put(&mut tree, "bootpress/grub.cfg", menu.clone());
-    put(&mut tree, "boot/grub2/grub.cfg", menu.clone());
-    put(&mut tree, &format!("bootpress/{id}"), contents.insert_bytes(b"\n")?);
-    put(&mut tree, "images/pxeboot/vmlinuz", kernel.linux_content.clone());
+    tree.put("bootpress/grub.cfg", menu.clone());
+    tree.put("boot/grub2/grub.cfg", menu.clone());
+    tree.put(&format!("bootpress/{id}"), contents.insert_bytes(b"\n")?);
+    tree.put("images/pxeboot/vmlinuz", kernel.linux_content.clone());
     let initrd = kernel.initrd_content.as_ref().context("it was looked into")?;
-    put(&mut tree, "images/pxeboot/initrd.img", initrd.clone());
-    put(&mut tree, "images/install.img", install);
+    tree.put("images/pxeboot/initrd.img", initrd.clone());
+    tree.put("images/install.img", install);
     for (path, inode) in anaconda.payload.walk() {
         if let Kind::File(content) = &anaconda.payload.inode(inode).kind {
-            put(
-                &mut tree,
-                &format!("container/{}", String::from_utf8_lossy(&path)),
-                content.clone(),
-            );
+            tree.put(&format!("container/{}", String::from_utf8_lossy(&path)), content.clone());
         }
     }
     let texts = [
@@ -105,10 +101,10 @@ pub(super) fn lay_out(
         (".discinfo", disc_info(anaconda, wishes.architecture)),
     ];
     for (path, text) in texts {
-        put(&mut tree, path, contents.insert_bytes(text.as_bytes())?);
+        tree.put(path, contents.insert_bytes(text.as_bytes())?);
     }
     let sums = super::sums(&tree, contents).context("hashing what goes onto the medium")?;
-    put(&mut tree, "SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
+    tree.put("SHA256SUMS", contents.insert_bytes(sums.as_bytes())?);
     assemble(&tree, &efi, bios.as_ref(), &menu, wishes, contents)
 }
 

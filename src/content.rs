@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,6 +51,7 @@ impl Content {
 /// File contents, each once. Shared by reference: writers and readers work at the same time.
 #[derive(Debug)]
 pub struct ContentStore {
+    directory: PathBuf,
     spool: File,
     end: AtomicU64,
 }
@@ -60,7 +61,12 @@ impl ContentStore {
     pub fn create_in(directory: &Path) -> Result<Self> {
         let spool = tempfile::tempfile_in(directory)
             .with_context(|| format!("creating a spool in {}", directory.display()))?;
-        Ok(Self { spool, end: AtomicU64::new(0) })
+        Ok(Self { directory: directory.to_owned(), spool, end: AtomicU64::new(0) })
+    }
+
+    /// The directory that the store is in, for other files that live as long as the work does.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Takes exactly `size` bytes from `reader`.

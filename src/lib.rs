@@ -13,6 +13,7 @@ pub mod update;
 pub mod architecture;
 pub mod content;
 pub mod error;
+pub mod filesystem_kind;
 pub mod identity;
 pub mod image;
 pub mod layer;

@@ -62,7 +62,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Report> {
     let (directory, tree) = sysroot.directory(plan.container_storage());
     storage::fill(tree, &directory, &containers, labels, &contents)?;
 
-    let disk = disk::lay_out(&sysroot, &boot, &plan.disk(image), &contents, progress)?;
+    let disk = disk::lay_out(&sysroot, &boot, &plan.disk(), &contents, progress)?;
     let media = match plan.media(image, &committed.tree, payload, &contents, progress)? {
         Some(wishes) => {
             let title = &settings.title;

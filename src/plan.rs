@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use crate::bootc::{self, Bootloader, Composefs, Mounts, RootFilesystem, Settings};
+use crate::bootc::{self, Bootloader, Composefs, Mounts, Settings};
 use crate::bootloader::{Boot, BootOptions};
-use crate::config::{self, FilesystemKind, Grow, Layout, Mounting, Subvolume};
+use crate::config::{self, Grow, Layout, Mounting, Subvolume};
 use crate::content::ContentStore;
-use crate::disk::{self, Arrangement, Preset, SectorSize, Wishes};
+use crate::disk::{self, Arrangement, DiskOptions, Partitioning, Preset, RootVolume, SectorSize};
 use crate::error::unsupported;
-use crate::filesystem::kernel;
+use crate::filesystem_kind::FileSystem;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::iso;
@@ -45,12 +45,11 @@ pub struct Plan<'a> {
     pub kernel_arguments: Vec<String>,
     /// What the root is, and why.
     pub root: RootChoice,
-    kernel: Option<kernel::Wanted>,
     /// What is mounted besides the root and `/boot`.
     pub mounting: Mounting,
     sector_size: SectorSize,
-    /// Partitions that the user chose.
-    arrangement: Option<Arrangement>,
+    /// Partitions.
+    arrangement: Arrangement,
     repository_config: Vec<(&'static str, &'static str, &'a str)>,
 }
 
@@ -67,7 +66,7 @@ pub struct Layouts<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootChoice {
     /// Which.
-    pub filesystem: RootFilesystem,
+    pub filesystem: FileSystem,
     /// Why: `--filesystem`, …
     pub because: &'static str,
 }
@@ -84,7 +83,7 @@ impl RootChoice {
                 Self { filesystem, because: "as the image's install configuration says" }
             }
             (None, None) => Self {
-                filesystem: RootFilesystem::Ext4,
+                filesystem: FileSystem::Ext4,
                 because: "by default: neither you nor the image names another",
             },
         })
@@ -95,17 +94,8 @@ impl RootChoice {
 pub fn check(request: &Request) -> Result<()> {
     let layout = request.config.blueprint.layout.as_ref();
     let arranged = layout.map(|layout| root_kind(request, layout)).transpose()?.flatten();
-    let root = request.root_filesystem.or(arranged).unwrap_or(RootFilesystem::Ext4);
-    kernel_kind(root).map_or(Ok(()), kernel::check)
-}
-
-/// The file systems that only the kernel writes.
-const fn kernel_kind(filesystem: RootFilesystem) -> Option<kernel::Kind> {
-    match filesystem {
-        RootFilesystem::Ext4 => None,
-        RootFilesystem::Xfs => Some(kernel::Kind::Xfs),
-        RootFilesystem::Btrfs => Some(kernel::Kind::Btrfs),
-    }
+    let root = request.root_filesystem.or(arranged).unwrap_or(FileSystem::Ext4);
+    root.check()
 }
 
 impl<'a> Plan<'a> {
@@ -132,19 +122,20 @@ impl<'a> Plan<'a> {
         let boot_uuid = identity.boot_filesystem.to_string();
         let Layouts { layout, root: image_root } = layouts;
         let root = RootChoice::of(request, settings, layout)?;
-        let kernel = kernel_wanted(request, settings, &root, layout)?;
-        let arranged = |layout| {
-            let whose = (request.layout, image.architecture);
-            Arrangement::of(layout, whose, kernel.is_some(), identity, image_root)
+        let volume = root_volume(request, settings, &root, layout)?;
+        let partitioning = Partitioning {
+            layout,
+            preset: request.layout,
+            architecture: image.architecture,
+            root: &volume,
+            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
+            separate_boot: volume.kind != FileSystem::Ext4,
         };
-        let arrangement = layout.map(arranged).transpose()?;
-        let separate_boot = match &arrangement {
-            Some(arrangement) => arrangement.separate_boot(),
-            None => request.layout == Preset::Osbuild || kernel.is_some(),
-        };
+        let arrangement = Arrangement::of(&partitioning, identity, image_root)?;
+        let separate_boot = arrangement.separate_boot();
         let boot_uuid = separate_boot.then_some(boot_uuid.as_str());
         let mut mounts = Mounts::of(settings, &identity.root_filesystem.to_string(), boot_uuid);
-        mounts.root_flags = kernel.as_ref().and_then(root_flags);
+        mounts.root_flags = root_flags(arrangement.root());
         // What is asked for goes before what the image configures; empty means none, as there.
         let named = |spec: &String| (!spec.is_empty()).then(|| spec.clone());
         if let Some(spec) = &request.root_mount_spec {
@@ -179,8 +170,7 @@ impl<'a> Plan<'a> {
             mounts,
             kernel_arguments,
             root,
-            kernel,
-            mounting: mounting(request, identity, arrangement.as_ref()),
+            mounting: mounting(request, identity, &arrangement),
             sector_size: layout.and_then(disk::sector_size).unwrap_or(request.sector_size),
             arrangement,
             repository_config: repository_config(settings),
@@ -202,13 +192,8 @@ impl<'a> Plan<'a> {
                 self.identity.root_filesystem
             },
             skip_boot_uuid: self.settings.install.skip_boot_uuid == Some(true),
-            boot_partition: match &self.arrangement {
-                Some(arrangement) => arrangement.boot_partition(),
-                None => {
-                    disk::boot_partition(self.request.layout, image.architecture, separate_boot)
-                }
-            },
-            dos: self.arrangement.as_ref().is_some_and(Arrangement::is_dos),
+            boot_partition: self.arrangement.boot_partition(),
+            dos: self.arrangement.is_dos(),
             separate_boot,
             // No BIOS starts from other sectors.
             bios: self.sector_size == SectorSize::S512,
@@ -268,17 +253,13 @@ impl<'a> Plan<'a> {
     }
 
     /// For the disk.
-    pub fn disk(&self, image: &Image) -> Wishes<'_> {
-        Wishes {
-            preset: self.request.layout,
-            architecture: image.architecture,
+    pub fn disk(&self) -> DiskOptions<'_> {
+        DiskOptions {
+            arrangement: &self.arrangement,
             identity: self.identity,
             sector_size: self.sector_size,
             size: self.request.size,
             least_size: self.request.least_size,
-            arrangement: self.arrangement.as_ref(),
-            separate_boot: self.separate_boot(),
-            kernel: self.kernel.as_ref(),
             size_unit: self.request.size_unit(),
         }
     }
@@ -351,7 +332,7 @@ impl<'a> Plan<'a> {
                 name_of(&image, &named.to_string(), &named.file_stem(), progress)
             });
         let configured = self.settings.install.root_filesystem;
-        let filesystem = wanted.filesystem.or(configured).unwrap_or(RootFilesystem::Ext4);
+        let filesystem = wanted.filesystem.or(configured).unwrap_or(FileSystem::Ext4);
         let config::Kickstart { main, base } = config::kickstart(
             &wanted.blueprint,
             &config::Installation {
@@ -381,11 +362,7 @@ impl<'a> Plan<'a> {
 
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
-        match &self.arrangement {
-            Some(arrangement) => arrangement.separate_boot(),
-            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
-            None => self.request.layout == Preset::Osbuild || self.kernel.is_some(),
-        }
+        self.arrangement.separate_boot()
     }
 }
 
@@ -409,15 +386,15 @@ pub fn layout(
 }
 
 /// What is mounted, and whether the root grows.
-fn mounting(request: &Request, identity: &Identity, arrangement: Option<&Arrangement>) -> Mounting {
-    let mut mounting = arrangement.map(Arrangement::mounting).unwrap_or_default();
+fn mounting(request: &Request, identity: &Identity, arrangement: &Arrangement) -> Mounting {
+    let mut mounting = arrangement.mounting();
     mounting.grow = request.grow.then(|| Grow {
         uuid: identity.root_filesystem.to_string(),
         partition_type: match request.layout {
             Preset::Bootc => "root",
             Preset::Osbuild => "linux-generic",
         },
-        is_last: arrangement.is_none_or(Arrangement::root_is_last),
+        is_last: arrangement.root_is_last(),
     });
     mounting
 }
@@ -456,7 +433,7 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
 }
 
 /// The root file system that a layout asks for. `Unsupported` if the request contradicts it.
-fn root_kind(request: &Request, layout: &Layout) -> Result<Option<RootFilesystem>> {
+fn root_kind(request: &Request, layout: &Layout) -> Result<Option<FileSystem>> {
     let (origin, subvolumes) = (&layout.origin, layout.subvolumes());
     if !subvolumes.is_empty() {
         if !subvolumes.iter().any(|one| one.mountpoint.as_deref() == Some("/")) {
@@ -469,7 +446,7 @@ fn root_kind(request: &Request, layout: &Layout) -> Result<Option<RootFilesystem
                 ),
             ));
         }
-        if let Some(other) = request.root_filesystem.filter(|kind| *kind != RootFilesystem::Btrfs) {
+        if let Some(other) = request.root_filesystem.filter(|kind| *kind != FileSystem::Btrfs) {
             return Err(unsupported(
                 format!(
                     "{origin} has the root in a subvolume of btrfs, and --filesystem asks for {}",
@@ -487,69 +464,56 @@ fn root_kind(request: &Request, layout: &Layout) -> Result<Option<RootFilesystem
             ));
         }
     }
-    Ok(Some(match layout.root_kind() {
-        None => return Ok(None),
-        Some(FilesystemKind::Ext4) => RootFilesystem::Ext4,
-        Some(FilesystemKind::Xfs) => RootFilesystem::Xfs,
-        Some(FilesystemKind::Btrfs) => RootFilesystem::Btrfs,
-        Some(FilesystemKind::Vfat) => {
-            return Err(unsupported("the root cannot be on FAT, which knows no owners", None));
+    match layout.root_kind() {
+        Some(FileSystem::Vfat | FileSystem::Swap) => {
+            Err(unsupported("the root cannot be on FAT, which knows no owners", None))
         }
-    }))
+        kind => Ok(kind),
+    }
 }
 
-/// What the kernel shall write, if it is to write the root. `Unsupported` if it cannot.
-fn kernel_wanted(
+/// What the root is on. `Unsupported` if that cannot be had.
+fn root_volume(
     request: &Request,
     settings: &Settings,
     root: &RootChoice,
     layout: Option<&Layout>,
-) -> Result<Option<kernel::Wanted>> {
-    let name = root.filesystem.name();
+) -> Result<RootVolume> {
+    let kind = root.filesystem;
     let for_btrfs = request.btrfs_compression.is_some() || request.btrfs_subvolume.is_some();
-    if for_btrfs && root.filesystem != RootFilesystem::Btrfs {
+    if for_btrfs && kind != FileSystem::Btrfs {
         return Err(unsupported(
             format!(
-                "the root is {name}, {}, and has neither subvolumes nor compression",
+                "the root is {kind}, {}, and has neither subvolumes nor compression",
                 root.because
             ),
             Some("build with --filesystem btrfs, or without --btrfs-…"),
         ));
     }
-    let Some(kind) = kernel_kind(root.filesystem) else { return Ok(None) };
-    if wants_verity(settings) {
+    if wants_verity(settings) && kind != FileSystem::Ext4 {
         return Err(unsupported(
             format!(
-                "the image wants fs-verity (composefs.enabled = verity), and bootpress writes it on ext4 only, not on {name}"
+                "the image wants fs-verity (composefs.enabled = verity), and bootpress writes it on ext4 only, not on {kind}"
             ),
             Some("build with --filesystem ext4"),
         ));
     }
-    kernel::check(kind)?;
-    let subvolumes = layout.map(Layout::subvolumes).unwrap_or_default();
-    let (of_root, further): (Vec<&Subvolume>, Vec<&Subvolume>) =
-        subvolumes.iter().partition(|one| one.mountpoint.as_deref() == Some("/"));
-    let compression = of_root.first().and_then(|one| one.compression.clone());
-    let further = further.into_iter().map(|one| kernel::Further {
-        name: one.name.clone(),
-        compression: one.compression.clone(),
-    });
-    Ok(Some(kernel::Wanted {
+    kind.check()?;
+    let mut subvolumes = layout.map(Layout::subvolumes).unwrap_or_default().iter();
+    let of_root: Option<&Subvolume> = subvolumes.find(|one| one.mountpoint.as_deref() == Some("/"));
+    let compression = of_root.and_then(|one| one.compression.clone());
+    let subvolume = of_root.map(|one| one.name.clone());
+    Ok(RootVolume {
         kind,
         compression: compression.or_else(|| request.btrfs_compression.clone()),
-        subvolume: of_root
-            .first()
-            .map(|one| one.name.clone())
-            .or_else(|| request.btrfs_subvolume.clone()),
-        further: further.collect(),
-        work_directory: request.work_directory.clone(),
-    }))
+        subvolume: subvolume.or_else(|| request.btrfs_subvolume.clone()),
+    })
 }
 
 /// How the machine mounts the root, so that it is compressed further on, too.
-fn root_flags(kernel: &kernel::Wanted) -> Option<String> {
-    let subvolume = kernel.subvolume.as_ref().map(|name| format!("subvol={name}"));
-    let compress = kernel.compression.as_ref().map(|how| format!("compress={how}"));
+fn root_flags(root: &RootVolume) -> Option<String> {
+    let subvolume = root.subvolume.as_ref().map(|name| format!("subvol={name}"));
+    let compress = root.compression.as_ref().map(|how| format!("compress={how}"));
     let flags: Vec<String> = subvolume.into_iter().chain(compress).collect();
     (!flags.is_empty()).then(|| flags.join(","))
 }

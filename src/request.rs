@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::architecture::Architecture;
-use crate::bootc::RootFilesystem;
 use crate::config::{Blueprint, Config};
 use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::error::unsupported;
+use crate::filesystem_kind::FileSystem;
 use crate::image::Image;
 use crate::iso::{self, MediumKind};
 use crate::oci::{Access, Reference};
@@ -43,7 +43,7 @@ pub struct Request {
     /// Bytes that a disk has at least whose size nobody names.
     pub least_size: u64,
     /// Root file system; `None`: what the image configures, else ext4.
-    pub root_filesystem: Option<RootFilesystem>,
+    pub root_filesystem: Option<FileSystem>,
     /// How a root on btrfs compresses: what `compress=` means to `mount`.
     pub btrfs_compression: Option<String>,
     /// The subvolume of a root on btrfs that is mounted; `None`: none is made.
@@ -113,7 +113,7 @@ pub struct Anaconda {
     /// The image that it installs; `None`: the one that it is in.
     pub payload: Option<Reference>,
     /// The file system of the root that it makes; `None`: what the image configures, else ext4.
-    pub filesystem: Option<RootFilesystem>,
+    pub filesystem: Option<FileSystem>,
     /// What it is told; the configuration of the request is that of the disk, which is not on this medium.
     pub blueprint: Blueprint,
 }

@@ -1,13 +1,15 @@
-//! Arrangements: partitions that somebody chose one by one, in the order in which they lie.
+//! Arrangements: partitions in the order in which they lie, whether a preset has them or somebody chose them one by one.
 //!
 //! ```text
 //! GPT   | table | 1 MiB: slot 1 | slot 2 | … | (free) | 1 MiB: backup table |
 //! MBR   | table | gap for boot code | 1 MiB: slot 1 | … | (free) |
 //! ```
+//!
+//! Every partition begins and ends at a multiple of 1 MiB, as sfdisk lays them out, whatever the sector size.
 
+use thiserror::Error;
 use uuid::Uuid;
 
-use crate::layout::PlanError;
 use crate::lba::{Lba, MIB, SectorSize};
 use crate::table::{Partition, Scheme, Table};
 use crate::types::Role;
@@ -48,6 +50,43 @@ pub struct Arrangement {
     pub disk: Option<u64>,
     /// The partition (an index of `slots`) that takes what is left of the disk; `None`: it stays free.
     pub grows: Option<usize>,
+}
+
+/// Why there is no such table.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// The root would be smaller than it must be.
+    #[error(
+        "does not fit: the root needs {} MiB, the disk of {} MiB leaves {} MiB; {} MiB would do",
+        needs.div_ceil(MIB), disk / MIB, leaves / MIB, would_do / MIB
+    )]
+    DoesNotFit {
+        /// Bytes that the root needs.
+        needs: u64,
+        /// Bytes of the disk.
+        disk: u64,
+        /// Bytes that the other partitions and the tables leave.
+        leaves: u64,
+        /// Bytes of the smallest disk that suffices.
+        would_do: u64,
+    },
+    /// A partition of no bytes.
+    #[error("the partition {role} has no size")]
+    Empty {
+        /// Which.
+        role: Role,
+    },
+    /// More than a master boot record can say.
+    #[error("a dos table has at most 4 partitions on at most 2 TiB, not {partitions} on {} MiB", disk / MIB)]
+    NoDos {
+        /// How many partitions there would be.
+        partitions: usize,
+        /// Bytes of the disk.
+        disk: u64,
+    },
+    /// More bytes than 64 bits can count.
+    #[error("the disk is larger than any disk can be")]
+    TooLarge,
 }
 
 impl Table {

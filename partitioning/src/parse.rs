@@ -196,25 +196,23 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{Architecture, Guids, Layout, MIB, Preset, Root};
+    use crate::{Architecture, Arrangement, MIB, Preset, Role};
 
     fn table(sector_size: SectorSize) -> Table {
         let guid = |n: u128| Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_ee00 + n);
-        Table::plan(&Layout {
-            preset: Preset::Bootc,
-            architecture: Architecture::X86_64,
+        let slot = |role, n, size| Preset::Bootc.slot(role, Architecture::X86_64, guid(n), size);
+        Table::arrange(&Arrangement {
+            scheme: Scheme::Gpt,
+            guid: guid(0),
             sector_size,
-            guids: Guids {
-                disk: guid(0),
-                bios_boot: guid(1),
-                esp: guid(2),
-                boot: guid(3),
-                root: guid(4),
-            },
-            esp: 4 * MIB,
-            separate_boot: false,
-            boot: 0,
-            root: Root::Exactly(3 * MIB),
+            start: MIB,
+            slots: vec![
+                slot(Role::BiosBoot, 1, MIB),
+                slot(Role::Esp, 2, 4 * MIB),
+                slot(Role::Root, 4, 3 * MIB),
+            ],
+            disk: None,
+            grows: None,
         })
         .unwrap()
     }

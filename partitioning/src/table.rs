@@ -86,7 +86,7 @@ pub enum Scheme {
     Dos,
 }
 
-/// A partition table. Made by [`Table::plan`] or [`Table::parse`].
+/// A partition table. Made by [`Table::arrange`] or [`Table::parse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// GUID of the table.

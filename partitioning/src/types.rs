@@ -89,6 +89,15 @@ impl Role {
         }
     }
 
+    /// The type that this role has in a master boot record.
+    pub const fn type_byte(self) -> u8 {
+        match self {
+            Self::Esp => 0xef,
+            Self::Swap => 0x82,
+            Self::BiosBoot | Self::Boot | Self::Root | Self::Data => 0x83,
+        }
+    }
+
     /// The partition type that a preset gives to this role.
     pub const fn type_guid(self, preset: Preset, architecture: Architecture) -> Uuid {
         match (self, preset, architecture) {

@@ -9,34 +9,28 @@ use toml::Value;
 use super::{Files, has_extension, matches_architecture};
 use crate::architecture::Architecture;
 use crate::error::{corrupt, unsupported};
+use crate::filesystem_kind::FileSystem;
 use crate::progress::Progress;
 
 /// In rising precedence: a file hides those of the same name before it. `/run` is a machine's, not an image's.
 const DIRECTORIES: [&str; 3] =
     ["usr/lib/bootc/install", "usr/local/lib/bootc/install", "etc/bootc/install"];
 
-/// A type of root file system that bootc knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A root file system, as install configurations spell it: bootc knows no others.
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RootFilesystem {
-    /// XFS.
+enum RootType {
     Xfs,
-    /// ext4.
     Ext4,
-    /// Btrfs.
     Btrfs,
 }
 
-impl RootFilesystem {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Xfs, Self::Ext4, Self::Btrfs];
-
-    /// The name that bootc and mkfs use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Xfs => "xfs",
-            Self::Ext4 => "ext4",
-            Self::Btrfs => "btrfs",
+impl From<RootType> for FileSystem {
+    fn from(root: RootType) -> Self {
+        match root {
+            RootType::Xfs => Self::Xfs,
+            RootType::Ext4 => Self::Ext4,
+            RootType::Btrfs => Self::Btrfs,
         }
     }
 }
@@ -59,7 +53,7 @@ pub enum Bootloader {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstallConfig {
     /// Type of the root file system.
-    pub root_filesystem: Option<RootFilesystem>,
+    pub root_filesystem: Option<FileSystem>,
     /// Kernel arguments of all files, in their order, as spelled.
     pub kernel_arguments: Vec<String>,
     /// Kernel arguments to take away, of all files.
@@ -93,7 +87,7 @@ struct Document {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Table {
-    root_fs_type: Option<RootFilesystem>,
+    root_fs_type: Option<RootType>,
     filesystem: Option<FilesystemTable>,
     block: Option<Vec<String>>,
     kargs: Option<Vec<String>>,
@@ -120,7 +114,7 @@ struct FilesystemTable {
 
 #[derive(Deserialize)]
 struct RootTable {
-    r#type: Option<RootFilesystem>,
+    r#type: Option<RootType>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -191,7 +185,7 @@ pub(super) fn load(
         merge(&mut config, table);
     }
     // The older spelling counts only where the newer is silent, in whatever files they are.
-    config.root_filesystem = config.root_filesystem.or(root_fs_type);
+    config.root_filesystem = config.root_filesystem.or(root_fs_type.map(Into::into));
     check_block(block.as_deref())?;
     Ok(config)
 }
@@ -227,7 +221,11 @@ fn merge(config: &mut InstallConfig, table: Table) {
     config.kernel_argument_deletes.extend(table.karg_deletes.into_iter().flatten());
     replace(
         &mut config.root_filesystem,
-        table.filesystem.and_then(|table| table.root).and_then(|table| table.r#type),
+        table
+            .filesystem
+            .and_then(|table| table.root)
+            .and_then(|table| table.r#type)
+            .map(Into::into),
     );
     replace(
         &mut config.bls_append_except_default,

@@ -21,7 +21,7 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::tree::{InodeId, Kind, Tree};
 
-pub use install::{Bootloader, InstallConfig, RootFilesystem};
+pub use install::{Bootloader, InstallConfig};
 pub use kernel_arguments::{Mounts, command_line};
 pub use prepare_root::{Composefs, PrepareRoot};
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error::{Corrupt, Unsupported};
+use crate::filesystem_kind::FileSystem;
 use crate::progress::Event;
 use crate::tree::Metadata;
 
@@ -138,7 +139,7 @@ fn install_files_hide_and_override_each_other() {
     let install = root.load().unwrap().install;
     assert_eq!(install.kernel_arguments, ["a", "b c"]);
     assert_eq!(install.kernel_argument_deletes, ["a"]);
-    assert_eq!(install.root_filesystem, Some(RootFilesystem::Ext4));
+    assert_eq!(install.root_filesystem, Some(FileSystem::Ext4));
     assert_eq!(install.stateroot.as_deref(), Some("two"));
     let arm = root.load_for(Architecture::Aarch64, &Progress::default()).unwrap().install;
     assert_eq!(arm.kernel_arguments, ["a", "b c", "arm"]);

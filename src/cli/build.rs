@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
-use bootpress::bootc::RootFilesystem;
 use bootpress::config::Purpose;
 use bootpress::disk::SectorSize;
 use bootpress::error::unsupported;
+use bootpress::filesystem_kind::FileSystem;
 use bootpress::iso::MediumKind;
 use bootpress::oci::Access;
 use bootpress::output::Format;
@@ -113,7 +113,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         // The disk that it is made of is on no medium.
         let blueprint = std::mem::take(&mut config.blueprint);
         medium.anaconda = Some(flags.medium.anaconda(blueprint, root_filesystem));
-        root_filesystem = Some(RootFilesystem::Ext4);
+        root_filesystem = Some(FileSystem::Ext4);
     }
     let dry_run = flags.config.dry_run;
     let destination = destination(&flags.output, formats.len(), dry_run)?;

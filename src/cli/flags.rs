@@ -9,8 +9,8 @@ pub(crate) mod registry;
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
-use bootpress::bootc::RootFilesystem;
 use bootpress::disk::{DiskSize, Preset, SectorSize};
+use bootpress::filesystem_kind::FileSystem;
 use bootpress::oci::Reference;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -106,7 +106,7 @@ pub(crate) struct BuildFlags {
 
     /// Root file system [default: what the image configures, else ext4] [possible values: ext4, xfs, btrfs]
     #[arg(long, value_name = "TYPE", value_parser = filesystem, help_heading = "Disk")]
-    pub(crate) filesystem: Option<RootFilesystem>,
+    pub(crate) filesystem: Option<FileSystem>,
 
     /// Boot loader: the image's own, or none at all
     #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk")]
@@ -241,9 +241,9 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
         .ok_or_else(|| "sectors have 512 or 4096 bytes".to_owned())
 }
 
-fn filesystem(name: &str) -> Result<RootFilesystem, String> {
-    RootFilesystem::ALL.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
-        format!("known file systems: {}", RootFilesystem::ALL.map(RootFilesystem::name).join(", "))
+fn filesystem(name: &str) -> Result<FileSystem, String> {
+    FileSystem::ROOTS.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
+        format!("known file systems: {}", FileSystem::ROOTS.map(FileSystem::name).join(", "))
     })
 }
 

@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
-use super::layout::{Filesystem, FilesystemKind, Layout, Partition, Payload, Subvolume, TableKind};
+use super::layout::{Filesystem, Layout, Partition, Payload, Subvolume, TableKind};
 use super::table::{Found, Gravity, Problems, Table};
+use crate::filesystem_kind::FileSystem;
 
 /// Paths below `/var` that are more than a directory: mounting there would hide what ostree or the image puts there.
 const NOT_BELOW_VAR: [&str; 8] = [
@@ -175,7 +176,8 @@ fn plain(entry: &mut Table<'_>, problems: &mut Problems) -> Payload {
             Payload::Empty
         }
         (name, mountpoint) => {
-            let kind = FilesystemKind::parse(name).filter(|kind| *kind != FilesystemKind::Btrfs);
+            let kind = FileSystem::parse(name)
+                .filter(|kind| kind.holds_files() && *kind != FileSystem::Btrfs);
             if kind.is_none() {
                 let text = match name {
                     "" => "fs_type is missing: ext4, vfat and xfs are file systems, swap and none are none".to_owned(),

@@ -10,13 +10,12 @@ use uuid::Uuid;
 
 use super::disk::named_subvolume;
 use super::document::{self, Language, Value};
-use super::layout::{
-    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
-};
+use super::layout::{Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind};
 use super::table::{Found, Gravity, Problems, Table};
 use super::{Config, Reading};
 use crate::content::ContentStore;
 use crate::error::corrupt;
+use crate::filesystem_kind::FileSystem;
 use crate::tree::Tree;
 
 /// Where images keep what builders of disks shall know; the first that has a file wins.
@@ -277,7 +276,7 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
 fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
     let text = |text: Found<String>| Some(text.value).filter(|text| !text.is_empty());
     let kind = payload.required("type", problems).and_then(|kind| {
-        let known = FilesystemKind::parse(&kind.value);
+        let known = FileSystem::parse(&kind.value).filter(|kind| kind.holds_files());
         if known.is_none() {
             problems.wrong(
                 kind.at,
@@ -414,7 +413,7 @@ partition_table:
         assert_eq!(points, [None, Some("/boot/efi"), Some("/boot"), None, Some("/")]);
         assert_eq!(layout.partitions[1].attributes, 1 << 50 | 1 << 2);
         let Payload::Filesystem(root) = &layout.partitions[4].payload else { panic!() };
-        assert_eq!((root.kind, root.label.as_deref()), (Some(FilesystemKind::Ext4), Some("root")));
+        assert_eq!((root.kind, root.label.as_deref()), (Some(FileSystem::Ext4), Some("root")));
     }
 
     #[test]
@@ -452,7 +451,7 @@ partition_table:
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("/boot becomes an ext4"), "{warnings:?}");
         assert!(warnings[1].contains("size has no effect"), "{warnings:?}");
-        assert_eq!(layout.root_kind(), Some(FilesystemKind::Btrfs));
+        assert_eq!(layout.root_kind(), Some(FileSystem::Btrfs));
         layout.compress("lzo");
         let said: Vec<_> = layout
             .subvolumes()

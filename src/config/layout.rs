@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use crate::filesystem_kind::FileSystem;
+
 /// The kind of a partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableKind {
@@ -24,38 +26,6 @@ pub enum MountStyle {
     Fstab,
     /// Not at all: the machine finds partitions by their types, or somebody else mounts them.
     None,
-}
-
-/// A file system that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilesystemKind {
-    /// ext4.
-    Ext4,
-    /// FAT.
-    Vfat,
-    /// XFS.
-    Xfs,
-    /// btrfs.
-    Btrfs,
-}
-
-impl FilesystemKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ext4, Self::Vfat, Self::Xfs, Self::Btrfs];
-
-    /// As mount(8) names it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Vfat => "vfat",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-        }
-    }
-
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
 }
 
 /// A whole layout.
@@ -152,7 +122,7 @@ pub struct Subvolume {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filesystem {
     /// `None`: ext4, or FAT for the ESP.
-    pub kind: Option<FilesystemKind>,
+    pub kind: Option<FileSystem>,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
     /// Its label.
@@ -203,11 +173,11 @@ const MIB: u64 = 1 << 20;
 
 impl Layout {
     /// The root's file system, if somebody says it.
-    pub fn root_kind(&self) -> Option<FilesystemKind> {
+    pub fn root_kind(&self) -> Option<FileSystem> {
         let root = self.partitions.iter().find(|partition| partition.mountpoint() == Some("/"))?;
         match &root.payload {
             Payload::Filesystem(filesystem) => filesystem.kind,
-            Payload::Btrfs { .. } => Some(FilesystemKind::Btrfs),
+            Payload::Btrfs { .. } => Some(FileSystem::Btrfs),
             _ => None,
         }
     }
@@ -297,21 +267,15 @@ impl Layout {
 fn filesystem_faults(filesystem: &Filesystem, fault: &mut impl FnMut(String)) {
     let kind = filesystem.kind;
     match filesystem.mountpoint.as_deref() {
-        Some("/boot")
-            if !matches!(kind, None | Some(FilesystemKind::Ext4 | FilesystemKind::Xfs)) =>
-        {
+        Some("/boot") if !matches!(kind, None | Some(FileSystem::Ext4 | FileSystem::Xfs)) => {
             fault("/boot must be ext4 or xfs".to_owned());
         }
-        Some("/boot/efi") if !matches!(kind, None | Some(FilesystemKind::Vfat)) => {
+        Some("/boot/efi") if !matches!(kind, None | Some(FileSystem::Vfat)) => {
             fault("/boot/efi must be vfat".to_owned());
         }
         _ => {}
     }
-    let longest = match kind {
-        Some(FilesystemKind::Vfat) => 11,
-        Some(FilesystemKind::Xfs) => 12,
-        _ => 16,
-    };
+    let longest = kind.unwrap_or(FileSystem::Ext4).longest_label().min(16);
     if filesystem.label.as_ref().is_some_and(|label| label.len() > longest) {
         fault(format!("the label of such a file system has at most {longest} bytes"));
     }

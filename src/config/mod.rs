@@ -44,8 +44,7 @@ pub use in_image::{MediumInImage, layout_in_image, medium_in_image};
 pub use installer::Installer;
 pub use kickstart::{Installation, Kickstart, kickstart};
 pub use layout::{
-    Filesystem, FilesystemKind, Layout, MountStyle, Partition, Payload, Subvolume, TableKind,
-    is_compression,
+    Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind, is_compression,
 };
 pub use provision::provision;
 pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};

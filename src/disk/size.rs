@@ -1,169 +1,135 @@
-//! How large the whole disk shall be: a number of bytes, or one that follows from what goes onto it.
-//!
-//! ```text
-//! 10G   4GiB   min   min+2GiB   min+20%   min*1.5   image*2   image+4G
-//! ```
+//! How large each partition is, and with them the disk.
 
-use std::fmt;
-use std::str::FromStr;
+use anyhow::{Context, Result};
+use partitioning::{MIB, PlanError, Role, Table};
 
-/// A size that may follow from two others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskSize {
-    base: Base,
-    /// In thousandths.
-    factor: u64,
-    plus: u64,
+use super::arrange::{Arrangement, Holds, Slot};
+use super::{DiskOptions, fill};
+use crate::error::unsupported;
+use crate::filesystem::{Room, measure};
+use crate::filesystem_kind::FileSystem;
+use crate::ostree::Sysroot;
+use crate::progress::Progress;
+
+/// Bytes that a file system has free of which nobody says how large it shall be.
+const SPARE: u64 = 64 * MIB;
+
+/// Inodes that a file system beside the root has free.
+const SPARE_INODES: u32 = 64;
+
+/// ostree refuses to write when less than this much of the file system would stay free (`min-free-space-percent`).
+const OSTREE_FREE_PERCENT: u64 = 3;
+
+/// Bytes that a running system writes besides an upgrade: journal, caches, logs of the first days.
+const BREATHING_ROOM: u64 = 256 << 20;
+
+/// Two sizes of a root, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Needs {
+    /// What is there fits, and nothing more.
+    least: u64,
+    /// There is room for one upgrade to an image of the same size, and for running.
+    comfortable: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Base {
-    /// Nothing but `plus`.
-    Zero,
-    /// The smallest disk that everything fits on.
-    Minimum,
-    /// The files of the image, unpacked.
-    Image,
-}
-
-/// The factor that changes nothing.
-const ONE: u64 = 1000;
-
-impl DiskSize {
-    /// So many bytes, whatever goes onto the disk.
-    pub const fn exactly(bytes: u64) -> Self {
-        Self { base: Base::Zero, factor: ONE, plus: bytes }
+/// Decides where every partition lies.
+///
+/// `Unsupported` if the content does not fit into the size that was asked for.
+pub(super) fn table(
+    sysroot: &Sysroot,
+    options: &DiskOptions<'_>,
+    progress: &Progress,
+) -> Result<Table> {
+    let arrangement = options.arrangement;
+    let layout = &arrangement.layout;
+    let needs = needs(sysroot, options)?;
+    let root_size = if options.size.is_some() { needs.least } else { needs.comfortable };
+    let sizes = arrangement
+        .slots
+        .iter()
+        .map(|slot| bytes_of(slot, root_size, sysroot, options))
+        .collect::<Result<Vec<_>>>()?;
+    let mut wanted = arrangement.with_sizes(&sizes, options.identity.disk, options.sector_size);
+    if options.size.is_some() || layout.root_fills_disk {
+        wanted.grows = arrangement.slots.iter().position(|slot| slot.role == Role::Root);
     }
-
-    /// Bytes, for a disk on which everything just fits into `minimum` bytes, made of an image whose files have `image` bytes.
-    pub fn bytes(self, minimum: u64, image: u64) -> u64 {
-        let base = match self.base {
-            Base::Zero => 0,
-            Base::Minimum => minimum,
-            Base::Image => image,
-        };
-        let scaled = u128::from(base) * u128::from(self.factor) / u128::from(ONE);
-        u64::try_from(scaled).unwrap_or(u64::MAX).saturating_add(self.plus)
+    let arrange = |wanted: &_| Table::arrange(wanted).map_err(|error| refusal(arrangement, &error));
+    // A least size is no reason to fail.
+    let least = arrange(&wanted)?.size();
+    let asked = options.size.map(|size| size.bytes(least, measure(&sysroot.root).bytes));
+    // Who lays out the whole disk says how large it is, too.
+    let usual = Some(options.least_size).filter(|size| *size > 0 && !layout.complete);
+    let minsize = layout.minsize.or(usual);
+    wanted.disk = asked.or_else(|| minsize.map(|size| size.max(least)));
+    let table = arrange(&wanted)?;
+    if table.size().is_multiple_of(options.size_unit) {
+        return Ok(table);
     }
+    // The table's backup is at the very end: padding the file would leave it in the middle of the disk.
+    let whole = table.size().next_multiple_of(options.size_unit);
+    if asked.is_some() {
+        progress.warn(format!(
+            "the disk has {} MiB: one of its formats wants a whole number of GiB",
+            whole >> 20
+        ));
+    }
+    wanted.disk = Some(whole);
+    arrange(&wanted)
 }
 
-impl fmt::Display for DiskSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.base {
-            Base::Zero => return write!(f, "{} bytes", self.plus),
-            Base::Minimum => "min",
-            Base::Image => "image",
-        };
-        f.write_str(name)?;
-        if self.factor != ONE {
-            write!(f, "*{}.{:03}", self.factor / ONE, self.factor % ONE)?;
+fn refusal(arrangement: &Arrangement, error: &PlanError) -> anyhow::Error {
+    let origin = &arrangement.layout.origin;
+    let what = if origin.is_empty() { error.to_string() } else { format!("{origin}: {error}") };
+    let hint = match error {
+        PlanError::DoesNotFit { .. } | PlanError::NoDos { .. } => {
+            Some("ask for a larger disk, or for none, and it becomes as large as it must")
         }
-        match self.plus {
-            0 => Ok(()),
-            plus => write!(f, "+{plus}"),
-        }
-    }
-}
-
-impl FromStr for DiskSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let (base, rest) = match (text.strip_prefix("min"), text.strip_prefix("image")) {
-            (Some(rest), _) => (Base::Minimum, rest.trim()),
-            (_, Some(rest)) => (Base::Image, rest.trim()),
-            _ => return Ok(Self::exactly(parse_size(text)?)),
-        };
-        let wrong = || format!("`{text}` is no size such as 10G, min+2GiB, min+20% or image*1.5");
-        let (factor, plus) = match rest.split_at_checked(1) {
-            None => (ONE, 0),
-            Some(("*", factor)) => (thousandths(factor.trim()).ok_or_else(wrong)?, 0),
-            Some(("+", more)) => match more.trim().strip_suffix('%') {
-                Some(percent) => {
-                    let percent: u64 = percent.trim().parse().map_err(|_| wrong())?;
-                    (
-                        percent
-                            .checked_mul(10)
-                            .and_then(|more| more.checked_add(ONE))
-                            .ok_or_else(wrong)?,
-                        0,
-                    )
-                }
-                None => (ONE, parse_size(more.trim())?),
-            },
-            Some(_) => return Err(wrong()),
-        };
-        Ok(Self { base, factor, plus })
-    }
-}
-
-/// `1.5` as 1500.
-fn thousandths(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || whole.len() > 6 {
-        return None;
-    }
-    let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
-    Some(whole.parse::<u64>().ok()? * ONE + fraction.parse::<u64>().ok()?)
-}
-
-/// Reads `10G`, `512MiB`, `1048576`: binary units, whole numbers.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
-    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => {
-            return Err(format!(
-                "`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024"
-            ));
-        }
+        PlanError::Empty { .. } | PlanError::TooLarge => None,
     };
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+    unsupported(what, hint)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_binary_or_follow_from_the_content() {
-        let size =
-            |text: &str| text.parse::<DiskSize>().map(|size| size.bytes(1000 << 20, 100 << 20));
-        for (text, mib) in [
-            ("10G", 10 << 10),
-            ("512MiB", 512),
-            ("1048576", 1),
-            ("min", 1000),
-            ("min+2GiB", 3048),
-            ("min + 20%", 1200),
-            ("min*1.25", 1250),
-            ("image*1.5", 150),
-            ("image+1G", 1124),
-        ] {
-            assert_eq!(size(text), Ok(mib << 20), "{text}");
-        }
-        for text in [
-            "",
-            "10 apples",
-            "99999999999T",
-            "min-1G",
-            "min*",
-            "min*x",
-            "min+",
-            "image*1.x",
-            "min+x%",
-            "minimum",
-        ] {
-            assert!(size(text).is_err(), "{text}");
+/// Bytes of a partition: what was asked for, and at least what is in it.
+fn bytes_of(
+    slot: &Slot,
+    root_size: u64,
+    sysroot: &Sysroot,
+    options: &DiskOptions<'_>,
+) -> Result<u64> {
+    let asked = slot.partition.minsize;
+    let usual = options.arrangement.preset.default_size(slot.role);
+    match (slot.role, &slot.holds) {
+        (Role::Root, _) => Ok(asked.max(root_size)),
+        (Role::BiosBoot, _) => Ok(asked.max(usual)),
+        (Role::Esp | Role::Boot, _) => Ok(if asked == 0 { usual } else { asked }),
+        (_, Holds::Nothing) => Ok(asked.max(MIB)),
+        (_, Holds::Raw(content)) => Ok(asked.max(content.size).max(1)),
+        (_, Holds::Volume(kind, _)) => {
+            let spare = if asked == 0 && *kind != FileSystem::Swap { SPARE } else { 0 };
+            let room = Room { bytes: spare, inodes: SPARE_INODES };
+            let filling = fill::filling(slot, sysroot, options)?;
+            let label = slot.label();
+            let volume = fill::volume_options(slot, &label, options);
+            Ok(asked.max(kind.fit(&filling, room, &volume)?))
         }
     }
+}
+
+/// What the root needs.
+fn needs(sysroot: &Sysroot, options: &DiskOptions<'_>) -> Result<Needs> {
+    let slot = options.arrangement.slots.iter().find(|slot| slot.role == Role::Root);
+    let slot = slot.context("every arrangement has a root")?;
+    let filling = fill::filling(slot, sysroot, options)?;
+    let label = slot.label();
+    let volume = fill::volume_options(slot, &label, options);
+    let fit = |room| {
+        let kind = options.arrangement.root.kind;
+        kind.fit(&filling, room, &volume).context("sizing the root file system")
+    };
+    let least = fit(Room { bytes: 0, inodes: 0 })?;
+    let upgrade = measure(&sysroot.root);
+    let free = upgrade.bytes + BREATHING_ROOM;
+    let free = free + (least + free) * OSTREE_FREE_PERCENT / 100;
+    let comfortable = fit(Room { bytes: free, inodes: upgrade.inodes })?;
+    Ok(Needs { least, comfortable })
 }

@@ -53,6 +53,16 @@ pub fn uuid(volume_id: u32) -> String {
     format!("{:04X}-{:04X}", volume_id >> 16, volume_id & 0xffff)
 }
 
+/// Bytes that the files and directories of a tree take, in clusters of 4096 bytes; without the FATs.
+pub fn content_size(tree: &Tree) -> u64 {
+    let below_root = tree.walk().filter(|(_, id)| *id != Tree::ROOT);
+    let clusters = below_root.map(|(_, id)| match &tree.inode(id).kind {
+        Kind::File(content) => content.size.div_ceil(4096),
+        _ => 1,
+    });
+    clusters.sum::<u64>() * 4096
+}
+
 /// Makes a FAT32 volume of what `tree` holds. Modes, owners and attributes have no place there and are dropped; every time is
 /// 1980-01-01, FAT's first; a file with several names is stored once for each. Names that FAT cannot have, links and devices,
 /// and what does not fit are errors.

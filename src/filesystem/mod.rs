@@ -1,11 +1,314 @@
 //! Tree → SparseMap, without I/O: ext4, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk travels in;
-//! and the hash trees of fs-verity. And, with the kernel's help: xfs and btrfs.
+//! and the hash trees of fs-verity. With the help of the host's kernel: xfs and btrfs.
+//!
+//! What goes into a partition is made by two functions, whatever its kind: [`FileSystem::fit`] tells how large it has to be,
+//! [`FileSystem::format`] makes it.
 
 pub mod erofs;
 pub mod ext4;
 pub mod fat;
+mod host;
 pub mod iso9660;
-pub mod kernel;
 pub mod squashfs;
 pub mod swap;
 pub mod verity;
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use crate::content::ContentStore;
+use crate::error::unsupported;
+use crate::filesystem_kind::FileSystem;
+use crate::sparse::SparseMap;
+use crate::tree::{Kind, Tree, Verity};
+
+/// Bytes of an ext4 for which there is an inode, as mke2fs does it.
+const BYTES_PER_INODE: u64 = 16384;
+
+/// What a file system holds. Only btrfs has subvolumes and compression; other kinds are given neither.
+#[derive(Clone, Debug)]
+pub struct Filling<'a> {
+    /// Its root directory; on a btrfs with `subvolume`, what that one holds.
+    pub root: &'a Tree,
+    /// The subvolume that becomes the default one; `None`: `root` is the top of the volume.
+    pub subvolume: Option<&'a str>,
+    /// How the files of `root` are compressed, as the mount option `compress=` has it; `None`: not at all.
+    pub compression: Option<&'a str>,
+    /// Subvolumes at the top of the volume, beside that of the root.
+    pub further: Vec<Subvolume<'a>>,
+}
+
+/// A subvolume of btrfs that is not the root.
+#[derive(Clone, Copy, Debug)]
+pub struct Subvolume<'a> {
+    /// Its name: one component of a path.
+    pub name: &'a str,
+    /// What it holds.
+    pub tree: &'a Tree,
+    /// How that is compressed, as `compress=` has it; `None`: not at all.
+    pub compression: Option<&'a str>,
+}
+
+impl<'a> Filling<'a> {
+    /// A tree and nothing else.
+    pub fn of(root: &'a Tree) -> Self {
+        Self { root, subvolume: None, compression: None, further: Vec::new() }
+    }
+}
+
+/// What shall be free in a file system, besides what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes, where their number is fixed.
+    pub inodes: u32,
+}
+
+/// What a file system depends on besides its size and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct VolumeOptions<'a> {
+    /// Its UUID; of a FAT the first four bytes, little-endian, are the volume ID.
+    pub uuid: Uuid,
+    /// Its label, at most [`FileSystem::longest_label`] bytes.
+    pub label: &'a str,
+    /// Orders the names of ext4's large directories.
+    pub hash_seed: Uuid,
+    /// Bytes of the disk's sectors: 512 or 4096.
+    pub sector_size: u64,
+}
+
+/// A file system that goes into a partition.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its bytes, exactly as many as were asked for.
+    pub map: SparseMap,
+    /// Its kind.
+    pub kind: FileSystem,
+    /// Its label.
+    pub label: String,
+    /// Its UUID, as `blkid` prints it.
+    pub uuid: String,
+    /// Bytes of it that are in use.
+    pub used: u64,
+}
+
+impl FileSystem {
+    /// Refuses a kind that cannot be written on this machine, before any work is done. `Unsupported`.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Ext4 | Self::Vfat | Self::Swap => Ok(()),
+            Self::Xfs => host::check(host::Kind::Xfs),
+            Self::Btrfs => host::check(host::Kind::Btrfs),
+        }
+    }
+
+    /// Bytes of the smallest file system that holds this and has so much room besides.
+    pub fn fit(
+        self,
+        filling: &Filling<'_>,
+        room: Room,
+        options: &VolumeOptions<'_>,
+    ) -> Result<u64> {
+        match self {
+            Self::Ext4 => fit_ext4(filling.root, room, options),
+            Self::Xfs => fit_host(host::Kind::Xfs, filling, room, options),
+            Self::Btrfs => fit_host(host::Kind::Btrfs, filling, room, options),
+            Self::Vfat => Ok(fat::content_size(filling.root).saturating_add(room.bytes)),
+            Self::Swap => Ok(room.bytes.max(swap::SMALLEST)),
+        }
+    }
+
+    /// Makes a file system of `size` bytes. The maps of some kinds refer to bytes that are added to `contents`.
+    ///
+    /// `Unsupported` if the kind cannot hold this: a label that is too long, names that FAT has no characters for.
+    pub fn format(
+        self,
+        filling: &Filling<'_>,
+        size: u64,
+        options: &VolumeOptions<'_>,
+        contents: &ContentStore,
+    ) -> Result<Volume> {
+        self.check_label(options.label)?;
+        let (map, used) = match self {
+            Self::Ext4 => format_ext4(filling.root, size, options)?,
+            Self::Xfs => format_host(host::Kind::Xfs, filling, size, options, contents)?,
+            Self::Btrfs => format_host(host::Kind::Btrfs, filling, size, options, contents)?,
+            Self::Vfat => format_fat(filling.root, size, options, contents)?,
+            Self::Swap => (swap::format(size, options.uuid, options.label), 0),
+        };
+        let (label, uuid) = (options.label.to_owned(), self.shown_uuid(options.uuid));
+        Ok(Volume { map, kind: self, label, uuid, used })
+    }
+
+    /// A UUID as `blkid` prints it for this kind: that of a FAT is `7B77-95E7`.
+    pub fn shown_uuid(self, uuid: Uuid) -> String {
+        match self {
+            Self::Vfat => fat::uuid(volume_id(uuid)),
+            Self::Ext4 | Self::Xfs | Self::Btrfs | Self::Swap => uuid.to_string(),
+        }
+    }
+
+    fn check_label(self, label: &str) -> Result<()> {
+        let longest = self.longest_label();
+        if label.len() <= longest {
+            return Ok(());
+        }
+        Err(unsupported(
+            format!("`{label}` is too long for the label of an {self}"),
+            Some(&format!("it has room for {longest} bytes")),
+        ))
+    }
+}
+
+/// The volume ID of a FAT.
+fn volume_id(uuid: Uuid) -> u32 {
+    let [a, b, c, d, ..] = *uuid.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// Bytes, each file in whole blocks of 4096, and inodes of a tree: what another of its size takes beside it.
+pub fn measure(tree: &Tree) -> Room {
+    let mut seen = vec![false; tree.inode_count()];
+    let mut room = Room { bytes: 0, inodes: 0 };
+    for (_, id) in tree.walk() {
+        if std::mem::replace(&mut seen[id.index()], true) {
+            continue;
+        }
+        room.inodes = room.inodes.saturating_add(1);
+        room.bytes += match &tree.inode(id).kind {
+            Kind::File(content) => {
+                let hashes = tree.verity(id).map_or(0, Verity::size);
+                content.size.div_ceil(4096) * 4096 + hashes
+            }
+            Kind::Directory(_) => 4096,
+            _ => 0,
+        };
+    }
+    room
+}
+
+fn fit_ext4(tree: &Tree, room: Room, options: &VolumeOptions<'_>) -> Result<u64> {
+    let wanted = ext4::Wanted {
+        free_bytes: room.bytes,
+        free_inodes: room.inodes,
+        bytes_per_inode: BYTES_PER_INODE,
+        hash_seed: options.hash_seed,
+    };
+    Ok(ext4::fit(tree, &wanted)?.size)
+}
+
+fn format_ext4(tree: &Tree, size: u64, options: &VolumeOptions<'_>) -> Result<(SparseMap, u64)> {
+    // An inode for so many bytes, and in any case one for every inode of the tree and an upgrade of it.
+    let inodes = (size / BYTES_PER_INODE).max(2 * u64::from(measure(tree).inodes) + 64);
+    let options = ext4::Options {
+        size,
+        uuid: options.uuid,
+        label: options.label.to_owned(),
+        hash_seed: options.hash_seed,
+        inode_count: u32::try_from(inodes).unwrap_or(u32::MAX),
+        journal_blocks: ext4::default_journal_blocks(size),
+        // Nobody but root writes to these file systems' roots before an administrator decides otherwise.
+        reserved_percent: 0,
+        time: 0,
+    };
+    let layout = ext4::Layout::of(tree, &options)?;
+    let usage = layout.usage();
+    Ok((layout.emit(tree), (usage.blocks - usage.free_blocks) * 4096))
+}
+
+fn format_fat(
+    tree: &Tree,
+    size: u64,
+    options: &VolumeOptions<'_>,
+    contents: &ContentStore,
+) -> Result<(SparseMap, u64)> {
+    let options = fat::Options {
+        size,
+        sector_size: u32::try_from(options.sector_size)?,
+        volume_id: volume_id(options.uuid),
+        label: options.label,
+    };
+    let map = fat::format(tree, contents, &options)?;
+    let used = map.allocated();
+    Ok((map, used))
+}
+
+/// Only the kernel knows how much it takes: what ext4 would need, an eighth, and what the file system has for itself.
+fn fit_host(
+    kind: host::Kind,
+    filling: &Filling<'_>,
+    room: Room,
+    options: &VolumeOptions<'_>,
+) -> Result<u64> {
+    let with_an_eighth = |size: u64| size + size / 8;
+    let root = with_an_eighth(fit_ext4(filling.root, room, options)?) + kind.overhead();
+    let mut size = root.max(host::Kind::MINIMUM_SIZE);
+    for subvolume in &filling.further {
+        let room = Room { bytes: 0, inodes: 64 };
+        size += with_an_eighth(fit_ext4(subvolume.tree, room, options)?);
+    }
+    Ok(size)
+}
+
+fn format_host(
+    kind: host::Kind,
+    filling: &Filling<'_>,
+    size: u64,
+    options: &VolumeOptions<'_>,
+    contents: &ContentStore,
+) -> Result<(SparseMap, u64)> {
+    let host::Written { map, used } = host::write(kind, filling, size, options, contents)?;
+    Ok((map, used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Metadata;
+
+    const OPTIONS: VolumeOptions<'_> = VolumeOptions {
+        uuid: Uuid::from_u128(0x0102_0304_0506_4708_8910_1112_1314_1516),
+        label: "x",
+        hash_seed: Uuid::from_u128(1),
+        sector_size: 512,
+    };
+
+    fn written_here() -> impl Iterator<Item = FileSystem> {
+        FileSystem::ALL
+            .into_iter()
+            .filter(|kind| !matches!(kind, FileSystem::Xfs | FileSystem::Btrfs))
+    }
+
+    #[test]
+    fn volume_has_the_size_that_fit_tells_and_names_itself() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        let mut tree = Tree::new(Metadata::root(0o755));
+        tree.put("EFI/x", contents.insert_bytes(&[1; 5000]).unwrap());
+        let filling = Filling::of(&tree);
+        for kind in written_here() {
+            let room = Room { bytes: 40 << 20, inodes: 8 };
+            let size = kind.fit(&filling, room, &OPTIONS).unwrap().next_multiple_of(1 << 20);
+            let volume = kind.format(&filling, size, &OPTIONS, &contents).unwrap();
+            assert_eq!((volume.map.size(), volume.kind), (size, kind));
+            assert!(volume.used <= size, "{kind}");
+            let expected = match kind {
+                FileSystem::Vfat => "0403-0201".to_owned(),
+                _ => OPTIONS.uuid.to_string(),
+            };
+            assert_eq!(volume.uuid, expected);
+        }
+    }
+
+    #[test]
+    fn label_too_long_is_refused_by_every_kind() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        let tree = Tree::new(Metadata::root(0o755));
+        for kind in FileSystem::ALL {
+            let label = "l".repeat(kind.longest_label() + 1);
+            let options = VolumeOptions { label: &label, ..OPTIONS };
+            let error = kind.format(&Filling::of(&tree), 64 << 20, &options, &contents);
+            assert!(error.unwrap_err().is::<crate::error::Unsupported>(), "{kind}");
+        }
+    }
+}

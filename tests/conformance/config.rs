@@ -532,8 +532,8 @@ fn every_key_is_on_the_disk() {
 /// The same configuration on a root that the kernel writes: the same files.
 #[test]
 fn every_key_is_on_an_xfs_root_too() {
-    use bootpress::filesystem::kernel;
-    if !nix::unistd::geteuid().is_root() || kernel::check(kernel::Kind::Xfs).is_err() {
+    use bootpress::filesystem_kind::FileSystem;
+    if !nix::unistd::geteuid().is_root() || FileSystem::Xfs.check().is_err() {
         eprintln!("skipped: the kernel writes no xfs here");
         return;
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use partitioning::{Architecture, Guids, Layout, MIB, Preset, Role, Root, SectorSize, Table};
+use partitioning::{Architecture, Arrangement, MIB, Preset, Role, Scheme, SectorSize, Table};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
@@ -12,21 +12,19 @@ use crate::tool::{run, tool};
 
 fn plan(preset: Preset, architecture: Architecture, sector_size: SectorSize) -> Table {
     let guid = |n: u128| Uuid::from_u128(0x0f1e_2d3c_4b5a_4978_8796_a5b4_c3d2_e100 + n);
-    Table::plan(&Layout {
-        preset,
-        architecture,
+    let slot = |(role, n): (Role, u128)| {
+        let size = preset.default_size(role).max(2048 * MIB * u64::from(role == Role::Root));
+        preset.slot(role, architecture, guid(n), size)
+    };
+    let slots: Vec<_> = preset.roles(architecture, false).into_iter().zip(1..).map(slot).collect();
+    Table::arrange(&Arrangement {
+        scheme: Scheme::Gpt,
+        guid: guid(0),
         sector_size,
-        guids: Guids {
-            disk: guid(0),
-            bios_boot: guid(1),
-            esp: guid(2),
-            boot: guid(3),
-            root: guid(4),
-        },
-        esp: preset.default_esp(),
-        separate_boot: false,
-        boot: preset.default_boot(),
-        root: Root::RestOf { disk: 10 << 30, needs: 2048 * MIB },
+        start: MIB,
+        grows: Some(slots.len() - 1),
+        slots,
+        disk: Some(10 << 30),
     })
     .unwrap()
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
-use bootpress::bootc::RootFilesystem;
 use bootpress::config::{Blueprint, Installer};
+use bootpress::filesystem_kind::FileSystem;
 use bootpress::iso::{MediumKind, Selector, Settings, Url};
 use bootpress::oci::Reference;
 use bootpress::output::FileFormat;
@@ -123,7 +123,7 @@ impl MediumFlags {
     pub(crate) fn anaconda(
         &self,
         blueprint: Blueprint,
-        filesystem: Option<RootFilesystem>,
+        filesystem: Option<FileSystem>,
     ) -> Anaconda {
         Anaconda { payload: self.installer_payload.clone(), filesystem, blueprint }
     }

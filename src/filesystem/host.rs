@@ -23,12 +23,11 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::SeekFrom;
-use uuid::Uuid;
 
+use super::{Filling, Subvolume, VolumeOptions};
 use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::sparse::SparseMap;
-use crate::tree::Tree;
 
 /// Features of an xfs that newer mkfs turn on, and that kernels of releases with a long life cannot mount.
 const XFS_WITHOUT: [&str; 2] = ["nrext64=0", "exchange=0"];
@@ -38,7 +37,7 @@ const BLOCK: usize = 4096;
 
 /// A file system that the kernel writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// XFS.
     Xfs,
     /// Btrfs.
@@ -47,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// As `mount -t` and `blkid` say it.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
@@ -61,16 +60,8 @@ impl Kind {
         }
     }
 
-    /// Bytes of its label: xfs has a field of 12, btrfs one of 256 of which other tools show less.
-    pub const fn longest_label(self) -> usize {
-        match self {
-            Self::Xfs => 12,
-            Self::Btrfs => 255,
-        }
-    }
-
     /// Bytes that the file system needs for itself besides what ext4 would need: logs, and btrfs' second copy of metadata.
-    pub const fn overhead(self) -> u64 {
+    pub(super) const fn overhead(self) -> u64 {
         match self {
             Self::Xfs => 192 << 20,
             Self::Btrfs => 384 << 20,
@@ -78,57 +69,20 @@ impl Kind {
     }
 
     /// The least size in bytes: mkfs.xfs wants 300 MiB; btrfs gets by with less, but not well.
-    pub const MINIMUM_SIZE: u64 = 320 << 20;
-}
-
-/// What is wished of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Which.
-    pub kind: Kind,
-    /// How btrfs compresses what is written, and what will be: `zstd`, `zstd:3`, `lzo`, `zlib`.
-    pub compression: Option<String>,
-    /// The subvolume of btrfs that becomes the root.
-    pub subvolume: Option<String>,
-    /// Subvolumes beside it.
-    pub further: Vec<Further>,
-    /// Where the file lies that stands behind the loop device.
-    pub work_directory: PathBuf,
-}
-
-/// A subvolume of btrfs that is not the root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Further {
-    /// Its name.
-    pub name: String,
-    /// How it is compressed; `None`: not at all.
-    pub compression: Option<String>,
-}
-
-/// Everything else that it depends on besides the tree.
-#[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
-    /// Bytes.
-    pub size: u64,
-    /// Bytes of the disk's sectors.
-    pub sector_size: u64,
-    /// Its UUID.
-    pub uuid: Uuid,
-    /// Its label.
-    pub label: &'a str,
+    pub(super) const MINIMUM_SIZE: u64 = 320 << 20;
 }
 
 /// A file system that was written.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub(super) struct Written {
     /// Its bytes, which are contents of the store.
-    pub map: SparseMap,
+    pub(super) map: SparseMap,
     /// Bytes of it that are in use.
-    pub used: u64,
+    pub(super) used: u64,
 }
 
 /// Refuses what cannot work on this machine, before any work is done.
-pub fn check(kind: Kind) -> Result<()> {
+pub(super) fn check(kind: Kind) -> Result<()> {
     let name = kind.name();
     let hint = Some("build with --filesystem ext4, which needs nothing of all this");
     let refuse = |what: String| Err(unsupported(what, hint));
@@ -170,36 +124,37 @@ pub fn check(kind: Kind) -> Result<()> {
 }
 
 /// Writes a tree as a file system, with one more for each of the further subvolumes; its bytes go into `contents`.
-pub fn write(
-    tree: &Tree,
-    further: &[&Tree],
+pub(super) fn write(
+    kind: Kind,
+    filling: &Filling<'_>,
+    size: u64,
+    options: &VolumeOptions<'_>,
     contents: &ContentStore,
-    wanted: &Wanted,
-    options: &Options<'_>,
 ) -> Result<Written> {
+    let work_directory = contents.directory();
     // losetup wants a name, but only for a moment.
-    let named = tempfile::NamedTempFile::new_in(&wanted.work_directory)
-        .with_context(|| format!("creating a file in {}", wanted.work_directory.display()))?;
-    named.as_file().set_len(options.size).context("making room for the file system")?;
+    let named = tempfile::NamedTempFile::new_in(work_directory)
+        .with_context(|| format!("creating a file in {}", work_directory.display()))?;
+    named.as_file().set_len(size).context("making room for the file system")?;
     let device = attach::Device::over(named.path(), options.sector_size)?;
     let file = named.into_file();
-    make(wanted.kind, &device.path, options)?;
-    let on = tempfile::tempdir_in(&wanted.work_directory).context("creating a mount point")?;
+    make(kind, &device.path, options)?;
+    let on = tempfile::tempdir_in(work_directory).context("creating a mount point")?;
     // In a thread of its own, for a view of the file system of its own: the mount goes with it, whatever happens.
     let used = thread::scope(|scope| {
-        let filling = scope.spawn(|| -> Result<u64> {
+        let writing = scope.spawn(|| -> Result<u64> {
             unshare(CloneFlags::CLONE_NEWNS).context("leaving the others' mounts")?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
                 .context("keeping mounts to ourselves")?;
-            fill_device((tree, further), contents, wanted, device, on.path())
+            fill_device(kind, filling, contents, device, on.path())
         });
-        filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    Ok(Written { map: map_of(&file, options.size, contents)?, used })
+    Ok(Written { map: map_of(&file, size, contents)?, used })
 }
 
-fn make(kind: Kind, device: &Path, options: &Options<'_>) -> Result<()> {
+fn make(kind: Kind, device: &Path, options: &VolumeOptions<'_>) -> Result<()> {
     let mut mkfs = Command::new(find(kind.mkfs()).context("it was here before")?);
     match kind {
         Kind::Xfs => {
@@ -223,36 +178,36 @@ fn make(kind: Kind, device: &Path, options: &Options<'_>) -> Result<()> {
 }
 
 fn fill_device(
-    (tree, further): (&Tree, &[&Tree]),
+    kind: Kind,
+    filling: &Filling<'_>,
     contents: &ContentStore,
-    wanted: &Wanted,
     device: attach::Device,
     on: &Path,
 ) -> Result<u64> {
-    let name = wanted.kind.name();
-    let compress = wanted.compression.as_ref().map(|how| format!("compress={how}"));
+    let name = kind.name();
+    let compress = filling.compression.map(|how| format!("compress={how}"));
     let flags = MsFlags::MS_NOATIME;
     mount(Some(&device.path), on, Some(name), flags, compress.as_deref())
         .with_context(|| format!("mounting {} as {name}", device.path.display()))?;
     // From now on the device goes when it is unmounted.
     drop(device);
-    let root = match &wanted.subvolume {
+    let root = match filling.subvolume {
         Some(subvolume) => make_subvolume(on, subvolume)?,
         None => on.to_owned(),
     };
     let full = |error: anyhow::Error| {
         let full = error.downcast_ref::<std::io::Error>();
-        match full.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
-            true => unsupported(
+        if full.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+            return unsupported(
                 format!("the image does not fit the {name} of the root ({error:#})"),
                 Some("ask for a larger disk with --size"),
-            ),
-            false => error,
+            );
         }
+        error
     };
-    fill::fill(tree, contents, &root).map_err(full)?;
-    for (Further { name, compression }, tree) in wanted.further.iter().zip(further) {
-        compress_from_now(on, compression.as_deref())?;
+    fill::fill(filling.root, contents, &root).map_err(full)?;
+    for Subvolume { name, tree, compression } in &filling.further {
+        compress_from_now(on, *compression)?;
         let place = create_subvolume(on, name)?;
         fill::fill(tree, contents, &place)
             .map_err(full)

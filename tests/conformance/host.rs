@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bootpress::filesystem::kernel;
+use bootpress::filesystem_kind::FileSystem;
 use serde_json::Value;
 
 use crate::bootc_image;
@@ -20,8 +20,8 @@ fn xfs_and_btrfs_hold_what_ext4_holds() {
         eprintln!("skipped: the kernel writes for root only");
         return;
     }
-    for kind in [kernel::Kind::Xfs, kernel::Kind::Btrfs] {
-        if let Err(error) = kernel::check(kind) {
+    for kind in [FileSystem::Xfs, FileSystem::Btrfs] {
+        if let Err(error) = kind.check() {
             assert!(
                 std::env::var_os("REQUIRE_TOOLS").is_none()
                     || !Path::new("/dev/loop-control").exists(),
@@ -92,7 +92,7 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
     assert_eq!(contradicted.status.code(), Some(3));
     let said = String::from_utf8_lossy(&contradicted.stderr).into_owned();
     assert!(said.contains("config.toml has the root in a subvolume of btrfs"), "{said}");
-    if !nix::unistd::geteuid().is_root() || kernel::check(kernel::Kind::Btrfs).is_err() {
+    if !nix::unistd::geteuid().is_root() || FileSystem::Btrfs.check().is_err() {
         // Said before the image is looked for.
         let refused = build().arg("oci:nowhere").output().unwrap();
         assert_eq!(refused.status.code(), Some(3));

@@ -2,12 +2,6 @@
 //!
 //! The image is made here: 1.5 GB in six layers, gzip and zstd, 60,000 files of all sizes. `BENCH_MB` changes its size.
 
-#[path = "support/bootc_image.rs"]
-#[allow(dead_code, reason = "one image for all tests; each uses a part")]
-mod bootc_image;
-#[path = "support/tiny_image.rs"]
-mod tiny_image;
-
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use sha2::{Digest, Sha256};
-use tiny_image::Compression;
+use support::tiny_image::Compression;
+use support::{Build, Built, bootc_image};
 
 /// What a build may use, in MiB (issue 2).
 const MEMORY_LIMIT: i64 = 400;
@@ -76,8 +71,7 @@ fn compressed(layout: &Path, place: &Path) {
     build(layout, &["--format", "raw"], &raw);
     let mut ratios = Vec::new();
     for run in 1..=3 {
-        let report = build(layout, &["--qcow2-compress", "zstd", "--json"], &ours);
-        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let report = build(layout, &["--qcow2-compress", "zstd"], &ours).report;
         let stages = report["stages"].as_array().unwrap();
         let writing = stages.iter().find(|stage| stage["stage"] == "writing").unwrap();
         let ours_took = writing["seconds"].as_f64().unwrap();
@@ -163,18 +157,13 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// Builds a disk; what was printed.
-fn build(layout: &Path, flags: &[&str], disk: &Path) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
-        .args(["build", "--bootloader", "none", "--arch", "x86_64", "--progress", "none"])
-        .args(flags)
-        .args(["--target-imgref", "example.com/bench:1", "--output"])
-        .arg(disk)
-        .arg(format!("oci:{}", layout.display()))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+/// Builds a disk.
+fn build(layout: &Path, flags: &[&str], disk: &Path) -> Built {
+    Build::new(format!("oci:{}", layout.display()))
+        .flags(["--bootloader", "none", "--target-imgref", "example.com/bench:1"])
+        .flags(flags)
+        .output(disk)
+        .run()
 }
 
 fn layers(layout: &Path) -> Vec<PathBuf> {

@@ -3,22 +3,16 @@
 //!
 //! The image is made here: 600 MB in eight layers that do not compress. `BENCH_FETCH_MB` changes its size.
 
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/tiny_image.rs"]
-mod tiny_image;
-#[path = "support/tool.rs"]
-mod tool;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use server::Server;
+use support::bootpress;
+use support::server::Server;
+use support::tiny_image::{Compression, tiny_image};
+use support::tool::{run, tool};
 use tempfile::TempDir;
-use tiny_image::{Compression, tiny_image};
-use tool::{run, tool};
 
 /// How much slower than skopeo it may be: what two runs of the same program differ by.
 const TOLERANCE: f64 = 1.15;
@@ -52,7 +46,7 @@ fn main() {
             skopeo
         });
         let ours = timed(&at("ours"), |to| {
-            let mut pull = Command::new(env!("CARGO_BIN_EXE_bootpress"));
+            let mut pull = bootpress();
             pull.args(["pull", &name, "--arch", "x86_64", "--progress", "none"]);
             pull.env("XDG_CACHE_HOME", to);
             pull

@@ -1,16 +1,13 @@
 //! The command as a user meets it: what it prints, what it leaves behind, how it ends.
 
-#[path = "support/bootc_image.rs"]
-mod bootc_image;
-#[path = "support/tiny_image.rs"]
-mod tiny_image;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use expect_test::expect;
-use tiny_image::{TinyImage, tiny_index};
+use support::program::bootpress_named;
+use support::tiny_image::{self, TinyImage, tiny_index};
+use support::{bootc_image, bootpress};
 
 struct Place(tempfile::TempDir);
 
@@ -25,7 +22,7 @@ impl Place {
 
     /// Runs bootpress here: relative paths are below this directory.
     fn bootpress(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_bootpress"))
+        bootpress()
             .args(arguments)
             .current_dir(self.0.path())
             .env_remove("RUST_LOG")
@@ -246,11 +243,7 @@ fn largest_blob(layout: &Path) -> PathBuf {
 
 /// The program under the other tool's name.
 fn bib(place: &Place, arguments: &[&str]) -> Output {
-    let link = place.path("bootc-image-builder");
-    if !link.exists() {
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bootpress"), &link).unwrap();
-    }
-    Command::new(link)
+    bootpress_named("bootc-image-builder", place.0.path())
         .args(arguments)
         .current_dir(place.0.path())
         .env_remove("RUST_LOG")

@@ -15,18 +15,14 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
-
-#[path = "support/boot_sector.rs"]
-mod boot_sector;
-use boot_sector::{Then, disk};
-#[path = "support/tool.rs"]
-mod tool;
+use support::boot_sector::{Then, disk};
+use support::tool;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// bootpress with its temporary files in a directory of the test's own.
 fn bootpress(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bootpress"));
+    let mut command = support::bootpress();
     command.env("TMPDIR", directory.join("tmp")).current_dir(directory);
     fs::create_dir_all(directory.join("tmp")).unwrap();
     command

@@ -9,10 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use qemu::{Accelerator, Architecture, Firmware, Machine, Proof, Test, Verdict, boot};
-
-#[path = "../../tests/support/boot_sector.rs"]
-mod boot_sector;
-use boot_sector::{Then, disk};
+use support::boot_sector::{Then, disk};
 
 const WORD: &str = "up";
 const ROUNDS: usize = 15;

@@ -11,10 +11,7 @@ use qemu::{
     Accelerator, Architecture, BootError, BootReport, Firmware, Level, Machine, Milestone, Proof,
     Test, Verdict, boot,
 };
-
-#[path = "../../tests/support/boot_sector.rs"]
-mod boot_sector;
-use boot_sector::{Then, disk};
+use support::boot_sector::{Then, disk};
 
 const MESSAGE: &str = "all is well";
 

@@ -11,10 +11,7 @@ use qemu::{
     Outcome, Proof, Reached, Severity, Suite, Test, Verdict, boot, table,
 };
 use serde_json::Value;
-
-#[path = "../../tests/support/tool.rs"]
-mod tool;
-use tool::{run, tool};
+use support::tool::{fetched, run, tool};
 
 /// A real boot of nothing, from which the others are made. `None` where QEMU is not installed, unless tools are required.
 fn nothing() -> Option<BootReport> {
@@ -185,7 +182,7 @@ fn tmt_takes_its_results() {
     let Some(suite) = suite() else { return };
     let directory = tempfile::tempdir().unwrap();
     let file = written(&suite, Format::Tmt, directory.path());
-    let schemas = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tmt");
+    let schemas = fetched("tmt");
     if !schemas.join("complete").is_file() {
         assert!(std::env::var_os("REQUIRE_TOOLS").is_none(), "run tests/support/tmt target/tmt");
         return;

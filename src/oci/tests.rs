@@ -3,13 +3,10 @@
 use std::path::Path;
 
 use serde_json::json;
-
-#[path = "../../tests/support/tiny_image.rs"]
-pub(super) mod tiny_image;
-
-use self::tiny_image::{
-    Blobs as TinyBlobs, Compression, Item, TinyImage, TinyLayer, tiny_image, tiny_index,
+use support::tiny_image::{
+    self, Blobs as TinyBlobs, Compression, Item, TinyImage, TinyLayer, tiny_image, tiny_index,
 };
+
 use super::*;
 use crate::error::Unsupported;
 use crate::layer::EntryKind;

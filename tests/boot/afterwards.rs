@@ -5,7 +5,7 @@ use std::fs;
 use qemu::{Guest, Session};
 
 use crate::machine::Case;
-use crate::tool::{run, tool};
+use support::tool::{run, tool};
 
 /// Boots the disk, which must succeed, and then checks every ext4 of it; returns what the guest said.
 pub(crate) fn file_systems_are_sound(case: &Case) -> Guest {

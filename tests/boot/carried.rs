@@ -16,7 +16,7 @@ use bootpress::tree::{Metadata, Tree};
 
 use crate::disk::Disk;
 use crate::encapsulated::{derive, encapsulate};
-use crate::tiny_image::{Compression, TinyLayer};
+use support::tiny_image::{Compression, TinyLayer};
 
 /// Layers of the fixture that become the commit: the system, and its kernel. Three stay above them.
 const LOWEST: usize = 2;

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use fixture::{Architecture, Recipe, Variant};
 use serde::Deserialize;
-
-use crate::tool::{run, tool};
+use support::Build;
+use support::tool::{run, tool};
 
 /// A disk to press.
 #[derive(Debug)]
@@ -103,17 +102,12 @@ impl Disk {
         };
         let name = format!("{}.{}.{}", self.name, self.architecture.name(), self.format);
         let file = directory.join(name);
-        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_bootpress"))
-            .args(["build", "--json", "--progress", "none", "--format", self.format])
-            .args(["--arch", self.architecture.name()])
-            .args(self.flags)
-            .arg("--output")
-            .arg(&file)
-            .arg(format!("oci:{}:latest", layout.display()))
-            .output()
-            .unwrap();
-        assert!(status.success(), "{}: {}", self.name, String::from_utf8_lossy(&stderr));
-        let report: Report = serde_json::from_slice(&stdout).unwrap();
+        let build = Build::new(format!("oci:{}:latest", layout.display()))
+            .architecture(self.architecture.name())
+            .format(self.format)
+            .flags(self.flags)
+            .output(&file);
+        let report: Report = serde_json::from_value(build.run().report).unwrap();
         Pressed { file: unpacked(file, self.format), partitions: report.partitions }
     }
 }

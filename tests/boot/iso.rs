@@ -17,7 +17,8 @@ use crate::carried;
 use crate::disk::{Disk, directory};
 use crate::labels;
 use crate::machine::{AARCH64, Case, X86_64, failure};
-use crate::tool::{run, tool};
+use support::bootpress;
+use support::tool::{run, tool};
 
 /// Installs by itself to the only disk that there is.
 static UNATTENDED: Disk = Disk::new(
@@ -370,8 +371,7 @@ fn a_configuration_works_live_and_installed() {
     let blueprint = directory(name).join("blueprint.toml");
     fs::copy(&LIVE.pressed().file, &medium).unwrap();
     fs::write(&blueprint, BLUEPRINT).unwrap();
-    let mut set = Command::new(env!("CARGO_BIN_EXE_bootpress"));
-    run(set.args(["iso", "set", "--config"]).arg(&blueprint).arg(&medium));
+    run(bootpress().args(["iso", "set", "--config"]).arg(&blueprint).arg(&medium));
     stale_disk(&target, 3 * GIB);
     let disks = [Attached { file: &target, bus: DiskBus::Virtio, serial: "TARGET" }];
     let errand = format!("{IS_CONFIGURED}\nsh /run/bootpress/install only-disk </dev/null\n");

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use qemu::Guest;
 
 use crate::disk::Disk;
-use crate::tool::{run, tool};
+use support::tool::{run, tool};
 
 /// What the guest does: says what has no label, and what `restorecon` would relabel.
 ///

@@ -1,5 +1,7 @@
 //! A person at the serial console: a name, a wrong password, the right one, a command.
 
+use support::bootpress;
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Logs in on the serial console of a machine that `bootpress run` runs.
 pub(crate) fn by_password(disk: &Path) {
-    let mut machine = Command::new(env!("CARGO_BIN_EXE_bootpress"))
+    let mut machine = bootpress()
         .arg("run")
         .arg(disk)
         .stdin(Stdio::piped())

@@ -11,7 +11,7 @@ mod afterwards;
 mod anaconda;
 mod carried;
 mod disk;
-#[path = "../support/encapsulated.rs"]
+#[path = "../conformance/encapsulated.rs"]
 mod encapsulated;
 mod iso;
 mod labels;
@@ -20,10 +20,6 @@ mod machine;
 mod must_fail;
 mod proof;
 mod pxe;
-#[path = "../support/tiny_image.rs"]
-mod tiny_image;
-#[path = "../support/tool.rs"]
-mod tool;
 mod upgrade;
 
 use std::process::Command;

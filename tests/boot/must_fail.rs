@@ -15,8 +15,8 @@ use qemu::{BootReport, DiskBus, Firmware, Milestone, Verdict};
 
 use crate::disk::directory;
 use crate::machine::Case;
-use crate::tool::{run, tool};
 use crate::{HYBRID, machine};
+use support::tool::{run, tool};
 
 /// A copy of the hybrid disk, to be damaged.
 struct Medium {

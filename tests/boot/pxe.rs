@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use fixture::{Architecture, Recipe, Variant};
 
 use crate::disk::directory;
-use crate::tool::tool;
+use support::Build;
+use support::tool::tool;
 
 /// When to give up.
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
@@ -66,16 +67,12 @@ fn press(name: &str, flags: &[&str], server: &Server) -> PathBuf {
     if out.exists() {
         fs::remove_dir_all(&out).unwrap();
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
-        .args(["build", "--progress", "none", "--format", "pxe", "--arch", "x86_64"])
-        .args(["--target-imgref", "example.com/fixture:1"])
-        .args(flags)
-        .arg("--output")
-        .arg(&out)
-        .arg(format!("oci:{}:latest", layout.display()))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Build::new(format!("oci:{}:latest", layout.display()))
+        .format("pxe")
+        .flags(["--target-imgref", "example.com/fixture:1"])
+        .flags(flags)
+        .output(&out)
+        .run();
     server.shared.lock().unwrap().0.clone_from(&out);
     out
 }

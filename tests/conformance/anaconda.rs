@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use crate::bootc_image::bootc_image;
-use crate::tiny_image::TinyImage;
-use crate::tool::{forky, run, tool};
+use support::Build;
+use support::bootc_image::bootc_image;
+use support::tiny_image::TinyImage;
+use support::tool::{fetched, forky, run, tool};
 
 /// An initramfs with these files, as dracut names them.
 fn initramfs(paths: &[&str]) -> Option<Vec<u8>> {
@@ -104,14 +105,8 @@ impl Place {
         (format!("oci:{}", directory.display()), digest)
     }
 
-    fn build(&self, image: &str, flags: &[&str], out: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_bootpress"))
-            .args(["build", image, "--format", "anaconda-iso", "--arch", "x86_64"])
-            .args(["--progress", "none", "--json", "--output"])
-            .arg(self.path(out))
-            .args(flags)
-            .output()
-            .unwrap()
+    fn build(&self, image: &str, flags: &[&str], out: &str) -> Build {
+        Build::new(image).format("anaconda-iso").output(self.path(out)).flags(flags)
     }
 
     /// The files of a medium.
@@ -128,15 +123,9 @@ impl Place {
     }
 }
 
-#[track_caller]
-fn built(output: &Output) -> serde_json::Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// What Anaconda's own library makes of a kickstart.
 fn is_valid(kickstart: &Path) {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("pykickstart");
+    let place = fetched("pykickstart");
     if !place.join("complete").exists() {
         assert!(
             std::env::var_os("REQUIRE_TOOLS").is_none(),
@@ -159,9 +148,9 @@ fn the_medium_is_the_tree_of_an_installer() {
     let config = place.path("config.toml").display().to_string();
     let flags =
         ["--installer-payload", &payload, "--target-imgref", "quay.io/x/y:1", "--config", &config];
-    let report = built(&place.build(&image, &flags, "one.iso"));
+    let report = place.build(&image, &flags, "one.iso").run().report;
     assert_eq!(report["media"][0]["format"], "anaconda-iso");
-    built(&place.build(&image, &flags, "two.iso"));
+    place.build(&image, &flags, "two.iso").run();
     run(Command::new("cmp").arg(place.path("one.iso")).arg(place.path("two.iso")));
 
     if let Some(mut checkisomd5) = tool("checkisomd5") {
@@ -300,7 +289,7 @@ fn it_asks_nothing_where_a_disk_is_named() {
         ("only-disk", "%include /tmp/bootpress-disk.ks\n"),
     ] {
         let all = [&flags[..], &["--install-to", selector, "--filesystem", "xfs"]].concat();
-        built(&place.build(&image, &all, "x.iso"));
+        place.build(&image, &all, "x.iso").run();
         let Some(files) = place.extracted("x.iso") else { return };
         let main = fs::read_to_string(files.join("osbuild.ks")).unwrap();
         assert!(main.contains(expected), "{main}");
@@ -377,9 +366,9 @@ fn what_cannot_be_an_installer_is_refused_with_the_way_out() {
         (&able, &["--install-to", "serial=x"], 3, "take path=/dev/NAME or only-disk"),
         (&able, &["--pxe-url", "http://x/y"], 1, "--pxe-url is for media: add --format pxe"),
     ] {
-        let output = place.build(image, flags, "x.iso");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
+        let failed = place.build(image, flags, "x.iso").fails();
+        let said = failed.said;
+        assert_eq!(failed.code, code, "{flags:?}: {said}");
         assert!(said.contains(told), "{flags:?}: {told}: {said}");
         assert!(!place.path("x.iso").exists(), "{flags:?}");
     }

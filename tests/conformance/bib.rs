@@ -2,12 +2,12 @@
 //! things where that tool's container has them.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bootc_image::bootc_image;
-use crate::tool::{run, tool};
+use support::bootc_image::bootc_image;
+use support::program::{bootpress_named, program};
+use support::tool::{is_root, run, tool};
 
 const RECIPE: &str = include_str!("../../src/cli/bib/Containerfile");
 
@@ -60,14 +60,14 @@ impl Buildah {
 
 #[test]
 fn the_image_of_the_drop_in_works_without_privileges_of_its_own() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         eprintln!("skipped: buildah needs subordinate users for anybody but root");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
     let (Some(mut strip), Some(_)) = (tool("strip"), tool("buildah")) else { return };
-    run(strip.arg("-o").arg(place.join("bootpress")).arg(env!("CARGO_BIN_EXE_bootpress")));
+    run(strip.arg("-o").arg(place.join("bootpress")).arg(program()));
     base(&place.join("base"), &place.join("bootpress"));
     fs::write(place.join("Containerfile"), recipe()).unwrap();
     bootc_image().write_oci_layout(&place.join("image"));
@@ -112,9 +112,7 @@ fn the_image_of_the_drop_in_works_without_privileges_of_its_own() {
     }
     assert_eq!(left, [(true, 1000); 3]);
     // The same disk as without a container.
-    let link = place.join("bootc-image-builder");
-    symlink(env!("CARGO_BIN_EXE_bootpress"), &link).unwrap();
-    run(Command::new(link)
+    run(bootpress_named("bootc-image-builder", place)
         .args(["--type", "qcow2", "--target-arch", "x86_64", "--config", "config.toml"])
         .args(["--output", "outside", "oci:image"])
         .current_dir(place));

@@ -8,9 +8,8 @@ use bootpress::architecture::Architecture;
 use bootpress::bootloader::{self, BootOptions};
 use bootpress::content::ContentStore;
 use bootpress::tree::{Kind, Metadata, Tree};
+use support::tool::{fetched, run, tool};
 use uuid::Uuid;
-
-use crate::tool::{run, tool};
 
 const SECTOR: usize = 512;
 
@@ -20,7 +19,7 @@ fn grubs() -> Vec<(Command, PathBuf)> {
     if let Some(command) = tool("grub-mkimage") {
         grubs.push((command, PathBuf::from("/usr/lib/grub/i386-pc")));
     }
-    let forky = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky");
+    let forky = fetched("forky");
     if forky.join("bin/grub-mkimage").is_file() {
         let command = Command::new(forky.join("bin/grub-mkimage"));
         grubs.push((command, forky.join("root/usr/lib/grub/i386-pc")));

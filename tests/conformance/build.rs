@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootpress::output::Format;
-
-use crate::bootc_image::bootc_image;
-use crate::extract::is_root;
-use crate::tool::{forky, run, tool};
+use support::Build;
+use support::bootc_image::bootc_image;
+use support::program::bootpress_for_everybody;
+use support::tool::{forky, is_root, run, tool};
 
 /// An image, and room to build in for anybody.
 struct Workshop {
@@ -32,38 +32,15 @@ impl Workshop {
         room
     }
 
-    /// The arguments of a build into `room`.
-    fn arguments(&self, room: &Path) -> Vec<String> {
-        let image = format!("oci:{}", self.directory.path().join("image").display());
-        let room = room.display().to_string();
-        let target = "example.com/tiny:43";
-        [
-            "build",
-            &image,
-            "--arch",
-            "x86_64",
-            "--format",
-            "raw",
-            "--format",
-            "qcow2,vmdk,vhd,vhdx,vdi,gce,ova,ami,raw.zst",
-            "--target-imgref",
-            target,
-        ]
-        .into_iter()
-        .chain(["--progress", "none", "--output", &room])
-        .map(str::to_owned)
-        .collect()
+    /// A build into `room`, by a program that everybody may run.
+    fn build(&self, room: &Path) -> Build {
+        Build::new(format!("oci:{}", self.directory.path().join("image").display()))
+            .by(bootpress_for_everybody(self.directory.path()))
+            .format("raw")
+            .format("qcow2,vmdk,vhd,vhdx,vdi,gce,ova,ami,raw.zst")
+            .flags(["--target-imgref", "example.com/tiny:43"])
+            .output(room)
     }
-}
-
-/// Where everybody may read and run it, wherever the target directory is.
-fn program(workshop: &Workshop) -> PathBuf {
-    let copy = workshop.directory.path().join("bootpress");
-    if !copy.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_bootpress"), &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    copy
 }
 
 fn sums(room: &Path) -> Vec<(String, String)> {
@@ -83,26 +60,20 @@ fn sums(room: &Path) -> Vec<(String, String)> {
 #[test]
 fn everybody_gets_the_same_bytes_at_any_time() {
     let workshop = Workshop::new();
-    let program = program(&workshop);
     let (one, two) = (workshop.room("one"), workshop.room("two"));
-    run(Command::new(&program).args(workshop.arguments(&one)));
+    workshop.build(&one).run();
     let expected = sums(&one);
     let Some(mut faketime) = tool("faketime") else { return };
-    run(faketime
-        .arg("2031-05-06 07:08:09")
-        .arg(&program)
-        .args(workshop.arguments(&two))
-        .env("TZ", "Asia/Tokyo"));
+    faketime.arg("2031-05-06 07:08:09");
+    workshop.build(&two).under(faketime).env("TZ", "Asia/Tokyo").run();
     assert_eq!(sums(&two), expected, "another directory, another year");
     if !is_root() {
         return;
     }
     let (Some(mut unshare), Some(_)) = (tool("unshare"), tool("setpriv")) else { return };
     let three = workshop.room("three");
-    run(unshare
-        .args(["--mount", "--net", "--pid", "--fork", "sh", "-euc", CELL, "cell"])
-        .arg(&program)
-        .args(workshop.arguments(&three)));
+    unshare.args(["--mount", "--net", "--pid", "--fork", "sh", "-euc", CELL, "cell"]);
+    workshop.build(&three).under(unshare).run();
     assert_eq!(sums(&three), expected, "another user, without devices and capabilities");
 }
 
@@ -119,7 +90,7 @@ fn nothing_is_mounted_and_nothing_is_run() {
     let room = workshop.room("room");
     let trace = workshop.directory.path().join("trace");
     let Some(mut strace) = tool("strace") else { return };
-    run(strace
+    strace
         .args([
             "-f",
             "-qq",
@@ -131,9 +102,8 @@ fn nothing_is_mounted_and_nothing_is_run() {
             "trace=execve,execveat,ioctl,unshare,setns,chroot,pivot_root,bpf,init_module,ptrace",
         ])
         .arg("-o")
-        .arg(&trace)
-        .arg(program(&workshop))
-        .args(workshop.arguments(&room)));
+        .arg(&trace);
+    workshop.build(&room).under(strace).run();
     let trace = fs::read_to_string(trace).unwrap();
     // The first call is strace's own, which starts us; terminals may be asked for their size.
     let calls: Vec<&str> = trace
@@ -149,7 +119,7 @@ fn nothing_is_mounted_and_nothing_is_run() {
 fn every_witness_accepts_the_disk() {
     let workshop = Workshop::new();
     let room = workshop.room("room");
-    run(Command::new(program(&workshop)).args(workshop.arguments(&room)));
+    workshop.build(&room).run();
     let raw = room.join("image-43.1.x86_64.raw");
     let qcow2 = room.join("image-43.1.x86_64.qcow2");
     table_and_containers(&raw, &qcow2);

@@ -10,8 +10,7 @@ use bootpress::filesystem::verity;
 use bootpress::tree::{InodeId, Kind, Metadata, Payload, Tree};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-
-use crate::tool::forky;
+use support::tool::forky;
 
 fn payload(id: InodeId) -> Option<Payload> {
     let number = id.index() as u8;

@@ -5,11 +5,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use crate::bootc_image::bootc_image;
-use crate::tiny_image::tiny_image;
-use crate::tool::{run, tool};
+use support::bootc_image::bootc_image;
+use support::program::Failed;
+use support::tiny_image::tiny_image;
+use support::tool::{is_root, run, tool};
+use support::{Build, Built};
 
 /// A disk pressed from the small image with a configuration.
 struct Pressed {
@@ -17,12 +19,17 @@ struct Pressed {
     report: serde_json::Value,
 }
 
-fn press(config: &str, layer: &[(&str, &str)], flags: &[&str]) -> Output {
+fn press(config: &str, layer: &[(&str, &str)], flags: &[&str]) -> Result<Built, Failed> {
     let directory = tempfile::tempdir().unwrap();
     press_in(directory.path(), config, layer, flags)
 }
 
-fn press_in(directory: &Path, config: &str, layer: &[(&str, &str)], flags: &[&str]) -> Output {
+fn press_in(
+    directory: &Path,
+    config: &str,
+    layer: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<Built, Failed> {
     let image = bootc_image().layer(|mut tar| {
         for (path, text) in layer {
             tar = tar.file(*path, text);
@@ -33,14 +40,13 @@ fn press_in(directory: &Path, config: &str, layer: &[(&str, &str)], flags: &[&st
     });
     image.write_oci_layout(&directory.join("image"));
     fs::write(directory.join("config.toml"), config).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_bootpress"))
-        .args(["build", "--arch", "x86_64", "--json", "--progress", "none", "--format", "raw"])
-        .args(["--config", "config.toml", "--output", "disk.raw"])
-        .args(flags)
-        .arg("oci:image")
-        .current_dir(directory)
-        .output()
-        .unwrap()
+    Build::new("oci:image")
+        .format("raw")
+        .flags(["--config", "config.toml"])
+        .flags(flags)
+        .output("disk.raw")
+        .directory(directory)
+        .tried()
 }
 
 impl Pressed {
@@ -54,9 +60,7 @@ impl Pressed {
         layer: &[(&str, &str)],
         flags: &[&str],
     ) -> Self {
-        let Output { status, stdout, stderr } = press_in(directory.path(), config, layer, flags);
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        let report = serde_json::from_slice(&stdout).unwrap();
+        let report = press_in(directory.path(), config, layer, flags).unwrap().report;
         Self { directory, report }
     }
 
@@ -264,33 +268,26 @@ fn an_image_may_bring_its_layout() {
 
 #[test]
 fn mistakes_are_told_before_anything_is_read_and_a_rehearsal_writes_nothing() {
-    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let directory = tempfile::tempdir().unwrap();
-    let output = press_in(
+    let failed = press_in(
         directory.path(),
         "[customizations]\nhostnam = \"x\"\n",
         &[],
         &["--target-imgref", "x"],
-    );
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said(&output).contains(
-            "config.toml:2:1: unknown key customizations.hostnam; did you mean `hostname`?"
-        ),
-        "{}",
-        said(&output)
-    );
-    let lenient = press("[customizations]\nhostnam = \"x\"\n", &[], &["--lenient"]);
-    assert!(lenient.status.success(), "{}", said(&lenient));
+    )
+    .unwrap_err();
+    assert_eq!(failed.code, 1);
+    let expected = "config.toml:2:1: unknown key customizations.hostnam; did you mean `hostname`?";
+    assert!(failed.said.contains(expected), "{}", failed.said);
+    press("[customizations]\nhostnam = \"x\"\n", &[], &["--lenient"]).unwrap();
     let xfs = press(
         "[[customizations.disk.partitions]]\nmountpoint = \"/var/x\"\nfs_type = \"xfs\"\n",
         &[],
         &[],
-    );
-    assert_eq!(xfs.status.code(), Some(3), "{}", said(&xfs));
-    let output = press_in(directory.path(), GPT, &[], &["--dry-run"]);
-    assert!(output.status.success(), "{}", said(&output));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    )
+    .unwrap_err();
+    assert_eq!(xfs.code, 3, "{}", xfs.said);
+    let report = press_in(directory.path(), GPT, &[], &["--dry-run"]).unwrap().report;
     assert_eq!(report["size"].as_u64(), Some(3 << 30));
     assert!(report["configured"].as_array().unwrap().contains(&"/etc/hostname".into()), "{report}");
     assert!(!directory.path().join("disk.raw").exists());
@@ -533,7 +530,7 @@ fn every_key_is_on_the_disk() {
 #[test]
 fn every_key_is_on_an_xfs_root_too() {
     use bootpress::filesystem_kind::FileSystem;
-    if !nix::unistd::geteuid().is_root() || FileSystem::Xfs.check().is_err() {
+    if !is_root() || FileSystem::Xfs.check().is_err() {
         eprintln!("skipped: the kernel writes no xfs here");
         return;
     }
@@ -587,12 +584,12 @@ fn every_key_is_on_an_xfs_root_too() {
 }
 
 /// An application image beside the system's, and a disk with it.
-fn with_container(config: &str, more: &[&str]) -> Output {
+fn with_container(config: &str, more: &[&str]) -> Result<Built, Failed> {
     let directory = tempfile::tempdir().unwrap();
     press_container(directory.path(), config, more)
 }
 
-fn press_container(directory: &Path, config: &str, more: &[&str]) -> Output {
+fn press_container(directory: &Path, config: &str, more: &[&str]) -> Result<Built, Failed> {
     let app = tiny_image().layer(|layer| layer.file("bin/app", "the application\n"));
     app.write_oci_layout(&directory.join("app"));
     let flags = [&["--bound-image", "registry.example/app:1=oci:app"], more].concat();
@@ -603,7 +600,6 @@ const CONTAINER: &str = "[[containers]]\nsource = \"registry.example/app:1\"\n";
 
 #[test]
 fn containers_of_a_configuration_are_where_podman_looks() {
-    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let volume = "[[customizations.disk.partitions]]\nmountpoint = \"/var/lib/containers\"\nfs_type = \"ext4\"\n";
     let elsewhere = "[customizations.containers-storage]\ndestination-path = \"/var/lib/apps\"\n";
     for (more, role, top) in [
@@ -612,9 +608,8 @@ fn containers_of_a_configuration_are_where_podman_looks() {
         (elsewhere, "root", "/ostree/deploy/default/var/lib/apps"),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let output = press_container(directory.path(), &format!("{CONTAINER}{more}"), &[]);
-        assert!(output.status.success(), "{more}: {}", said(&output));
-        let report = serde_json::from_slice(&output.stdout).unwrap();
+        let built = press_container(directory.path(), &format!("{CONTAINER}{more}"), &[]);
+        let report = built.unwrap_or_else(|failed| panic!("{more}: {failed:?}")).report;
         let pressed = Pressed { directory, report };
         assert_eq!(pressed.report["stored_images"], serde_json::json!(["registry.example/app:1"]));
         let number = pressed.number(role);
@@ -636,15 +631,16 @@ fn containers_of_a_configuration_are_where_podman_looks() {
             assert!(conf.contains("additionalimagestores = [\"/var/lib/apps\""), "{conf}");
         }
     }
-    let wrong = with_container("[[containers]]\nsource = \"oci:\"\n", &[]);
-    assert_ne!(wrong.status.code(), Some(0), "{}", said(&wrong));
-    let unknown = with_container(CONTAINER, &["--bound-image", "registry.example/other=oci:app"]);
-    assert_eq!(unknown.status.code(), Some(3), "{}", said(&unknown));
+    with_container("[[containers]]\nsource = \"oci:\"\n", &[]).unwrap_err();
+    let other = ["--bound-image", "registry.example/other=oci:app"];
+    let unknown = with_container(CONTAINER, &other).unwrap_err();
+    assert_eq!(unknown.code, 3, "{}", unknown.said);
     let outside = with_container(
         "[customizations.containers-storage]\ndestination-path = \"/usr/share/x\"\n",
         &[],
-    );
-    assert_eq!(outside.status.code(), Some(3), "{}", said(&outside));
+    )
+    .unwrap_err();
+    assert_eq!(outside.code, 3, "{}", outside.said);
 }
 
 /// The policy is asked for each application, too, as when podman would pull it.
@@ -658,9 +654,7 @@ fn a_container_that_the_policy_rejects_stops_the_build() {
     });
     fs::write(directory.path().join("policy.json"), policy.to_string()).unwrap();
     let flags = ["--signature-policy", "policy.json"];
-    let output = press_container(directory.path(), CONTAINER, &flags);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{said}");
+    let said = press_container(directory.path(), CONTAINER, &flags).unwrap_err().said;
     assert!(said.contains("registry.example/app:1") && said.contains("reject"), "{said}");
 }
 
@@ -674,34 +668,26 @@ fn a_rehearsal_tells_and_writes_nothing() {
         names.sort();
         names
     };
-    let output = press_in(directory.path(), GPT, &[], &["--dry-run"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    press_in(directory.path(), GPT, &[], &["--dry-run"]).unwrap();
     let before = names(directory.path());
-    let build = |more: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_bootpress"))
-            .args(["build", "--arch", "x86_64", "--progress", "none", "--dry-run"])
-            .args(["--config", "config.toml", "--output", "new/deep/", "oci:image"])
-            .args(more)
-            .current_dir(directory.path())
-            .output()
-            .unwrap()
+    let build = |formats: &str| {
+        Build::new("oci:image")
+            .format(formats)
+            .flags(["--dry-run", "--config", "config.toml"])
+            .output("new/deep/")
+            .directory(directory.path())
     };
-    let formats = ["--format", "raw.xz,vmdk,iso"];
-    let output = build(&[&formats[..], &["--json"]].concat());
     // This image has no programs for a live system; without the medium all is well.
-    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
-    let formats = ["--format", "raw.xz,vmdk"];
-    let output = build(&[&formats[..], &["--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = build("raw.xz,vmdk,iso").fails();
+    assert_eq!(failed.code, 3, "{}", failed.said);
+    let report = build("raw.xz,vmdk").run().report;
     let layers = report["image"]["layers"].as_array().unwrap();
     assert!(layers.len() >= 4, "{report}");
     assert!(layers[0]["media_type"].as_str().unwrap().contains("layer.v1.tar"), "{report}");
     assert_eq!(report["planned"][0]["format"], "raw.xz");
     assert_eq!(report["planned"][1]["path"], "new/deep/image-43.1.x86_64.vmdk");
     assert_eq!(report["files"], serde_json::json!([]));
-    let output = build(&formats);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = run(&mut build("raw.xz,vmdk").command());
     let digest = layers[0]["digest"].as_str().unwrap().trim_start_matches("sha256:");
     for expected in [
         "[bios-boot",
@@ -721,10 +707,8 @@ fn size_of(asked: Option<&str>) -> u64 {
     let mut flags = vec!["--dry-run"];
     flags.extend(asked.iter().flat_map(|asked| ["--size", asked]));
     let filling = "x".repeat(3 << 20);
-    let output = press("", &[("usr/share/filling", &filling)], &flags);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["size"].as_u64().unwrap()
+    let built = press("", &[("usr/share/filling", &filling)], &flags).unwrap();
+    built.report["size"].as_u64().unwrap()
 }
 
 #[test]
@@ -743,9 +727,9 @@ fn sizes_follow_from_what_is_on_the_disk() {
     assert!((600 * 3 * MIB..600 * 6 * MIB).contains(&image), "{image}");
     let twice = size_of(Some("image*1200"));
     assert!(twice.abs_diff(2 * image) <= 2 * MIB, "{twice}, {image}");
-    let small = press("", &[], &["--dry-run", "--size", "100M"]);
-    assert_eq!(small.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&small.stderr).contains("would do"), "the least is told");
+    let small = press("", &[], &["--dry-run", "--size", "100M"]).unwrap_err();
+    assert_eq!(small.code, 3);
+    assert!(small.said.contains("would do"), "the least is told");
 }
 
 /// What is added so that the root grows, by what the image has for it.

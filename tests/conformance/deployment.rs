@@ -15,9 +15,9 @@ use bootpress::ostree::{
 use bootpress::progress::Progress;
 use bootpress::tree::{Kind, Metadata, Tree};
 use serde_json::json;
+use support::tool::{is_root, run, tool};
 
-use crate::extract::{extract, is_root};
-use crate::tool::{run, tool};
+use crate::extract::extract;
 
 const KERNEL: &str = "usr/lib/modules/6.1.0-test";
 

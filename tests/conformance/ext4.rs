@@ -11,8 +11,8 @@ use bootpress::tree::{InodeId, Kind, Metadata, Tree, Xattrs};
 use ext4_view::{Ext4, FileType};
 use uuid::Uuid;
 
-use crate::tool::{run, tool};
 use crate::unwritten::Unwritten;
+use support::tool::{run, tool};
 
 mod kernel;
 mod random;

@@ -8,9 +8,8 @@ use bootpress::content::ContentStore;
 use bootpress::filesystem::fat::{self, Options};
 use bootpress::sparse::SparseMap;
 use bootpress::tree::{Kind, Metadata, Tree};
+use support::tool::{run, tool};
 use tempfile::NamedTempFile;
-
-use crate::tool::{run, tool};
 
 /// Sizes that somebody uses, and the smallest that are FAT32 at all.
 const VOLUMES: [(u64, u32); 5] =

@@ -5,10 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use partitioning::{Architecture, Arrangement, MIB, Preset, Role, Scheme, SectorSize, Table};
+use support::tool::{is_root, run, tool};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
-
-use crate::tool::{run, tool};
 
 fn plan(preset: Preset, architecture: Architecture, sector_size: SectorSize) -> Table {
     let guid = |n: u128| Uuid::from_u128(0x0f1e_2d3c_4b5a_4978_8796_a5b4_c3d2_e100 + n);
@@ -112,7 +111,7 @@ fn sectors_of_4096_bytes_are_read_too() {
     let disk = disk(&table);
     let mut file = File::open(disk.path()).unwrap();
     assert_eq!(Table::parse(&mut file).unwrap(), table);
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return;
     }
     let (Some(mut losetup), Some(mut sgdisk)) = (tool("losetup"), tool("sgdisk")) else { return };

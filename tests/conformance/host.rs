@@ -10,13 +10,13 @@ use std::process::Command;
 
 use bootpress::filesystem_kind::FileSystem;
 use serde_json::Value;
-
-use crate::bootc_image;
-use crate::tool::{run, tool};
+use support::Build;
+use support::bootc_image;
+use support::tool::{is_root, run, tool};
 
 #[test]
 fn xfs_and_btrfs_hold_what_ext4_holds() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         eprintln!("skipped: the kernel writes for root only");
         return;
     }
@@ -79,33 +79,28 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
     let image = image().layer(|layer| layer.file("var/data/seed", seed.clone()));
     image.write_oci_layout(&directory.join("image"));
     fs::write(directory.join("config.toml"), SUBVOLUMES).unwrap();
-    let build = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bootpress"));
-        command
-            .args(["build", "--json", "--progress", "none", "--arch", "x86_64"])
-            .args(["--bootloader", "none", "--target-imgref", "example.com/x:1"])
-            .args(["--format", "raw", "--config", "config.toml", "--output", "disk.raw"])
-            .current_dir(directory);
-        command
+    let build = |image: &str| {
+        Build::new(image)
+            .format("raw")
+            .flags(["--bootloader", "none", "--target-imgref", "example.com/x:1"])
+            .flags(["--config", "config.toml"])
+            .output("disk.raw")
+            .directory(directory)
     };
-    let contradicted = build().args(["--filesystem", "ext4", "oci:nowhere"]).output().unwrap();
-    assert_eq!(contradicted.status.code(), Some(3));
-    let said = String::from_utf8_lossy(&contradicted.stderr).into_owned();
+    let contradicted = build("oci:nowhere").flags(["--filesystem", "ext4"]).fails();
+    assert_eq!(contradicted.code, 3);
+    let said = contradicted.said;
     assert!(said.contains("config.toml has the root in a subvolume of btrfs"), "{said}");
-    if !nix::unistd::geteuid().is_root() || FileSystem::Btrfs.check().is_err() {
+    if !is_root() || FileSystem::Btrfs.check().is_err() {
         // Said before the image is looked for.
-        let refused = build().arg("oci:nowhere").output().unwrap();
-        assert_eq!(refused.status.code(), Some(3));
+        assert_eq!(build("oci:nowhere").fails().code, 3);
         eprintln!("skipped: the kernel writes no btrfs here");
         return;
     }
-    let output = build().args(["--btrfs-compress", "zstd", "oci:image"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let line = report["system"]["command_line"].as_str().unwrap();
+    let built = build("oci:image").flags(["--btrfs-compress", "zstd"]).run();
+    let line = built.report["system"]["command_line"].as_str().unwrap();
     assert!(line.contains(" rootflags=subvol=@root,compress=zstd "), "{line}");
-    let root = report["partitions"].as_array().unwrap().iter().find(|one| one["role"] == "root");
-    let root = root.unwrap();
+    let root = built.partition("root");
     assert_eq!(
         (&root["name"], &root["filesystem"]["kind"]),
         (&"everything".into(), &"btrfs".into())
@@ -152,7 +147,7 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
 }
 
 /// The tiny image, with what is hard to copy.
-fn image() -> crate::tiny_image::TinyImage {
+fn image() -> support::tiny_image::TinyImage {
     bootc_image::without_bootloader().layer(|mut layer| {
         for number in 0..100 {
             layer = layer.file(format!("usr/share/many/{number}"), "x".repeat(number * 1000));
@@ -170,29 +165,22 @@ struct Pressed {
 
 fn press(directory: &Path, filesystem: &str, flags: &[&str]) -> Pressed {
     let file = directory.join(format!("{filesystem}.raw"));
-    let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
-        .args(["build", "--json", "--progress", "none", "--arch", "x86_64", "--bootloader", "none"])
-        .args(["--format", "raw", "--layout", "osbuild", "--target-imgref", "example.com/x:1"])
-        .args(["--filesystem", filesystem])
-        .args(flags)
-        .arg("--output")
-        .arg(&file)
-        .arg(format!("oci:{}", directory.join("image").display()))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let partitions = report["partitions"].as_array().unwrap();
-    let find = |role| partitions.iter().find(|partition| partition["role"] == role).unwrap();
-    assert_eq!(find("boot")["filesystem"]["kind"], "ext4");
-    let root = find("root");
+    let built = Build::new(format!("oci:{}", directory.join("image").display()))
+        .format("raw")
+        .flags(["--bootloader", "none", "--layout", "osbuild"])
+        .flags(["--target-imgref", "example.com/x:1", "--filesystem", filesystem])
+        .flags(flags)
+        .output(&file)
+        .run();
+    assert_eq!(built.partition("boot")["filesystem"]["kind"], "ext4");
+    let root = built.partition("root");
     assert_eq!(root["filesystem"]["kind"], filesystem);
     let number = |value: &Value| value.as_u64().unwrap();
     let used = number(&root["filesystem"]["used"]);
     Pressed {
         file,
         root: (number(&root["start"]), number(&root["size"]), used),
-        summary: report["system"].clone(),
+        summary: built.report["system"].clone(),
     }
 }
 

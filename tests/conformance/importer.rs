@@ -24,10 +24,9 @@ use serde_json::Value;
 
 use crate::directory;
 use crate::encapsulated::{derive, encapsulate};
-use crate::extract::is_root;
 use crate::ostree_repo::{Dice, archive, blob, init, ostree, random_layer, root_of, scratch};
-use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image};
-use crate::tool::{run, tool};
+use support::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image};
+use support::tool::{is_root, run, tool};
 
 const TARGET: &str = "docker://registry.example/os:1";
 

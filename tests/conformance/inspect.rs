@@ -17,9 +17,8 @@ use bootpress::report::Report;
 use bootpress::request::{BoundImages, Destination, Request, Transport};
 use bootpress::trust::Demand;
 use proptest::prelude::*;
-
-use crate::tiny_image::{TinyImage, tiny_image};
-use crate::tool::{run, tool};
+use support::tiny_image::{TinyImage, tiny_image};
+use support::tool::{run, tool};
 
 const METADATA: &[u8] = br#"{"timestamp":"2025-01-01T00:00:00Z","version":"tiny-1"}"#;
 

@@ -11,9 +11,10 @@ use bootpress::filesystem::squashfs;
 use bootpress::progress::{Progress, Stage};
 use bootpress::sparse::SparseMap;
 use bootpress::tree::{Kind, Metadata, Tree};
-
-use crate::bootc_image::bootc_image;
-use crate::tool::{run, tool};
+use support::Build;
+use support::bootc_image::bootc_image;
+use support::program::Failed;
+use support::tool::{is_root, run, tool};
 
 const LABELS: Labels<'_> = Labels {
     volume_id: "TEST-43.1",
@@ -52,7 +53,7 @@ struct Mount(PathBuf);
 
 impl Mount {
     fn new(file: &Path, kind: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        if !is_root() || !Path::new("/dev/loop-control").exists() {
             eprintln!("skipped: mounting needs root and loop devices");
             return None;
         }
@@ -217,23 +218,8 @@ fn what_a_live_system_lacks_is_named_and_nothing_is_written() {
     fs::create_dir(&out).unwrap();
     let image = format!("oci:{}", directory.path().join("image").display());
     let build = |flags: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_bootpress"))
-            .args([
-                "build",
-                &image,
-                "--arch",
-                "x86_64",
-                "--target-imgref",
-                "example.com/tiny:43",
-                "--progress",
-                "none",
-            ])
-            .args(flags)
-            .arg("--output")
-            .arg(&out)
-            .output()
-            .unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let build = Build::new(&image).flags(["--target-imgref", "example.com/tiny:43"]);
+        build.flags(flags).output(&out).fails()
     };
     for (flags, code, told) in [
         (
@@ -252,8 +238,8 @@ fn what_a_live_system_lacks_is_named_and_nothing_is_written() {
         (&["--format", "iso", "--install-to", "first"], 2, "selects no disk"),
         (&["--format", "raw", "--install-to", "only-disk"], 1, "--install-to is for media"),
     ] {
-        let (exit, said) = build(flags);
-        assert_eq!(exit, Some(code), "{flags:?}: {said}");
+        let Failed { code: exit, said } = build(flags);
+        assert_eq!(exit, code, "{flags:?}: {said}");
         assert!(said.contains(told), "{flags:?}: {said}");
         assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{flags:?}");
     }

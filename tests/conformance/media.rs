@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::bootc_image::bootc_image;
-use crate::tiny_image::TinyImage;
-use crate::tool::{run, tool};
+use support::bootc_image::bootc_image;
+use support::program::Failed;
+use support::tiny_image::TinyImage;
+use support::tool::{is_root, run, tool};
+use support::{Build, bootpress};
 
 /// Programs that media take out of an image, or start in the live system.
 const PROGRAMS: [&str; 24] = [
@@ -74,13 +76,13 @@ pub(crate) fn live_image() -> TinyImage {
 }
 
 /// Raw disk, ISO and directory of one build, made once.
-struct Built {
+struct Media {
     directory: PathBuf,
 }
 
-impl Built {
+impl Media {
     fn get() -> &'static Self {
-        static BUILT: OnceLock<Built> = OnceLock::new();
+        static BUILT: OnceLock<Media> = OnceLock::new();
         BUILT.get_or_init(|| {
             // Nobody drops what is static: the next run clears it away.
             let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("media");
@@ -89,7 +91,7 @@ impl Built {
             live_image().write_oci_layout(&directory.join("image"));
             let built = Self { directory };
             fs::create_dir(built.path("one")).unwrap();
-            built.build("one", "raw,iso,pxe", &LABELS).unwrap();
+            built.build("one", "raw,iso,pxe", &LABELS).run();
             built
         })
     }
@@ -98,41 +100,16 @@ impl Built {
         self.directory.join(name)
     }
 
-    /// The report, or exit code and message.
-    fn build(&self, out: &str, formats: &str, flags: &[&str]) -> Result<String, (i32, String)> {
+    fn build(&self, out: &str, formats: &str, flags: &[&str]) -> Build {
         self.build_of("image", out, formats, flags)
     }
 
-    fn build_of(
-        &self,
-        image: &str,
-        out: &str,
-        formats: &str,
-        flags: &[&str],
-    ) -> Result<String, (i32, String)> {
-        let output = bootpress()
-            .args([
-                "build",
-                "--json",
-                "--progress",
-                "none",
-                "--arch",
-                "x86_64",
-                "--format",
-                formats,
-            ])
-            .args(["--target-imgref", "example.com/tiny:43", "--karg", "with=$dollar"])
-            .args(flags)
-            .arg("--output")
-            .arg(self.path(out))
-            .arg(format!("oci:{}", self.path(image).display()))
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        match output.status.code() {
-            Some(0) => Ok(String::from_utf8(output.stdout).unwrap()),
-            code => Err((code.unwrap(), said)),
-        }
+    fn build_of(&self, image: &str, out: &str, formats: &str, flags: &[&str]) -> Build {
+        Build::new(format!("oci:{}", self.path(image).display()))
+            .format(formats)
+            .flags(["--target-imgref", "example.com/tiny:43", "--karg", "with=$dollar"])
+            .flags(flags)
+            .output(self.path(out))
     }
 
     /// The one file of the first build whose name ends so.
@@ -153,10 +130,6 @@ const LABELS: [&str; 8] = [
     "--install-to",
     "serial=BUILT-IN",
 ];
-
-fn bootpress() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_bootpress"))
-}
 
 /// `bootpress iso …`: what it prints, or exit code and message.
 fn iso(arguments: &[&str], file: &Path) -> Result<String, (i32, String)> {
@@ -195,7 +168,7 @@ fn holds_the_disk(container: &Path, raw: &Path, out: &Path) {
 
 #[test]
 fn witnesses_accept_the_iso() {
-    let built = Built::get();
+    let built = Media::get();
     let medium = built.file("iso");
     if let Some(mut xorriso) = tool("xorriso") {
         let said = run(xorriso.arg("-indev").arg(&medium).args([
@@ -277,20 +250,20 @@ fn unpack(archive: &Path, out: &Path) {
 
 #[test]
 fn the_same_build_gives_the_same_media() {
-    let built = Built::get();
+    let built = Media::get();
     for out in ["again", "elsewhere"] {
         fs::create_dir(built.path(out)).unwrap();
     }
-    built.build("again", "iso,pxe", &LABELS).unwrap();
+    built.build("again", "iso,pxe", &LABELS).run();
     let again =
         |extension: &str| built.path("again").join(built.file(extension).file_name().unwrap());
     same(&built.file("iso"), &again("iso"));
     run(Command::new("diff").arg("-r").arg(built.file("pxe")).arg(again("pxe")));
     // Onto the older one, and not onto what is somebody else's.
-    built.build("again", "iso,pxe", &[]).unwrap();
+    built.build("again", "iso,pxe", &[]).run();
     sums_hold(&again("pxe"));
     fs::write(again("pxe").join("notes"), "mine").unwrap();
-    let (code, said) = built.build("again", "pxe", &[]).unwrap_err();
+    let Failed { code, said } = built.build("again", "pxe", &[]).fails();
     assert!(code == 3 && said.contains("holds other things: notes"), "{said}");
     assert_eq!(
         fs::read_dir(built.path("again")).unwrap().count(),
@@ -315,7 +288,7 @@ data = "it's mine\n"
 
 #[test]
 fn what_is_set_is_there_and_reset_takes_it_back() {
-    let built = Built::get();
+    let built = Media::get();
     let (original, medium) = (built.file("iso"), built.path("set.iso"));
     fs::copy(&original, &medium).unwrap();
     let blueprint = built.path("blueprint.toml");
@@ -375,7 +348,7 @@ fn what_is_set_is_there_and_reset_takes_it_back() {
 
 #[test]
 fn what_cannot_be_set_changes_nothing() {
-    let built = Built::get();
+    let built = Media::get();
     let (original, medium) = (built.file("iso"), built.path("unset.iso"));
     fs::copy(&original, &medium).unwrap();
     let file = |name: &str, text: &str| {
@@ -405,7 +378,7 @@ fn what_cannot_be_set_changes_nothing() {
 
 #[test]
 fn the_network_gets_the_same_disk() {
-    let built = Built::get();
+    let built = Media::get();
     let directory = built.file("pxe");
     sums_hold(&directory);
     for name in ["vmlinuz", "initramfs.img", "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "id"] {
@@ -451,10 +424,9 @@ fn the_network_gets_the_same_disk() {
 
 #[test]
 fn places_and_selectors_are_built_in() {
-    let built = Built::get();
+    let built = Media::get();
     let flags = ["--pxe-url", "http://192.0.2.1:8080/os/", "--install-to", "serial=A1"];
-    let report = built.build("placed", "pxe", &flags).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let report = built.build("placed", "pxe", &flags).run().report;
     assert_eq!(report["media"][0]["format"], "pxe");
     let sums = run(Command::new("sha256sum").arg(built.path("placed/SHA256SUMS")));
     assert_eq!(report["media"][0]["sha256"], sums.split_whitespace().next().unwrap());
@@ -477,13 +449,13 @@ fn places_and_selectors_are_built_in() {
         }
     }
     fs::create_dir(built.path("dry")).unwrap();
-    built.build("dry", "raw,iso,pxe", &["--dry-run"]).unwrap();
+    built.build("dry", "raw,iso,pxe", &["--dry-run"]).run();
     assert_eq!(fs::read_dir(built.path("dry")).unwrap().count(), 0, "a dry run writes nothing");
     // Firmware would get as far as a GRUB that cannot go on.
     live_image()
         .layer(|layer| layer.whiteout("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"))
         .write_oci_layout(&built.path("mute"));
-    let report = built.build_of("mute", "without", "pxe", &[]).unwrap();
+    let report = built.build_of("mute", "without", "pxe", &[]).run().report.to_string();
     assert!(report.contains("the image has no GRUB that speaks HTTP"), "{report}");
     assert!(!built.path("without/EFI").exists());
     let script = fs::read_to_string(built.path("without/boot.ipxe")).unwrap();
@@ -494,7 +466,7 @@ fn places_and_selectors_are_built_in() {
         ("pxe", &["--pxe-url", "https://x/"], 2, "does not begin with http://"),
         ("pxe", &["--karg", "a=${b}"], 3, "cannot be written down for iPXE"),
     ] {
-        let (exit, said) = built.build("refused", format, flags).unwrap_err();
+        let Failed { code: exit, said } = built.build("refused", format, flags).fails();
         assert!(exit == code && said.contains(told), "{flags:?}: {exit} {said}");
         assert!(!built.path("refused").exists());
     }
@@ -547,13 +519,13 @@ cat /etc/hostname /proc/sys/kernel/hostname /etc/locale.conf /var/home/ann/.ssh/
 stat -c "%a %U:%G %n" "/etc/two words" "/etc/two words/it's" /var/home/ann/.ssh /var/home/ann/.ssh/authorized_keys
 id -nG ann
 "#;
-    let built = Built::get();
+    let built = Media::get();
     let (medium, blueprint) = (built.path("runs.iso"), built.path("runs.toml"));
     fs::copy(built.file("iso"), &medium).unwrap();
     fs::write(&blueprint, BLUEPRINT).unwrap();
     iso(&["set", "--config", blueprint.to_str().unwrap()], &medium).unwrap();
     let (files, out) = (built.path("runs-files"), built.path("runs"));
-    if !nix::unistd::geteuid().is_root() || !extracted(&medium, &files) {
+    if !is_root() || !extracted(&medium, &files) {
         eprintln!("skipped: accounts and mounts need root");
         return;
     }

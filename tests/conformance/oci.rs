@@ -15,11 +15,10 @@ use bootpress::layer::{Entry, EntryKind, Layer};
 use bootpress::oci::{self, Source};
 use bootpress::progress::Progress;
 use bootpress::tree::components;
+use support::server::Server;
+use support::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image, tiny_index};
+use support::tool::{run, tool};
 use tempfile::TempDir;
-
-use crate::server::Server;
-use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, tiny_image, tiny_index};
-use crate::tool::{run, tool};
 
 /// What a path is, in words that tell all differences but holes.
 type Listing = BTreeMap<Vec<u8>, String>;

@@ -16,7 +16,7 @@ use bootpress::tree::{Metadata, Tree, Xattrs};
 use serde_json::json;
 
 use crate::directory;
-use crate::tool::{run, tool};
+use support::tool::{run, tool};
 
 /// A small generator of numbers, so that a failing case can be named by its seed.
 pub(crate) struct Dice(pub(crate) u64);

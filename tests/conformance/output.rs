@@ -15,9 +15,8 @@ use bootpress::sparse::SparseMap;
 use imago::SyncFormatAccess;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
+use support::tool::{run, tool};
 use uuid::Uuid;
-
-use crate::tool::{run, tool};
 
 const MIB: u64 = 1 << 20;
 const CLUSTER: u64 = 64 << 10;

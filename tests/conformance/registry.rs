@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use support::bootc_image;
+use support::bootpress;
+use support::server::{Authority, Server, cutter};
+use support::tiny_image::{TinyImage, tiny_image, tiny_index};
+use support::tool::{run, tool};
 use tempfile::TempDir;
-
-use crate::bootc_image;
-use crate::server::{Authority, Server, cutter};
-use crate::tiny_image::{TinyImage, tiny_image, tiny_index};
-use crate::tool::{run, tool};
 
 /// A user's machine: a home, and nothing else of this one's environment that matters.
 struct Machine {
@@ -38,7 +38,7 @@ impl Machine {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bootpress"));
+        let mut command = bootpress();
         command.args(arguments).current_dir(self.path("out"));
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
         command.env_clear().env("PATH", path).env("HOME", self.path("home"));

@@ -9,8 +9,7 @@ use std::process::Command;
 use bootpress::content::ContentStore;
 use bootpress::selinux::Policy;
 use bootpress::tree::{Kind, Metadata, Tree};
-
-use crate::tool::tool;
+use support::tool::{fetched, tool};
 
 /// `matchpathcon -m` for each type of `st_mode`.
 const TYPES: [(&str, u32); 7] = [
@@ -108,7 +107,7 @@ const PATHS: [&str; 64] = [
 ];
 
 fn matchpathcons() -> Vec<Command> {
-    let forky = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky/bin/matchpathcon");
+    let forky = fetched("forky/bin/matchpathcon");
     tool("matchpathcon").into_iter().chain(forky.is_file().then(|| Command::new(forky))).collect()
 }
 
@@ -193,7 +192,7 @@ fn every_kind_of_line_gives_the_label_of_libselinux() {
 
 #[test]
 fn debians_policy_gives_the_labels_of_libselinux() {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("policy");
+    let directory = fetched("policy");
     if !directory.join("file_contexts").is_file() {
         assert!(
             std::env::var_os("REQUIRE_TOOLS").is_none(),

@@ -13,11 +13,11 @@ use bootpress::progress::Progress;
 use bootpress::storage::{Application, PLACE, place};
 use bootpress::tree::{Metadata, Tree};
 use serde_json::Value;
+use support::tiny_image::{Compression, Item, TinyImage, tiny_image};
+use support::tool::{is_root, run, tool};
 
-use crate::extract::{extract, is_root};
+use crate::extract::extract;
 use crate::ostree_repo::scratch;
-use crate::tiny_image::{Compression, Item, TinyImage, tiny_image};
-use crate::tool::{run, tool};
 
 const NAME: &str = "registry.example/app:1";
 

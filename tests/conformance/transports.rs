@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::Build;
+use support::bootc_image::bootc_image;
+use support::program::bootpress_for_everybody;
+use support::tool::{is_root, run, tool};
 use tempfile::TempDir;
-
-use crate::bootc_image::bootc_image;
-use crate::extract::is_root;
-use crate::tool::{run, tool};
 
 /// The name that the image has everywhere.
 const NAME: &str = "quay.io/example/tiny:43";
@@ -58,12 +58,7 @@ impl Workshop {
     }
 
     fn program(&self) -> PathBuf {
-        let copy = self.at("bootpress");
-        if !copy.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_bootpress"), &copy).unwrap();
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        copy
+        bootpress_for_everybody(self.directory.path())
     }
 
     /// A build that prints its report.
@@ -71,10 +66,8 @@ impl Workshop {
         let room = tempfile::Builder::new().tempdir_in(self.directory.path()).unwrap().keep();
         // The builder's permissions are what the umask leaves of them.
         fs::set_permissions(&room, fs::Permissions::from_mode(0o777)).unwrap();
-        let mut build = Command::new(self.program());
-        build.args(["build", reference, "--arch", "x86_64", "--format", "raw"]);
-        build.args(["--target-imgref", NAME, "--progress", "none", "--json", "--output"]).arg(room);
-        build
+        let build = Build::new(reference).by(self.program()).format("raw").output(room);
+        build.flags(["--target-imgref", NAME, "--json"]).command()
     }
 
     /// The digest of the manifest, and that of the disk.
@@ -133,7 +126,7 @@ fn docker_archives_have_the_manifest_that_skopeo_makes_for_them() {
     let mut inspect = tool("skopeo").unwrap();
     inspect.args(["inspect", "--raw", &format!("docker-archive:{}", file.display())]);
     let raw = inspect.output().unwrap().stdout;
-    assert_eq!(digest, crate::tiny_image::digest(&raw));
+    assert_eq!(digest, support::tiny_image::digest(&raw));
     for reference in [to, format!("docker-archive:{}:@0", file.display())] {
         assert_eq!(workshop.press(&reference), (digest.clone(), disk.clone()), "{reference}");
     }

@@ -5,7 +5,7 @@ mod programs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Result;
 use base64::Engine;
@@ -15,10 +15,10 @@ use bootpress::oci;
 use bootpress::progress::Progress;
 use bootpress::trust::{self, Demand, Verdict};
 use serde_json::{Value, json};
+use support::Build;
+use support::bootc_image::bootc_image;
+use support::tool::{run, tool};
 use tempfile::TempDir;
-
-use crate::bootc_image::bootc_image;
-use crate::tool::{run, tool};
 
 /// The name that signatures are for.
 const NAME: &str = "quay.io/example/tiny:43";
@@ -325,7 +325,7 @@ fn simple_signing_by_skopeo() {
     copy(&workshop.layout(), &to, &["--sign-by", "one@example.com", "--sign-identity", NAME]);
     accepted(&workshop.policy(&signed_by(&key, &exact(NAME))), &to);
     // A store keeps signatures, and gives its images names.
-    if crate::extract::is_root() {
+    if support::tool::is_root() {
         let store =
             format!("[vfs@{}+{}]", workshop.at("store").display(), workshop.at("run").display());
         let image = format!("containers-storage:{store}{NAME}");
@@ -438,20 +438,9 @@ fn a_refused_image_writes_nothing_and_an_accepted_one_says_by_whom() {
     fs::create_dir(&room).unwrap();
     fs::create_dir_all(home.join(".config/containers")).unwrap();
     let build = |options: &[&str]| {
-        let mut build = Command::new(env!("CARGO_BIN_EXE_bootpress"));
-        build.args([
-            "build",
-            &workshop.image(),
-            "--arch",
-            "x86_64",
-            "--format",
-            "raw",
-            "--target-imgref",
-            NAME,
-        ]);
-        build.args(["--progress", "none", "--output"]).arg(&room).args(options);
-        build.env("HOME", &home).env_remove("XDG_CONFIG_HOME").stdin(Stdio::null());
-        build.output().unwrap()
+        let build = Build::new(workshop.image()).format("raw").output(&room);
+        let build = build.flags(["--target-imgref", NAME]).flags(options);
+        build.env("HOME", &home).env_remove("XDG_CONFIG_HOME").command().output().unwrap()
     };
     let key = workshop.at("cosign.pub").display().to_string();
     let by_key = ["--verify-key", &key, "--verify-identity", "quay.io/example/tiny", "--json"];

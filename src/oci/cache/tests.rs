@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use support::tiny_image::{TinyImage, tiny_image};
+
 use super::super::registry::testing::{Manners, Server};
-use super::super::tests::tiny_image::{TinyImage, tiny_image};
 use super::super::{Access, open_with, pull};
 use super::*;
 use crate::architecture::Architecture;

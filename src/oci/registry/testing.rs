@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
+use support::tiny_image::Blobs as TinyBlobs;
 
-use super::super::tests::tiny_image::Blobs as TinyBlobs;
 use super::super::{Access, Source, open};
 use super::Registry;
 use super::conf::Registries;

@@ -1,7 +1,8 @@
 //! The client against a registry that misbehaves on request.
 
+use support::tiny_image::{TinyImage, tiny_image, tiny_index};
+
 use super::super::open;
-use super::super::tests::tiny_image::{TinyImage, tiny_image, tiny_index};
 use super::testing::{Manners, Server};
 use super::*;
 use crate::architecture::Architecture;

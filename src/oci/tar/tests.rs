@@ -2,8 +2,8 @@
 
 use ::tar::{EntryType, Header};
 use proptest::prelude::*;
+use support::tiny_image::{Item, TinyLayer, append, record};
 
-use super::super::tests::tiny_image::{Item, TinyLayer, append, record};
 use super::*;
 use crate::error::{Corrupt, Unsupported};
 

@@ -15,7 +15,7 @@ use bootpress::filesystem::ext4::Options;
 use bootpress::tree::{Inode, Kind, Metadata, Tree, Xattrs};
 
 use super::{MIB, e2fsck, options, press, rich_tree, store};
-use crate::tool::{run, tool};
+use support::tool::{is_root, run, tool};
 
 /// One of everything, a file with holes, and a directory with an index.
 fn tree(contents: &ContentStore) -> Tree {
@@ -93,7 +93,7 @@ struct Mount {
 
 impl Mount {
     fn new(image: &Path, on: &Path, options: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
+        if !is_root() {
             eprintln!("skipped: mounting needs root");
             return None;
         }

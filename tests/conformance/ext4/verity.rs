@@ -11,7 +11,7 @@ use bootpress::filesystem::verity::{descriptor, measure};
 use bootpress::tree::{Kind, Metadata, Tree};
 
 use super::{MIB, e2fsck, listing, load, options, press, store, view};
-use crate::tool::{run, tool};
+use support::tool::{run, tool};
 
 const BLOCK: u64 = 4096;
 

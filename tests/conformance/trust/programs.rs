@@ -6,9 +6,9 @@ use std::process::Command;
 use serde_json::json;
 
 use super::{NAME, Workshop, accepted, exact, refused};
-use crate::server::Server;
-use crate::tool::{run, signer, tool};
 use bootpress::trust::Demand;
+use support::server::Server;
+use support::tool::{run, signer, tool};
 
 /// cosign with an empty password.
 fn cosign(workshop: &Workshop) -> Option<Command> {

@@ -1,12 +1,12 @@
 //! A small image that bootpress presses: everything that a bootc image must have, in a few kilobytes. Nothing of it runs.
 
-use super::tiny_image::{Item, TinyImage, tiny_image};
+use crate::tiny_image::{Item, TinyImage, tiny_image};
 
 /// The version that its kernel says it has.
 const KERNEL: &str = "6.17.1-tiny";
 
 /// Two layers, with UEFI payload, set-uid, hard links, attributes, empty files, whiteouts, `/etc` and `/var`.
-pub(crate) fn bootc_image() -> TinyImage {
+pub fn bootc_image() -> TinyImage {
     without_bootloader().layer(|layer| {
         const UPDATES: &str = "usr/lib/bootupd/updates";
         let metadata =
@@ -25,7 +25,7 @@ pub(crate) fn bootc_image() -> TinyImage {
 }
 
 /// The same without anything that firmware could start.
-pub(crate) fn without_bootloader() -> TinyImage {
+pub fn without_bootloader() -> TinyImage {
     let modules = format!("usr/lib/modules/{KERNEL}");
     tiny_image()
         .label("containers.bootc", "1")

@@ -1,7 +1,5 @@
 //! Real servers on this machine for tests: Debian's docker-registry, nginx, and one that cuts connections.
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,23 +14,19 @@ use tempfile::TempDir;
 use crate::tool::{run, tool};
 
 /// A server, stopped when dropped.
-pub(crate) struct Server {
+pub struct Server {
     process: Child,
     /// `127.0.0.1:PORT`.
-    pub(crate) address: String,
+    pub address: String,
     _directory: TempDir,
 }
 
 /// Files that openssl made: `ca.crt`, and `.crt` with `.key` of a server and a client.
-pub(crate) struct Authority(pub(crate) TempDir);
+pub struct Authority(pub TempDir);
 
 impl Server {
     /// A registry. `tls` serves with the authority's certificate, and `clients` lets in only its clients; `users` is a file of htpasswd.
-    pub(crate) fn registry(
-        tls: Option<&Authority>,
-        clients: bool,
-        users: Option<&Path>,
-    ) -> Option<Self> {
+    pub fn registry(tls: Option<&Authority>, clients: bool, users: Option<&Path>) -> Option<Self> {
         let mut command = tool("docker-registry")?;
         let directory = TempDir::new().unwrap();
         let address = free_address();
@@ -61,7 +55,7 @@ impl Server {
     }
 
     /// An nginx whose one server has these directives.
-    pub(crate) fn nginx(outside: &str, server: &str) -> Option<Self> {
+    pub fn nginx(outside: &str, server: &str) -> Option<Self> {
         let mut command = tool("nginx")?;
         let directory = TempDir::new().unwrap();
         let address = free_address();
@@ -101,7 +95,7 @@ impl Drop for Server {
 
 impl Authority {
     /// An authority, a server on this machine and a client that it vouches for.
-    pub(crate) fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let files = TempDir::new().unwrap();
         let made = Self(files);
         made.openssl(&[
@@ -162,7 +156,7 @@ impl Authority {
     }
 
     /// A server whose certificate is its own authority, as `openssl req -x509` makes it; for a name that is, or is not, this machine's.
-    pub(crate) fn of_itself(name: &str) -> Option<Self> {
+    pub fn of_itself(name: &str) -> Option<Self> {
         let made = Self(TempDir::new().unwrap());
         let name = format!("subjectAltName={name}");
         made.openssl(&[
@@ -192,7 +186,7 @@ impl Authority {
     }
 
     /// Copies one of the files.
-    pub(crate) fn copy(&self, name: &str, to: &Path) {
+    pub fn copy(&self, name: &str, to: &Path) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(self.0.path().join(name), to).unwrap();
     }
@@ -200,7 +194,7 @@ impl Authority {
 
 /// Passes connections on, and cuts the first `cuts` that have sent more than `after` bytes from the server. Never stops; it ends
 /// with the test.
-pub(crate) fn cutter(upstream: &str, after: usize, cuts: usize) -> (String, Arc<AtomicUsize>) {
+pub fn cutter(upstream: &str, after: usize, cuts: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (upstream, done) = (upstream.to_owned(), Arc::new(AtomicUsize::new(0)));

@@ -11,8 +11,7 @@ use std::process::Stdio;
 
 use bootpress::content::ContentStore;
 use bootpress::tree::{InodeId, Kind, Tree};
-
-use crate::tool::tool;
+use support::tool::tool;
 
 /// Writes what is below `from` (a path in the tree) into the existing directory `to`, with modes, hard links and extended
 /// attributes; owners only as root. Panics when something does not work: this is for tests.

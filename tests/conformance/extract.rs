@@ -14,13 +14,7 @@ use bootpress::content::{Content, ContentStore};
 use bootpress::tree::{Inode, InodeId, Kind, Tree};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
-
-use crate::tool::tool;
-
-/// Whether this process may make such directories.
-pub(crate) fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
+use support::tool::tool;
 
 /// Writes a tree below `directory`, which must exist and be empty. Does nothing and says so if `setfattr` is missing.
 pub(crate) fn extract(tree: &Tree, contents: &ContentStore, directory: &Path) -> Option<()> {

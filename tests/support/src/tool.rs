@@ -1,13 +1,11 @@
 //! The real tools that tests use as witnesses.
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A command for a tool, or `None` when it is not installed. With `REQUIRE_TOOLS` set (as `tests/run` does) a missing tool
 /// fails the test: a skipped witness is no witness.
-pub(crate) fn tool(name: &str) -> Option<Command> {
+pub fn tool(name: &str) -> Option<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -25,7 +23,7 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
 
 /// Runs a command that must succeed; returns what it printed.
 #[track_caller]
-pub(crate) fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -33,16 +31,28 @@ pub(crate) fn run(command: &mut Command) -> String {
     format!("{stdout}{stderr}")
 }
 
-/// `target/forky/bin/NAME`, if it was made, else what PATH has.
-pub(crate) fn forky(name: &str) -> Option<Command> {
-    let made =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("forky").join("bin").join(name);
+/// A tool of a newer Debian, from `target/forky/bin` if `tests/run` has put it there, else from `PATH`.
+pub fn forky(name: &str) -> Option<Command> {
+    from("forky", name)
+}
+
+/// cosign, or a skopeo that is not older than it, from `target/signers/bin` if `tests/run` has put it there, else from `PATH`.
+pub fn signer(name: &str) -> Option<Command> {
+    from("signers", name)
+}
+
+fn from(place: &str, name: &str) -> Option<Command> {
+    let made = fetched(place).join("bin").join(name);
     if made.is_file() { Some(Command::new(made)) } else { tool(name) }
 }
 
-/// The same in `target/signers`: cosign, and a skopeo that is not older than it.
-pub(crate) fn signer(name: &str) -> Option<Command> {
-    let made =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("signers").join("bin").join(name);
-    if made.is_file() { Some(Command::new(made)) } else { tool(name) }
+/// The directory below `target/` where `tests/run` puts what it fetches for the tests: `forky`, `signers`, `policy`, `tmt`, `pykickstart`.
+pub fn fetched(name: &str) -> PathBuf {
+    // Not Cargo's target directory, which may be elsewhere: the script knows only this one.
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).join(name)
+}
+
+/// Whether the test runs as root, as what changes owners or mounts has to.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }

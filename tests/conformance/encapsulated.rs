@@ -8,8 +8,6 @@
 //!
 //! `conformance::importer` holds the real importer against what this writes.
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
-
 use std::fs;
 use std::path::Path;
 
@@ -17,8 +15,7 @@ use bootpress::content::ContentStore;
 use bootpress::tree::{Kind, Metadata, Tree};
 
 use serde_json::{Value, json};
-
-use crate::tiny_image::{Compression, Item, TinyImage, TinyLayer, digest, tiny_image};
+use support::tiny_image::{Compression, Item, TinyImage, TinyLayer, digest, tiny_image};
 
 /// Where a physical root has its objects.
 const OBJECTS: &str = "ostree/repo/objects";

@@ -12,8 +12,6 @@
 //!
 //! The same calls give the same bytes. Panics on errors: for tests.
 
-#![allow(dead_code, unreachable_pub, reason = "every test program uses another part of it")]
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;

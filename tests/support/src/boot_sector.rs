@@ -7,11 +7,9 @@
 //! sector 1   empty
 //! ```
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
-
 /// What the one-sector operating system does after it has spoken.
 #[derive(Clone, Copy)]
-pub(crate) enum Then {
+pub enum Then {
     PowerOff,
     Reset,
     Halt,
@@ -24,7 +22,7 @@ pub(crate) enum Then {
 }
 
 /// A disk of 1 MiB with the operating system. The code runs at 0x7c00, in real mode, with DL the disk's number.
-pub(crate) fn disk(text: &str, then: Then) -> Vec<u8> {
+pub fn disk(text: &str, then: Then) -> Vec<u8> {
     // The UART itself, with interrupts off: SeaBIOS' own console holds back a character until the next tick of its clock.
     let mut code = vec![
         0xfa, // cli

@@ -18,9 +18,9 @@ fn recipe() -> String {
     assert!(build.contains(" AS build\n"), "{build}");
     assert!(build.contains("cargo build --release --locked"), "{build}");
     let (_, rest) = rest.split_once('\n').unwrap();
-    assert!(rest.contains("COPY --from=build /source/target/release/bootpress "), "{rest}");
+    assert!(rest.contains("COPY --from=build /source/target/dist/bootpress "), "{rest}");
     format!(
-        "FROM scratch AS build\nCOPY bootpress /source/target/release/bootpress\n\nFROM scratch\nCOPY base/ /\n{rest}"
+        "FROM scratch AS build\nCOPY bootpress /source/target/dist/bootpress\n\nFROM scratch\nCOPY base/ /\n{rest}"
     )
 }
 

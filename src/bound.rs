@@ -6,29 +6,51 @@ use anyhow::{Context, Result};
 use crate::config::Container;
 use crate::content::ContentStore;
 use crate::error::unsupported;
-use crate::image::Image;
-use crate::oci::{self, Access, Reference, Source};
+use crate::iso::Payload;
+use crate::load::Loaded;
+use crate::oci::{self, Reference, Source};
 use crate::progress::Progress;
-use crate::request::{BoundImages, Request};
+use crate::request::{ApplicationSource, BoundImages, ImageRequest, Request};
 use crate::storage::Application;
-use crate::tree::Tree;
 use crate::trust::{self, Demand};
+
+/// The images besides the one that is built.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Those that the system is bound to.
+    pub bound: Vec<Application>,
+    /// Those that the configuration puts on the disk.
+    pub configured: Vec<Application>,
+    /// What Anaconda installs.
+    pub payload: Option<Payload>,
+}
+
+/// Fetches the images that a build needs beside the one that was loaded.
+pub fn fetch(request: &Request, loaded: &Loaded, progress: &Progress) -> Result<Others> {
+    let contents = &loaded.contents;
+    Ok(Others {
+        bound: fetch_bound(request, &loaded.settings.bound_images, contents, progress)?,
+        configured: fetch_configured(request, contents, progress)?,
+        payload: payload(request, &loaded.source, contents, progress)?,
+    })
+}
 
 /// Unpacks the images that shall be on the disk; none if the machine is to pull them.
 ///
 /// `declared`: the names by which the system is bound to them. `Unsupported`: one that is wanted was neither given nor may be
 /// pulled, or one was given that nothing is bound to.
-pub fn fetch(
+fn fetch_bound(
     request: &Request,
     declared: &[String],
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Vec<Application>> {
     let configured = &request.config.blueprint.containers.images;
-    let mut unknown = request.bound_image_sources.iter().filter(|(name, _)| {
-        !declared.contains(name) && !configured.iter().any(|container| is_called(container, name))
+    let mut unknown = request.applications.sources.iter().filter(|given| {
+        !declared.contains(&given.name)
+            && !configured.iter().any(|container| is_called(container, &given.name))
     });
-    if let Some((name, _)) = unknown.next() {
+    if let Some(ApplicationSource { name, .. }) = unknown.next() {
         let known = match declared {
             [] => "the image is bound to none".to_owned(),
             names => format!("it is bound to {}", names.join(", ")),
@@ -41,8 +63,8 @@ pub fn fetch(
             continue;
         }
         if let Some(reference) = source(request, name)? {
-            let access = request.access.beside(&request.image, &reference);
-            let application = unpack(name, &reference, (request, access), contents, progress)
+            let other = beside(request, &reference);
+            let application = unpack(name, &other, contents, progress)
                 .with_context(|| format!("fetching the bound image {name}"))?;
             applications.push(application);
         }
@@ -59,7 +81,7 @@ pub fn check(request: &Request) -> Result<()> {
 }
 
 /// Unpacks the images that the configuration puts on the disk.
-pub fn fetch_configured(
+fn fetch_configured(
     request: &Request,
     contents: &ContentStore,
     progress: &Progress,
@@ -67,9 +89,9 @@ pub fn fetch_configured(
     let fetch = |container: &Container| {
         let reference = source_of(request, container)?;
         let name = full_name(container.name.as_ref().unwrap_or(&container.source));
-        let mut access = request.access.beside(&request.image, &reference);
-        access.verify_tls = container.verify_tls.or(access.verify_tls);
-        unpack(&name, &reference, (request, access), contents, progress)
+        let mut other = beside(request, &reference);
+        other.access.verify_tls = container.verify_tls.or(other.access.verify_tls);
+        unpack(&name, &other, contents, progress)
             .with_context(|| format!("fetching the container {}", container.source))
     };
     request.config.blueprint.containers.images.iter().map(fetch).collect()
@@ -77,25 +99,24 @@ pub fn fetch_configured(
 
 /// Copies the image that Anaconda installs, as an OCI layout; `None`: no medium with Anaconda is asked for. `source`: the image that
 /// Anaconda is in.
-pub fn payload(
+fn payload(
     request: &Request,
     source: &Source,
     contents: &ContentStore,
     progress: &Progress,
-) -> Result<Option<(Tree, Image)>> {
-    let anaconda = request.medium.as_ref().and_then(|medium| medium.anaconda.as_ref());
+) -> Result<Option<Payload>> {
+    let anaconda = request.output.medium.as_ref().and_then(|medium| medium.anaconda.as_ref());
     let Some(anaconda) = anaconda else { return Ok(None) };
     let context = || "copying what Anaconda installs";
     let Some(reference) = &anaconda.payload else {
         let layout = source.save(contents, progress).with_context(context)?;
-        return Ok(Some((layout, source.image.clone())));
+        return Ok(Some(Payload { layout, image: source.image.clone() }));
     };
-    let access = request.access.beside(&request.image, reference);
-    let other = oci::open_with(&access, reference, request.architecture, progress)?;
     // It is a system's image as much as the other: whoever has to vouch for that one has to vouch for this one.
-    trust::check(&request.trust, &other.subject(), &|wanted| other.claims(wanted))?;
+    let wanted = ImageRequest { trust: request.image.trust.clone(), ..beside(request, reference) };
+    let other = accepted(&wanted, progress)?;
     let layout = other.save(contents, progress).with_context(context)?;
-    Ok(Some((layout, other.image)))
+    Ok(Some(Payload { layout, image: other.into_image() }))
 }
 
 fn is_called(container: &Container, name: &str) -> bool {
@@ -104,15 +125,13 @@ fn is_called(container: &Container, name: &str) -> bool {
 
 /// Where a container comes from: from where the user says that it is, else from where the configuration does.
 fn source_of(request: &Request, container: &Container) -> Result<Reference> {
-    let mut given = request.bound_image_sources.iter();
-    if let Some((_, reference)) = given.find(|(name, _)| is_called(container, name)) {
-        return Ok(reference.clone());
+    let mut given = request.applications.sources.iter();
+    if let Some(given) = given.find(|given| is_called(container, &given.name)) {
+        return Ok(given.reference.clone());
     }
     let source = &container.source;
-    let text = match container.local {
-        true => format!("containers-storage:{source}"),
-        false => source.clone(),
-    };
+    let text =
+        if container.local { format!("containers-storage:{source}") } else { source.clone() };
     text.parse().with_context(|| format!("{}: containers", request.config.origin))
 }
 
@@ -127,10 +146,10 @@ fn full_name(name: &str) -> String {
 
 /// Where an image comes from; `None`: it is left to the machine.
 fn source(request: &Request, name: &str) -> Result<Option<Reference>> {
-    let given = request.bound_image_sources.iter().find(|(known, _)| known == name);
-    match (given, request.bound_images) {
+    let given = request.applications.sources.iter().find(|given| given.name == name);
+    match (given, request.applications.bound) {
         (_, BoundImages::Skip) => Ok(None),
-        (Some((_, reference)), _) => Ok(Some(reference.clone())),
+        (Some(given), _) => Ok(Some(given.reference.clone())),
         (None, BoundImages::Pull) => {
             let reference = format!("docker://{name}").parse();
             reference.map(Some).with_context(|| format!("the image is bound to {name}"))
@@ -156,17 +175,34 @@ fn asked_of(trust: &Demand) -> Demand {
     }
 }
 
+/// Another image of the same build, reached like the first.
+fn beside(request: &Request, reference: &Reference) -> ImageRequest {
+    let first = &request.image;
+    ImageRequest {
+        access: first.access.beside(&first.reference, reference),
+        trust: asked_of(&first.trust),
+        reference: reference.clone(),
+        architecture: first.architecture,
+    }
+}
+
+/// Opens an image and asks whether it may be used.
+fn accepted(wanted: &ImageRequest, progress: &Progress) -> Result<Source> {
+    let opened = oci::open_with(&wanted.access, &wanted.reference, wanted.architecture, progress)?;
+    let judge =
+        |subject: &_, claims: &dyn Fn(&_) -> _| trust::check(&wanted.trust, subject, claims);
+    opened.vouched(judge).map(|(source, _)| source)
+}
+
 fn unpack(
     name: &str,
-    reference: &Reference,
-    (request, access): (&Request, Access),
+    wanted: &ImageRequest,
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Application> {
-    let source = oci::open_with(&access, reference, request.architecture, progress)?;
-    trust::check(&asked_of(&request.trust), &source.subject(), &|wanted| source.claims(wanted))?;
+    let source = accepted(wanted, progress)?;
     let layers = source.unpack(contents, progress)?;
     let oci::Documents { manifest, config, config_digest } = source.documents()?;
-    let image = source.image;
+    let image = source.into_image();
     Ok(Application { name: name.to_owned(), image, manifest, config, config_digest, layers })
 }

@@ -3,11 +3,14 @@
 //! Start reading at [`pipeline`]: it is the whole program on one screen. The nouns it works on are [`tree`], [`content`] and
 //! [`sparse`]; the rules about who may use whom are in `tests/architecture.rs`, and the map is in the README.
 
+pub mod load;
+pub mod make;
 pub mod pipeline;
 pub mod plan;
 pub mod report;
 pub mod request;
 pub mod update;
+pub mod written;
 
 // Vocabulary: used by all, uses nothing but itself.
 pub mod architecture;
@@ -16,7 +19,9 @@ pub mod error;
 pub mod filesystem_kind;
 pub mod identity;
 pub mod image;
+pub mod installed;
 pub mod layer;
+pub mod name;
 pub mod progress;
 pub mod signature;
 pub mod sparse;

@@ -76,6 +76,11 @@ impl Progress {
         self.send(Event::Warning { message: message.into() });
     }
 
+    /// Tells the user several things.
+    pub fn warn_all(&self, messages: &[String]) {
+        messages.iter().for_each(|message| self.warn(message.as_str()));
+    }
+
     /// Announces; for listeners that pass on what they hear.
     pub fn send(&self, event: Event) {
         if let Some(listener) = &self.0 {

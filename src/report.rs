@@ -8,15 +8,15 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::architecture::Architecture;
-use crate::bootloader::Boot;
-use crate::disk::{Disk, PartitionReport};
-use crate::image::{Image, LayerRecord};
-use crate::ostree::Sysroot;
-use crate::output::{DirectoryReport, FileReport, Target};
-use crate::plan::RootChoice;
+use crate::disk::PartitionReport;
+use crate::image::LayerRecord;
+use crate::iso::MediumKind;
+use crate::make::{InstalledDisk, Made};
+use crate::output::{DirectoryReport, FileReport};
+use crate::plan::{Decision, Plan};
 use crate::progress::Stage;
-use crate::storage::Application;
 use crate::trust::Verdict;
+use crate::written::{Written, WrittenMedium};
 
 pub use picture::{Row, human, picture};
 
@@ -37,7 +37,7 @@ pub struct Report {
     pub architecture: Architecture,
     /// What boots.
     pub system: SystemReport,
-    /// Bytes of the disk.
+    /// Bytes of the disk; 0 if nothing that was built carries one.
     pub size: u64,
     /// Its partitions, in order.
     pub partitions: Vec<PartitionReport>,
@@ -49,10 +49,13 @@ pub struct Report {
     /// The files that would have been written if this had not been a dry run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub planned: Vec<PlannedReport>,
+    /// The choices of a dry run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// Application images that the system is bound to and that are not on the disk: the machine pulls them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound_images: Vec<String>,
-    /// Those that are on it.
+    /// Application images stored on the disk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stored_images: Vec<String>,
     /// What the configuration wrote into the system, by path.
@@ -98,15 +101,14 @@ pub struct MediumReport {
 }
 
 impl MediumReport {
-    /// Of a medium that is one file, as it was written.
-    pub fn of_file(format: &'static str, file: FileReport) -> Self {
-        Self { path: file.path, format, size: file.size, sha256: file.sha256 }
-    }
-
-    /// Of one that is a directory.
-    pub fn of_directory(format: &'static str, directory: DirectoryReport) -> Self {
-        let DirectoryReport { path, size, sha256 } = directory;
-        Self { path, format, size, sha256 }
+    fn of(kind: MediumKind, written: WrittenMedium) -> Self {
+        let format = kind.name();
+        match written {
+            WrittenMedium::File(FileReport { path, size, sha256, .. })
+            | WrittenMedium::Directory(DirectoryReport { path, size, sha256 }) => {
+                Self { path, format, size, sha256 }
+            }
+        }
     }
 }
 
@@ -138,6 +140,14 @@ pub struct SystemReport {
     pub bootloader: Vec<String>,
     /// Version of the kernel, as `uname -r` will say.
     pub kernel: String,
+    /// The system on the disk; `None`: nothing that was built carries a disk.
+    #[serde(flatten)]
+    pub installed: Option<InstalledReport>,
+}
+
+/// A system that is installed on a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstalledReport {
     /// Kernel command line of the boot entry.
     pub command_line: String,
     /// Checksum of the deployed ostree commit.
@@ -160,61 +170,60 @@ pub struct StageReport {
 }
 
 impl Report {
-    /// What the pipeline has made.
-    pub fn of(
-        image: &Image,
-        root: &RootChoice,
-        (bound_images, applications): (&[String], &[&Application]),
-        boot: &Boot,
-        sysroot: &Sysroot,
-        disk: Disk,
-        files: Vec<FileReport>,
-    ) -> Self {
+    /// What a build has made and written, by its plan.
+    pub fn of(plan: &Plan, made: Made, written: Written) -> Self {
+        let Made {
+            contents: _,
+            image,
+            verdict,
+            bound_images,
+            stored_images,
+            boot,
+            kernel,
+            disk,
+            media: _,
+        } = made;
+        let Written { files, media, planned_files, planned_media } = written;
         let from = ImageReport {
             reference: image.reference.clone(),
             digest: image.manifest_digest.clone(),
             version: image.version().map(str::to_owned),
             layers: image.layers.iter().map(LayerReport::of).collect(),
         };
-        let system = SystemReport {
-            bootloader: boot.found.clone(),
-            kernel: sysroot.kernel.version.clone(),
-            command_line: sysroot.command_line.clone(),
-            commit: sysroot.merge_commit.to_string(),
-            root_filesystem: root.filesystem.name(),
-            root_filesystem_because: root.because,
+        let dry_run = !planned_files.is_empty() || !planned_media.is_empty();
+        let (installed, disk) = match disk {
+            Some(InstalledDisk { installed, disk }) => (Some(installed), Some(disk)),
+            None => (None, None),
         };
-        let mut report =
-            Self::new(from, image.architecture, system, disk.map.size(), disk.partitions, files);
-        report.stored_images = applications.iter().map(|stored| stored.name.clone()).collect();
-        let absent = bound_images.iter().filter(|name| !report.stored_images.contains(*name));
-        report.bound_images = absent.cloned().collect();
-        report.configured.clone_from(&sysroot.written);
+        let system = SystemReport {
+            bootloader: boot.found,
+            kernel: kernel.version,
+            installed: installed.as_ref().map(|installed| InstalledReport {
+                command_line: installed.command_line.clone(),
+                commit: installed.version.clone(),
+                root_filesystem: plan.root.filesystem.name(),
+                root_filesystem_because: plan.root.because,
+            }),
+        };
+        let size = disk.as_ref().map_or(0, |disk| disk.map.size());
+        let partitions = disk.map(|disk| disk.partitions).unwrap_or_default();
+        let mut report = Self::new(from, image.architecture, system, size, partitions, files);
+        report.trust = verdict;
+        report.media =
+            media.into_iter().map(|(kind, medium)| MediumReport::of(kind, medium)).collect();
+        let files = planned_files.into_iter().map(|one| (one.path, one.format.to_string()));
+        let media = planned_media.into_iter().map(|(kind, path)| (path, kind.name().to_owned()));
+        report.planned =
+            files.chain(media).map(|(path, format)| PlannedReport { path, format }).collect();
+        report.decisions = if dry_run { plan.decisions() } else { Vec::new() };
+        let absent = bound_images.into_iter().filter(|name| !stored_images.contains(name));
+        report.bound_images = absent.collect();
+        report.stored_images = stored_images;
+        report.configured = installed.map(|installed| installed.written).unwrap_or_default();
         report.configured.sort();
         report.configured.dedup();
-        report.warnings.clone_from(&boot.warnings);
+        report.warnings = boot.warnings;
         report
-    }
-
-    /// Adds a medium that was written.
-    pub fn add_medium(&mut self, medium: MediumReport) {
-        self.media.push(medium);
-    }
-
-    /// Adds what a dry run would have written: disks, and media with the names of their kinds.
-    pub fn would_write(&mut self, disks: Vec<Target>, media: &[(&'static str, PathBuf)]) {
-        let planned = |path, format| PlannedReport { path, format };
-        self.planned =
-            disks.into_iter().map(|one| planned(one.path, one.format.to_string())).collect();
-        let media = media.iter().map(|(kind, path)| planned(path.clone(), (*kind).to_owned()));
-        self.planned.extend(media);
-    }
-
-    /// The same, with what is known about who signed the image.
-    #[must_use]
-    pub fn judged(mut self, verdict: Verdict) -> Self {
-        self.trust = Some(verdict);
-        self
     }
 
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
@@ -237,6 +246,7 @@ impl Report {
             files,
             media: Vec::new(),
             planned: Vec::new(),
+            decisions: Vec::new(),
             bound_images: Vec::new(),
             stored_images: Vec::new(),
             configured: Vec::new(),
@@ -302,10 +312,12 @@ mod tests {
         let system = SystemReport {
             bootloader: vec!["GRUB for UEFI, with shim".to_owned()],
             kernel: "6.17.1-300.fc43.x86_64".to_owned(),
-            command_line: "root=UUID=00000000-0000-4000-8000-000000000006 rw".to_owned(),
-            commit: "22".repeat(32),
-            root_filesystem: "ext4",
-            root_filesystem_because: "as asked for",
+            installed: Some(InstalledReport {
+                command_line: "root=UUID=00000000-0000-4000-8000-000000000006 rw".to_owned(),
+                commit: "22".repeat(32),
+                root_filesystem: "ext4",
+                root_filesystem_because: "as asked for",
+            }),
         };
         let mut report =
             Report::new(image, Architecture::X86_64, system, file.size, vec![root], vec![file]);

@@ -1,19 +1,16 @@
 //! What an image is, before anything is made of it: from its documents, or with its layers, as far as a build would look.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::bootc::{self, Settings};
 use crate::bootloader;
 use crate::content::ContentStore;
-use crate::disk;
 use crate::error::{Corrupt, Unsupported};
-use crate::identity::Identity;
 use crate::image::Image;
-use crate::oci::{self, SignatureFacts, Source, TopFacts};
-use crate::ostree;
-use crate::plan::{self, Layouts, Plan};
+use crate::load;
+use crate::oci::{self, SignatureFacts, TopFacts, Unvouched};
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::request::Request;
 
@@ -80,8 +77,9 @@ pub fn survey(
     deep: bool,
     progress: &Progress,
 ) -> Result<ImageFacts> {
-    let architecture = (!any_architecture).then_some(request.architecture);
-    let found = oci::survey(&request.access, &request.image, architecture, progress)?;
+    let wanted = &request.image;
+    let architecture = (!any_architecture).then_some(wanted.architecture);
+    let found = oci::survey(&wanted.access, &wanted.reference, architecture, progress)?;
     let image = &found.source.image;
     let labels = image.labels().cloned().unwrap_or_default();
     let text = |key: &str| labels.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -109,7 +107,7 @@ pub fn survey(
         labels,
     };
     if deep {
-        match look_inside(request, &found.source, progress) {
+        match look_inside(request, found.source, progress) {
             Ok(inside) => {
                 facts.kernel = Some(inside.kernel);
                 facts.bootloader = Some(inside.bootloader);
@@ -126,13 +124,12 @@ pub fn survey(
 
 fn by_labels(image: &Image) -> Pressable {
     // The keys count, as for bootc.
-    match ["containers.bootc", "ostree.bootable"].iter().any(|key| image.label(key).is_some()) {
-        true => Pressable::Probably,
-        false => Pressable::No(
-            "it is not a bootc image: it lacks label containers.bootc or ostree.bootable"
-                .to_owned(),
-        ),
+    if ["containers.bootc", "ostree.bootable"].iter().any(|key| image.label(key).is_some()) {
+        return Pressable::Probably;
     }
+    Pressable::No(
+        "it is not a bootc image: it lacks label containers.bootc or ostree.bootable".to_owned(),
+    )
 }
 
 struct Inside {
@@ -141,24 +138,18 @@ struct Inside {
 }
 
 /// The steps of a build that read, and none that makes something.
-fn look_inside(request: &Request, source: &Source, progress: &Progress) -> Result<Inside> {
+fn look_inside(request: &Request, image: Unvouched, progress: &Progress) -> Result<Inside> {
     let contents = ContentStore::create_in(&request.work_directory)?;
-    let image = &source.image;
-    let identity = Identity::derive(&image.manifest_digest, &request.seed);
-    let layers = source.unpack(&contents, progress)?;
-    let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
-    bootc::check(image, &union.root)?;
-    let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
-    let layout = plan::layout(request, &union.root, &contents, progress)?;
-    let identity = disk::identify(identity, layout.as_ref())?;
-    let layouts = Layouts { layout: layout.as_ref(), root: &union.root };
-    let plan = Plan::of(request, image, &settings, &identity, layouts, progress)?;
-    let bootloader = match plan.bootloader(image) {
+    let source = image.unjudged("it is looked at, and nothing is made of it");
+    let loaded = load::read(request, source, None, contents, progress)?;
+    let plan = Plan::of(request, loaded.known())?;
+    progress.warn_all(&plan.warnings);
+    let bootloader = match &plan.bootloader {
         Some(options) => {
-            let boot = bootloader::prepare(&union.root, &contents, &options)?;
+            let boot = bootloader::prepare(&loaded.union.root, &loaded.contents, options)?;
             [boot.found, boot.warnings].concat()
         }
         None => vec!["none is wanted".to_owned()],
     };
-    Ok(Inside { kernel: settings.kernel.version, bootloader })
+    Ok(Inside { kernel: loaded.settings.kernel.version, bootloader })
 }

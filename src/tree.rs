@@ -336,6 +336,27 @@ impl Tree {
         self.create(directory, name.as_bytes(), Metadata::root(0o444), Kind::File(content));
     }
 
+    /// Adds another tree's content to a directory; directories unite, hard links become files of their own. Panics if a name that is
+    /// no directory in both is in both.
+    pub fn merge(&mut self, source: &Self, into: InodeId) {
+        let mut stack = vec![(Self::ROOT, into)];
+        while let Some((from, into)) = stack.pop() {
+            for (name, id) in source.inode(from).children() {
+                let Inode { metadata, kind } = source.inode(id);
+                let there = self.lookup(into, name);
+                if !source.inode(id).is_directory() {
+                    assert!(there.is_none(), "{} comes twice", name.escape_ascii());
+                    self.create(into, name, metadata.clone(), kind.clone());
+                    continue;
+                }
+                let copy = there.unwrap_or_else(|| {
+                    self.create(into, name, metadata.clone(), Kind::directory())
+                });
+                stack.push((id, copy));
+            }
+        }
+    }
+
     /// Every name of the tree with its path, parents first, siblings in bytewise order; the root's path is empty.
     /// An inode with several names comes several times.
     pub fn walk(&self) -> Walk<'_> {

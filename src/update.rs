@@ -2,17 +2,13 @@
 //!
 //! They are those that a disk of the image would have, so what the two share is not fetched again.
 
-use std::path::Path;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use crate::architecture::Architecture;
-use crate::bootc;
 use crate::content::ContentStore;
-use crate::oci::{self, Access, Reference};
-use crate::ostree::{self, Archived, Labels, Repository};
+use crate::load::{Loaded, labels, load};
+use crate::ostree::{Archived, Labels, Repository};
 use crate::progress::Progress;
-use crate::selinux::Policy;
+use crate::request::Request;
 
 /// Beside it the repository has the commits of layers, and an alias of the merge commit that old importers look for.
 const LAYERS: &str = "ostree/container/blob/";
@@ -29,26 +25,15 @@ pub struct Update {
 }
 
 impl Update {
-    /// Makes the commits of an image. `access`: how its registry is reached; `work_directory`: where the unpacked image is kept while
-    /// this lives.
-    pub fn of(
-        (image, access): (&Reference, &Access),
-        architecture: Architecture,
-        work_directory: &Path,
-        progress: &Progress,
-    ) -> Result<Self> {
-        let contents = ContentStore::create_in(work_directory)?;
-        let source = oci::open_with(access, image, architecture, progress)?;
-        let image = &source.image;
-        let layers = source.unpack(&contents, progress)?;
-        let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
-        bootc::check(image, &union.root)?;
-        let policy = Policy::load(&union.root, &contents)?;
-        let labels = policy.as_ref().map(|policy| |path: &str, mode| policy.label(path, mode));
+    /// Makes the commits of an image, which has to be one that a build would accept.
+    pub fn of(request: &Request, progress: &Progress) -> Result<Self> {
+        let Loaded { contents, source, union, policy, .. } = load(request, progress)?;
+        let labels = labels(policy.as_ref());
         let labels = labels.as_ref().map(|labels| labels as &Labels<'_>);
         // Which image the machine follows is its own affair; the name is in no commit.
         let target = "docker://localhost/update:latest";
-        let (repository, committed) = union.commit(image, target, labels, &contents, progress)?;
+        let (repository, committed) =
+            union.commit(&source.image, target, labels, &contents, progress)?;
         let layers = repository.refs().keys().filter(|name| name.starts_with(LAYERS)).cloned();
         Ok(Self {
             commit: committed.checksum.to_string(),

@@ -64,6 +64,46 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// What can be judged from the command line alone is judged before the image is opened: there is none here.
+#[test]
+fn bad_value_is_refused_before_the_image_is_opened() {
+    let place = Place::new();
+    fs::write(
+        place.path("files.toml"),
+        "[[customizations.files]]\npath = \"/etc/x\"\ndata = \"y\"\n",
+    )
+    .unwrap();
+    let long = "x".repeat(129);
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--stateroot", "../x"], 2, "--stateroot"),
+        (&["--stateroot", ""], 2, "--stateroot"),
+        (&["--filesystem", "xfs", "--btrfs-compress", "zstd"], 3, "--btrfs-compress"),
+        (&["--filesystem", "ext4", "--btrfs-subvolume", "root"], 3, "--btrfs-subvolume"),
+        (&["--filesystem", "zfs"], 2, "--filesystem"),
+        (&["--btrfs-compress", "zstd:99"], 2, "--btrfs-compress"),
+        (&["--btrfs-subvolume", "a/b"], 2, "--btrfs-subvolume"),
+        (&["--format", "iso", "--volume-id", "a/b"], 2, "--volume-id"),
+        (&["--format", "iso", "--publisher", &long], 2, "--publisher"),
+        (&["--format", "iso", "--application-id", "ä"], 2, "--application-id"),
+        (&["--format", "iso", "--sector-size", "4096"], 3, "--sector-size"),
+        (&["--format", "iso", "--bootloader", "none"], 3, "--bootloader"),
+        (&["--format", "ova", "--sector-size", "4096"], 3, "--sector-size"),
+        (&["--format", "anaconda-iso", "--install-to", "serial=x"], 3, "serial=x"),
+        (&["--format", "anaconda-iso", "--config", "files.toml"], 3, "customizations.files"),
+        (&["--root-mount-spec", "a b"], 2, "--root-mount-spec"),
+        (&["--boot-mount-spec", "a\nb"], 2, "--boot-mount-spec"),
+        (&["--target-imgref", "a b"], 2, "--target-imgref"),
+        (&["--karg", "a\nb"], 2, "--karg"),
+        (&["--size", "ten"], 2, "--size"),
+    ];
+    for (flags, code, named) in cases {
+        let said = place.refusal(&[&["oci:nowhere"], *flags].concat());
+        assert!(said.ends_with(&format!("exit code {code}\n")), "{flags:?}: {said}");
+        assert!(said.contains(named), "{flags:?}: {said}");
+        assert!(!said.contains("nowhere"), "{flags:?} was judged after the image: {said}");
+    }
+}
+
 #[test]
 fn a_build_says_what_it_made() {
     let place = Place::with(&bootc_image::bootc_image());

@@ -18,6 +18,7 @@ use crate::architecture::Architecture;
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
 use crate::image::Image;
+use crate::installed::KernelFiles;
 use crate::progress::Progress;
 use crate::tree::{InodeId, Kind, Tree};
 
@@ -41,6 +42,23 @@ pub struct Kernel {
     pub version: String,
     /// The file beside `vmlinuz` that is the initramfs; `None`: there is none.
     pub initramfs: Option<&'static str>,
+}
+
+impl Kernel {
+    /// Its files in a tree of the image.
+    pub fn files(&self, root: &Tree) -> Result<KernelFiles> {
+        let file = |name: &str| {
+            let path = format!("{MODULES}/{}/{name}", self.version);
+            root.file(&path)
+                .cloned()
+                .ok_or_else(|| unsupported(format!("the image has no /{path}"), None))
+        };
+        Ok(KernelFiles {
+            version: self.version.clone(),
+            linux: file("vmlinuz")?,
+            initramfs: self.initramfs.map(file).transpose()?,
+        })
+    }
 }
 
 /// Everything that an image configures about its installation.

@@ -20,18 +20,22 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
+use bootpress::config::Reading;
+use bootpress::disk::Preset;
 use bootpress::error::unsupported;
 use bootpress::iso::MediumKind;
-use bootpress::oci::{self, Reference};
+use bootpress::oci::{self, Access, Reference};
+use bootpress::output::ClusterCompression;
 use bootpress::progress::Progress;
 use bootpress::request::{Destination, Request};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use serde_json::json;
 
 use self::flags::{BibFlags, BuildOptions, LogLevel, ManifestOptions, Owner, ProgressOption, Verb};
 use self::types::{Export, ImageType};
 use super::build;
-use super::flags::{Command, Flags};
+use super::flags::iso::MediumFlags;
+use super::flags::registry::RegistryFlags;
 
 /// Verbs, so that whatever else comes first is an image to build.
 const VERBS: [&str; 5] = ["build", "manifest", "version", "help", "completion"];
@@ -41,6 +45,9 @@ const WITH_VALUE: [&str; 1] = ["--log-level"];
 
 /// Where the container has its output, if nobody says otherwise.
 const CONTAINER_OUTPUT: &str = "/output";
+
+/// Kernel arguments of that tool's media; those of its disks belong to the preset.
+const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
 
 /// Where the container keeps what the next build can use.
 const STORE: &str = "/store";
@@ -106,11 +113,11 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
         fs::create_dir_all(directory)
             .with_context(|| format!("creating directory {}", directory.display()))?;
     }
-    request.destination =
+    request.output.destination =
         Destination::Files(exports.iter().map(|export| export.path.clone()).collect());
     request.work_directory.clone_from(&output);
     if let Some(cache) = cache(options.store.as_deref(), Path::new(STORE)) {
-        request.access.cache = Some(cache);
+        request.image.access.cache = Some(cache);
     }
     let name = format!("manifest-{}.json", options.common.types.join("-"));
     println!("Generating {name} ...");
@@ -152,54 +159,48 @@ fn print_version() -> Result<()> {
 
 /// The container's directory if there is one, as its image has it for a working directory; else the current one.
 fn default_output() -> PathBuf {
-    match Path::new(CONTAINER_OUTPUT).is_dir() {
-        true => CONTAINER_OUTPUT.into(),
-        false => ".".into(),
-    }
+    if Path::new(CONTAINER_OUTPUT).is_dir() { CONTAINER_OUTPUT.into() } else { ".".into() }
 }
 
-/// The request that these options come to, by way of the flags of `bootpress build`.
+/// The request that these options come to.
 fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
-    let kind = exports.iter().find_map(|export| export.format.medium());
-    // A medium runs disks with one file system.
-    let medium = kind.is_some();
-    let layout = if medium { "bootc" } else { "osbuild" };
-    let mut line: Vec<OsString> = ["bootpress", "build", "--layout", layout].map(Into::into).into();
-    if kind == Some(MediumKind::Iso) && !options.no_default_kernel_args {
-        line.extend(["--karg", "console=tty0", "--karg", "console=ttyS0"].map(Into::into));
+    let kinds: Vec<MediumKind> =
+        exports.iter().filter_map(|export| export.format.medium()).collect();
+    let payload = options.installer_payload_ref.as_deref();
+    let payload = payload.map(|payload| reference(payload, options, Path::new(STORAGE)).parse());
+    let medium = MediumFlags {
+        installer_payload: payload.transpose().context("reading --installer-payload-ref")?,
+        ..MediumFlags::default()
+    };
+    if let Some((_, format)) = medium.idle(&kinds) {
+        bail!("--installer-payload-ref is for media: add --type {format}");
     }
-    for Export { format, .. } in exports {
-        line.extend(["--format".into(), format.to_string().into()]);
-    }
-    // As the tool that this one stands in for compresses them.
-    line.extend(["--qcow2-compress".into(), "zlib".into()]);
-    if let Some(architecture) = &options.target_arch {
-        line.extend(["--arch".into(), architecture.into()]);
-    }
-    if let Some(filesystem) = &options.rootfs {
-        line.extend(["--filesystem".into(), filesystem.into()]);
-    }
-    if let Some(seed) = &options.seed {
-        line.extend(["--seed".into(), seed.to_string().into()]);
-    }
+    let image = reference(&options.image, options, Path::new(STORAGE)).parse()?;
+    let architecture = build::architecture(options.target_arch.as_deref())?;
+    // Several files go to several places; whoever builds says where.
+    let mut request = Request::new(image, architecture, &std::env::temp_dir());
+    let spool = Some(std::env::temp_dir());
+    request.image.access = Access { spool, ..RegistryFlags::default().access() };
     if let Some(file) = config(options.config.as_deref(), Path::new("/"))? {
-        line.extend(config_flags(&file)?);
+        // That tool only warns of keys that it does not know.
+        let reading = Reading { lenient: true, purpose: build::purpose(&kinds) };
+        request.config = super::flags::config::read(&file, reading)?;
     }
-    if let Some(payload) = &options.installer_payload_ref {
-        let payload = reference(payload, options, Path::new(STORAGE));
-        line.extend(["--installer-payload".into(), payload.into()]);
+    request.seed = options.seed.map(|seed| seed.to_string()).unwrap_or_default();
+    request.output.formats = exports.iter().filter_map(|export| export.format.disk()).collect();
+    // As the tool that this one stands in for compresses them.
+    request.output.qcow2_compression = Some(ClusterCompression::Zlib);
+    request.system.preset_arguments = !options.no_default_kernel_args;
+    request.disk.root = options.rootfs;
+    if kinds.is_empty() {
+        request.disk.preset = Preset::Osbuild;
+        request.disk.least_size = LEAST_SIZE;
+    } else if kinds.contains(&MediumKind::Iso) && !options.no_default_kernel_args {
+        // A medium runs disks with one file system, and its disk is as small as it can be: it has to fit the one that it is
+        // installed to.
+        request.system.kernel_arguments = OSBUILD_ARGUMENTS.map(str::to_owned).to_vec();
     }
-    // Several formats want a directory here; they get their files further on.
-    line.extend(["--output".into(), std::env::temp_dir().into(), "--".into()]);
-    line.push(reference(&options.image, options, Path::new(STORAGE)).into());
-    let flags = Flags::try_parse_from(line).unwrap_or_else(|error| error.exit());
-    let Command::Build(flags) = flags.command else { unreachable!("build was asked for") };
-    let mut request = build::request(&flags)?;
-    // A medium's disk is as small as it can be: it has to fit the one that it is installed to.
-    if !medium {
-        request.least_size = LEAST_SIZE;
-    }
-    request.preset_kargs = !options.no_default_kernel_args;
+    build::add_media(&mut request, kinds, &medium)?;
     Ok(request)
 }
 
@@ -249,19 +250,6 @@ fn config(named: Option<&Path>, root: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The flags of `bootpress build` for a configuration. That tool only warns of keys that it does not know.
-fn config_flags(file: &Path) -> Result<[OsString; 3]> {
-    let command = Flags::command();
-    let build = command.find_subcommand("build").expect("there is a command that builds");
-    if !build.get_arguments().any(|argument| argument.get_long() == Some("config")) {
-        return Err(unsupported(
-            format!("this bootpress reads no configuration, and there is {}", file.display()),
-            Some("build without a configuration"),
-        ));
-    }
-    Ok(["--config".into(), file.into(), "--lenient".into()])
-}
-
 /// Where an AMI shall go.
 struct Upload<'a> {
     name: &'a str,
@@ -297,8 +285,9 @@ fn upload<'a>(options: &'a BuildOptions, types: &[ImageType]) -> Result<Option<U
 /// What is going to be built, as JSON. It stands where that tool leaves osbuild's manifest, and is none.
 fn manifest(request: &Request, exports: &[Export]) -> Result<String> {
     let progress = Progress::default();
-    let source = oci::open_with(&request.access, &request.image, request.architecture, &progress)?;
-    let image = &source.image;
+    let wanted = &request.image;
+    let opened = oci::open_with(&wanted.access, &wanted.reference, wanted.architecture, &progress)?;
+    let image = &opened.image;
     let exports: Vec<_> = exports
         .iter()
         .map(|Export { types, format, path }| {
@@ -320,12 +309,12 @@ fn manifest(request: &Request, exports: &[Export]) -> Result<String> {
 /// What is nowhere but in storage cannot be had without it.
 fn explain(error: anyhow::Error, image: &str, storage: &Path) -> anyhow::Error {
     let here_only = image.starts_with("localhost/");
-    match here_only && !has_images(storage) {
-        true => error.context(format!(
+    if here_only && !has_images(storage) {
+        return error.context(format!(
             "could not access container storage, did you forget -v {STORAGE}:{STORAGE}?"
-        )),
-        false => error,
+        ));
     }
+    error
 }
 
 fn has_images(storage: &Path) -> bool {
@@ -361,6 +350,8 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

@@ -17,9 +17,11 @@ use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::{Event, Progress};
 use bootpress::report::StageReport;
-use bootpress::request::{Destination, Request};
+use bootpress::request::{
+    ApplicationsRequest, Destination, DiskRequest, OutputRequest, Request, SystemRequest,
+};
 
-use super::flags::iso::Wanted;
+use super::flags::iso::{MediumFlags, Wanted};
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
 use super::{json, summary, terminal};
 
@@ -76,95 +78,133 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
 
 /// The request that the flags come to.
 pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
-    let mut formats = flags.formats.clone();
-    if formats.is_empty() {
-        formats.push(Wanted::Disk(Format::Qcow2.into()));
-    }
-    let mut seen = Vec::new();
-    formats.retain(|format| {
-        !seen.contains(format) && {
-            seen.push(*format);
-            true
-        }
-    });
-    let media: Vec<_> = formats.iter().copied().filter_map(Wanted::medium).collect();
-    if let Some((flag, format)) = flags.medium.idle(&media) {
+    let formats = formats(flags);
+    let kinds: Vec<MediumKind> = formats.iter().copied().filter_map(Wanted::medium).collect();
+    if let Some((flag, format)) = flags.medium.idle(&kinds) {
         bail!("{flag} is for media: add --format {format}");
     }
-    let anaconda = media.contains(&MediumKind::Anaconda);
+    let anaconda = kinds.contains(&MediumKind::Anaconda);
     if anaconda && formats.len() > 1 {
         bail!("--format anaconda-iso is built alone: its configuration is what Anaconda is told");
     }
     if let Some(flag) = of_the_disk(flags).filter(|_| anaconda) {
         bail!("{flag} is about a disk, and Anaconda makes its own: a kickstart tells it how");
     }
-    let purpose = match (anaconda, media.is_empty()) {
-        (true, _) => Purpose::Anaconda,
-        (false, false) => Purpose::Medium,
-        (false, true) => Purpose::Disk,
-    };
     // Mistakes in it are told before anything is touched.
-    let mut config = flags.config.read(purpose)?;
-    let installer = &config.blueprint.installer;
-    let medium = (!media.is_empty()).then(|| flags.medium.medium(media, installer));
-    let mut medium = medium.transpose()?;
-    let mut root_filesystem = flags.filesystem;
-    if let Some(medium) = medium.as_mut().filter(|_| anaconda) {
-        // The disk that it is made of is on no medium.
-        let blueprint = std::mem::take(&mut config.blueprint);
-        medium.anaconda = Some(flags.medium.anaconda(blueprint, root_filesystem));
-        root_filesystem = Some(FileSystem::Ext4);
-    }
+    let config = flags.config.read(purpose(&kinds))?;
     let dry_run = flags.config.dry_run;
     let destination = destination(&flags.output, formats.len(), dry_run)?;
-    let work_directory = match (&flags.work_directory, &destination) {
-        (Some(directory), _) => directory.clone(),
-        (None, Destination::Directory(directory)) if dry_run => existing(directory),
-        (None, Destination::Directory(directory)) => directory.clone(),
-        (None, Destination::File(file)) if dry_run => existing(&parent(file)),
-        (None, Destination::File(file)) => parent(file),
-        (None, Destination::Files(_)) => unreachable!("the flags name one file or a directory"),
+    let work_directory = work_directory(flags.work_directory.as_deref(), &destination, dry_run);
+    let architecture = architecture(flags.arch.as_deref())?;
+    let mut request = Request::new(flags.image.clone(), architecture, &work_directory);
+    request.image.access = Access { spool: Some(work_directory), ..flags.registry.access() };
+    request.image.trust = flags.trust.demand();
+    request.disk = DiskRequest {
+        preset: flags.layout.into(),
+        sector_size: flags.sector_size,
+        size: flags.size,
+        least_size: 0,
+        root: flags.filesystem,
+        btrfs_compression: flags.output_flags.btrfs_compression.clone(),
+        btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
+        install_bootloader: flags.bootloader == BootloaderFlag::Auto,
+        image_layout: !flags.config.ignore_image_layout,
+        grow: flags.config.grow,
     };
+    request.system = system(flags)?;
+    request.applications = ApplicationsRequest {
+        bound: flags.bound.bound_images.into(),
+        sources: flags.bound.bound_image.clone(),
+    };
+    request.output = OutputRequest {
+        formats: formats.into_iter().filter_map(Wanted::disk).collect(),
+        qcow2_compression: flags.output_flags.qcow2_compression(),
+        medium: None,
+        destination,
+        dry_run,
+    };
+    request.seed.clone_from(&flags.seed);
+    request.config = config;
+    add_media(&mut request, kinds, &flags.medium)?;
+    Ok(request)
+}
+
+/// The formats that are asked for, each once.
+fn formats(flags: &BuildFlags) -> Vec<Wanted> {
+    let mut formats: Vec<Wanted> = Vec::new();
+    for format in &flags.formats {
+        if !formats.contains(format) {
+            formats.push(*format);
+        }
+    }
+    if formats.is_empty() {
+        formats.push(Wanted::Disk(Format::Qcow2.into()));
+    }
+    formats
+}
+
+/// What a configuration is for.
+pub(super) fn purpose(kinds: &[MediumKind]) -> Purpose {
+    if kinds.contains(&MediumKind::Anaconda) {
+        Purpose::Anaconda
+    } else if kinds.is_empty() {
+        Purpose::Disk
+    } else {
+        Purpose::Medium
+    }
+}
+
+/// Adds media of these kinds to a request whose configuration is there already. What Anaconda is told is nothing for the disk.
+pub(super) fn add_media(
+    request: &mut Request,
+    kinds: Vec<MediumKind>,
+    flags: &MediumFlags,
+) -> Result<()> {
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    let anaconda = kinds.contains(&MediumKind::Anaconda);
+    let mut medium = flags.medium(kinds, &request.config.blueprint.installer)?;
+    if anaconda {
+        let blueprint = std::mem::take(&mut request.config.blueprint);
+        medium.anaconda = Some(flags.anaconda(blueprint, request.disk.root));
+        request.disk.root = Some(FileSystem::Ext4);
+        request.disk.image_layout = false;
+    }
+    request.output.medium = Some(medium);
+    Ok(())
+}
+
+fn system(flags: &BuildFlags) -> Result<SystemRequest> {
     let keys = flags.root_ssh_authorized_keys.as_ref();
     let root_ssh_keys = keys
         .map(|file| fs::read(file).with_context(|| format!("reading {}", file.display())))
         .transpose()?;
-    Ok(Request {
-        image: flags.image.clone(),
-        trust: flags.trust.demand(),
-        access: Access { spool: Some(work_directory.clone()), ..flags.registry.access() },
-        architecture: architecture(flags.arch.as_deref())?,
-        formats: formats.into_iter().filter_map(Wanted::disk).collect(),
-        medium,
-        qcow2_compression: flags.output_flags.qcow2_compression(),
-        destination,
-        layout: flags.layout.into(),
-        sector_size: flags.sector_size,
-        size: flags.size,
-        least_size: 0,
-        root_filesystem,
-        btrfs_compression: flags.output_flags.btrfs_compression.clone(),
-        btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
-        install_bootloader: flags.bootloader == BootloaderFlag::Auto,
+    Ok(SystemRequest {
+        stateroot: flags.stateroot.clone(),
         root_mount_spec: flags.root_mount_spec.clone(),
         boot_mount_spec: flags.boot_mount_spec.clone(),
-        seed: flags.seed.clone(),
-        preset_kargs: true,
-        kargs: flags.kargs.clone(),
-        karg_deletes: flags.karg_deletes.clone(),
+        preset_arguments: true,
+        kernel_arguments: flags.kargs.clone(),
+        kernel_argument_deletes: flags.karg_deletes.clone(),
         target_image: flags.target_imgref.clone(),
         target_transport: flags.target_transport,
         enforce_container_sigpolicy: flags.enforce_container_sigpolicy,
-        bound_images: flags.bound.bound_images.into(),
-        bound_image_sources: flags.bound.bound_image.clone(),
         root_ssh_keys,
-        stateroot: flags.stateroot.clone(),
-        config,
-        image_layout: !flags.config.ignore_image_layout && !anaconda,
-        grow: flags.config.grow,
-        dry_run,
-        work_directory,
     })
+}
+
+/// Where the unpacked image is kept: where the files go, unless somebody says otherwise.
+fn work_directory(asked: Option<&Path>, destination: &Destination, dry_run: bool) -> PathBuf {
+    let output = match (asked, destination) {
+        (Some(directory), _) => return directory.to_owned(),
+        (None, Destination::Directory(directory)) => directory.clone(),
+        (None, Destination::File(file)) => parent(file),
+        (None, Destination::Files(files)) => {
+            files.first().map_or_else(|| ".".into(), |file| parent(file))
+        }
+    };
+    if dry_run { existing(&output) } else { output }
 }
 
 /// A flag that was given and counts for the disk that a build writes, but not for one that is installed by other means.

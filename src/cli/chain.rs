@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use bootpress::architecture::Architecture as Ours;
 use bootpress::progress::{Event, Progress as Heard};
+use bootpress::request::Request;
 use bootpress::update::Update;
 use clap::Args;
 use qemu::chain::{self, ChainReport, Page, Progress, Site, Step};
@@ -72,9 +73,11 @@ fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Ste
                 eprintln!("warning: {message}");
             }
         });
-        let reference = name.parse()?;
-        let update = Update::of((&reference, &access), architecture, &std::env::temp_dir(), &heard)
-            .with_context(|| format!("reading {name}"))?;
+        let mut request = Request::new(name.parse()?, architecture, &std::env::temp_dir());
+        request.image.access = access.clone();
+        // It is fetched for the machine, on whose disk another layout is.
+        request.disk.image_layout = false;
+        let update = Update::of(&request, &heard).with_context(|| format!("reading {name}"))?;
         let made_now = chain::Update {
             name,
             commit: update.commit.clone(),
@@ -97,7 +100,8 @@ fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Ste
 /// Runs the chain, telling on standard error how far it is, and prints the result. Exit codes as for one boot.
 pub(super) fn run(
     test: &Test<'_>,
-    (steps, flags): (&Steps, &ChainFlags),
+    steps: &Steps,
+    flags: &ChainFlags,
     json: bool,
     reports: &ReportFlags,
     stop: &dyn Fn() -> bool,

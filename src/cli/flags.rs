@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use bootpress::architecture::Architecture;
 use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::filesystem_kind::FileSystem;
+use bootpress::name::StaterootName;
 use bootpress::oci::Reference;
 use bootpress::request::Transport;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -120,6 +121,7 @@ pub(crate) struct BuildFlags {
     #[arg(
         long = "karg",
         value_name = "ARG",
+        value_parser = one_line,
         allow_hyphen_values = true,
         help_heading = "Installed system"
     )]
@@ -130,15 +132,15 @@ pub(crate) struct BuildFlags {
     pub(crate) karg_deletes: Vec<String>,
 
     /// What `root=` names, such as LABEL=root; empty: no `root=` [default: what the image configures, else the UUID]
-    #[arg(long, value_name = "SPEC", help_heading = "Installed system")]
+    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system")]
     pub(crate) root_mount_spec: Option<String>,
 
     /// What is mounted on /boot, such as LABEL=boot; empty: nothing [default: what the image configures, else the UUID]
-    #[arg(long, value_name = "SPEC", help_heading = "Installed system")]
+    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system")]
     pub(crate) boot_mount_spec: Option<String>,
 
     /// The image that the machine follows for upgrades [default: the image it is made from]
-    #[arg(long, value_name = "NAME", help_heading = "Installed system")]
+    #[arg(long, value_name = "NAME", value_parser = one_word, help_heading = "Installed system")]
     pub(crate) target_imgref: Option<String>,
 
     /// How the machine gets at --target-imgref: registry, oci, oci-archive, containers-storage, docker-archive or dir
@@ -165,7 +167,7 @@ pub(crate) struct BuildFlags {
 
     /// Name of the stateroot [default: what the image configures, else `default`]
     #[arg(long, value_name = "NAME", help_heading = "Installed system")]
-    pub(crate) stateroot: Option<String>,
+    pub(crate) stateroot: Option<StaterootName>,
 
     #[command(flatten)]
     pub(crate) config: ConfigFlags,
@@ -241,7 +243,23 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
         .ok_or_else(|| "sectors have 512 or 4096 bytes".to_owned())
 }
 
-fn filesystem(name: &str) -> Result<FileSystem, String> {
+/// A word, which may be empty: mount units, origin files and boot entries hold no blanks in such a place.
+fn one_word(text: &str) -> Result<String, String> {
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("expected one word without blanks".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A text of one line, as boot entries hold it.
+fn one_line(text: &str) -> Result<String, String> {
+    if text.contains(char::is_control) {
+        return Err("expected one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub(crate) fn filesystem(name: &str) -> Result<FileSystem, String> {
     FileSystem::ROOTS.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
         format!("known file systems: {}", FileSystem::ROOTS.map(FileSystem::name).join(", "))
     })

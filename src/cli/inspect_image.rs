@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bootpress::oci::Reference;
 use bootpress::report::human;
+use bootpress::request::Request;
 use bootpress::survey::{ImageFacts, Pressable, survey};
-use clap::{Args, Parser};
+use clap::Args;
 
+use super::flags;
 use super::flags::registry::RegistryFlags;
-use super::flags::{self, Command, Flags};
 use super::{build, terminal};
 
 /// Layers that are listed one by one.
@@ -55,15 +56,11 @@ pub(super) fn is_image(target: &Path) -> bool {
 /// Looks at the image and prints what was seen.
 pub(super) fn run(target: &Path, flags: &ImageFlags, json: bool) -> Result<()> {
     let text = target.to_str().context("the image's name is not UTF-8")?;
+    let reference = text.parse().with_context(|| format!("invalid image name {text:?}"))?;
+    let architecture = build::architecture(flags.arch.as_deref())?;
     // As a build without any flags would take it.
-    let Ok(Flags { command: Command::Build(defaults) }) =
-        Flags::try_parse_from(["bootpress", "build", "--", text])
-    else {
-        bail!("{text:?} is no image name");
-    };
-    let mut request = build::request(&defaults)?;
-    request.architecture = build::architecture(flags.arch.as_deref())?;
-    request.access = flags.registry.access();
+    let mut request = Request::new(reference, architecture, Path::new("."));
+    request.image.access = flags.registry.access();
     let progress = terminal::automatic();
     let facts = survey(&request, flags.arch.is_none(), flags.deep, &progress)?;
     let mut out = io::stdout().lock();

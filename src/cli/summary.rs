@@ -23,7 +23,10 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let image = &report.image;
     let version =
         image.version.as_deref().map_or(String::new(), |version| format!(", version {version}"));
-    writeln!(out, "\n{}", picture(&report.partitions, report.size, WIDTH))?;
+    writeln!(out)?;
+    if !report.partitions.is_empty() {
+        writeln!(out, "{}", picture(&report.partitions, report.size, WIDTH))?;
+    }
     let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
     row("image", &format!("{}{version}", image.reference))?;
     row("digest", &image.digest)?;
@@ -35,10 +38,12 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         row("boot loader", line)?;
     }
     row("kernel", &report.system.kernel)?;
-    row("command line", &report.system.command_line)?;
-    let system = &report.system;
-    row("root", &format!("{}, {}", system.root_filesystem, system.root_filesystem_because))?;
-    row("commit", &report.system.commit)?;
+    if let Some(system) = &report.system.installed {
+        row("command line", &system.command_line)?;
+        let because = system.root_filesystem_because;
+        row("root", &format!("{}, {because}", system.root_filesystem))?;
+        row("commit", &system.commit)?;
+    }
     for stored in &report.stored_images {
         row("bound image", stored)?;
     }
@@ -106,12 +111,20 @@ fn rehearsed(report: &Report, out: &mut String) -> std::fmt::Result {
         .filter_map(|one| one.filesystem.as_ref())
         .map(|one| one.used)
         .sum();
-    writeln!(
-        out,
-        "\nnothing was written: this is what a disk of {} would be, {} of it in use",
-        human(report.size),
-        human(content)
-    )?;
+    writeln!(out)?;
+    for decision in &report.decisions {
+        writeln!(out, "{:<24} {}", decision.about, decision.chosen)?;
+    }
+    if report.partitions.is_empty() {
+        writeln!(out, "\nnothing was written")?;
+    } else {
+        writeln!(
+            out,
+            "\nnothing was written: this is what a disk of {} would be, {} of it in use",
+            human(report.size),
+            human(content)
+        )?;
+    }
     for file in &report.planned {
         writeln!(out, "{:<13} {} ({})", "would write", file.path.display(), file.format)?;
     }

@@ -111,7 +111,8 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
         };
         return super::chain::run(
             &test_of(flags, case),
-            (steps, &flags.chain),
+            steps,
+            &flags.chain,
             flags.json,
             &flags.reports,
             &stop,

@@ -16,6 +16,7 @@ use super::{Config, Reading};
 use crate::content::ContentStore;
 use crate::error::corrupt;
 use crate::filesystem_kind::FileSystem;
+use crate::name::VolumeId;
 use crate::tree::Tree;
 
 /// Where images keep what builders of disks shall know; the first that has a file wins.
@@ -55,7 +56,7 @@ pub fn layout_in_image(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MediumInImage {
     /// Its volume id.
-    pub label: Option<String>,
+    pub label: Option<VolumeId>,
     /// Further kernel arguments, one word each.
     pub kernel_arguments: Vec<String>,
 }
@@ -81,13 +82,11 @@ fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
     let mut problems = Problems::of(file);
     let mut top = Table::of(&node, "", &mut problems);
     let label = top.text("label", &mut problems).filter(|label| !label.value.is_empty());
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if let Some(label) =
-        label.as_ref().filter(|label| label.value.len() > 32 || !label.value.chars().all(fits))
-    {
-        let text = format!("`{label}` is no label of an ISO: at most 32 of A-Z a-z 0-9 _ . -");
-        problems.wrong(label.at, text);
-    }
+    let label = label.and_then(|label| {
+        let parsed = label.value.parse();
+        let invalid = |reason| format!("invalid label `{label}` of an ISO: {reason}");
+        parsed.map_err(|reason: String| problems.wrong(label.at, invalid(reason))).ok()
+    });
     let mut kernel_arguments = Vec::new();
     for argument in top.texts("kernel_args", &mut problems) {
         kernel_arguments.extend(argument.value.split_whitespace().map(str::to_owned));
@@ -96,7 +95,7 @@ fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
         menu(grub, &mut problems);
     }
     drop(top);
-    let medium = MediumInImage { label: label.map(|label| label.value), kernel_arguments };
+    let medium = MediumInImage { label, kernel_arguments };
     Ok((medium, problems.settle(true)?))
 }
 
@@ -420,12 +419,12 @@ partition_table:
     fn media_are_told_their_label_and_arguments() {
         let text = "label: Tiny-43\nkernel_args: [quiet, inst.x=1 rd.y]\ngrub2:\n  timeout: 3\n  entries:\n    - {name: a, linux: /vmlinuz x, initrd: /initrd}\nfuture: 1\n";
         let (medium, warnings) = iso_yaml(text, "iso.yaml").unwrap();
-        assert_eq!(medium.label.as_deref(), Some("Tiny-43"));
+        assert_eq!(medium.label.as_ref().map(VolumeId::as_str), Some("Tiny-43"));
         assert_eq!(medium.kernel_arguments, ["quiet", "inst.x=1", "rd.y"]);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("grub2 has no effect"), "{warnings:?}");
         let said = |text: &str| iso_yaml(text, "iso.yaml").unwrap_err().to_string();
-        assert!(said("label: a b\n").contains("iso.yaml:1:8: `a b` is no label"));
+        assert!(said("label: a b\n").contains("iso.yaml:1:8: invalid label `a b`"));
         assert!(said("kernel_args: x\n").contains("must be a list"));
         assert!(said("grub2: {entries: [{name: a}]}\n").contains("entries[0].linux is missing"));
     }

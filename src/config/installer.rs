@@ -6,6 +6,7 @@ use super::accounts::is_name;
 use super::blueprint::refuse;
 use super::document::Value;
 use super::table::{Found, Gravity, Problems, Table};
+use crate::name::VolumeId;
 
 const FOR_INSTALLERS: &str =
     "it is for media that install (--format iso), and a disk installs nothing";
@@ -30,7 +31,7 @@ pub struct Installer {
     /// Where to install to: `/dev/vda`.
     pub device: Option<String>,
     /// Volume id of the ISO.
-    pub volume_id: Option<String>,
+    pub volume_id: Option<VolumeId>,
     /// Application id.
     pub application_id: Option<String>,
     /// Publisher.
@@ -183,16 +184,12 @@ fn idle(table: &Table<'_>, key: &str, reason: &str, problems: &mut Problems) {
 /// `iso`.
 fn labels(mut iso: Table<'_>, read: &mut Installer, problems: &mut Problems) {
     let volume_id = iso.text("volume_id", problems);
-    let fits = |text: &str| {
-        (1..=32).contains(&text.len())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-    };
-    if let Some(id) = volume_id.as_ref().filter(|id| !fits(&id.value)) {
-        problems.wrong(
-            id.at,
-            format!("volume_id `{id}` has other characters than letters, digits, `_` and `-`, or more than 32"),
-        );
-    }
+    read.volume_id = volume_id.and_then(|id| {
+        let parsed = id.value.parse();
+        parsed
+            .map_err(|reason| problems.wrong(id.at, format!("invalid volume_id `{id}`: {reason}")))
+            .ok()
+    });
     let mut text = |key| -> Option<String> {
         let found: Found<String> = iso.text(key, problems)?;
         let fits = |c: char| c.is_ascii_graphic() || c == ' ';
@@ -203,6 +200,5 @@ fn labels(mut iso: Table<'_>, read: &mut Installer, problems: &mut Problems) {
     };
     read.application_id = text("application_id");
     read.publisher = text("publisher");
-    read.volume_id = volume_id.map(|text| text.value);
     iso.finish(problems);
 }

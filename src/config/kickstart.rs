@@ -15,7 +15,10 @@ use anyhow::Result;
 use super::Blueprint;
 use super::accounts::User;
 use super::customize::{hashed, kernel_arguments};
+use super::installer::Installer;
+use super::system::{Firewall, Locale, Services, Timezone};
 use crate::error::unsupported;
+use crate::filesystem_kind::FileSystem;
 
 /// Where Anaconda has the medium.
 const MEDIUM: &str = "/run/install/repo";
@@ -29,10 +32,12 @@ const ONLY_DISK: &str = include_str!("only-disk.sh");
 /// What is installed, and where.
 #[derive(Clone, Copy, Debug)]
 pub struct Installation<'a> {
-    /// Where the machine gets updates from: transport and name, as bootc spells them.
-    pub target: (&'a str, &'a str),
-    /// The root's file system: `ext4`, `xfs`, `btrfs`.
-    pub filesystem: &'a str,
+    /// How the machine gets at the image that it follows, as bootc spells it: `registry`, `oci`.
+    pub transport: &'a str,
+    /// The name of that image.
+    pub target: &'a str,
+    /// The root's file system.
+    pub filesystem: FileSystem,
     /// Further kernel arguments of the installed system.
     pub arguments: &'a [String],
     /// The disk to use without asking: `path=/dev/…` or `only-disk`.
@@ -53,7 +58,7 @@ pub struct Kickstart {
 /// The kickstart. `Unsupported`: the blueprint asks for what a kickstart has no words for.
 pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Result<Kickstart> {
     refuse(blueprint)?;
-    let installer = &blueprint.installer;
+    let Installer { kickstart: own, sudo_without_password, .. } = &blueprint.installer;
     let mut base = Lines::default();
     let container = format!("{MEDIUM}/container");
     base.add(&["ostreecontainer", "--url", &container, "--transport", "oci"]);
@@ -65,9 +70,8 @@ pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Resu
     for user in &blueprint.users {
         base.user(user, installation.seed);
     }
-    let own = installer.kickstart.as_ref();
     base.system(blueprint, installation, own.is_none());
-    base.afterwards(blueprint, installation.target);
+    base.afterwards(sudo_without_password, installation);
     let mut main = Lines(format!("%include {MEDIUM}/osbuild-base.ks\n"));
     match own {
         Some(text) => {
@@ -89,38 +93,68 @@ pub fn kickstart(blueprint: &Blueprint, installation: &Installation<'_>) -> Resu
     Ok(Kickstart { main: main.0, base: base.0 })
 }
 
+/// Refuses keys that a kickstart has no words for.
 fn refuse(blueprint: &Blueprint) -> Result<()> {
+    // Every key is here, so that the compiler asks about a new one: is it said, or refused?
+    let Blueprint {
+        hostname: _,
+        kernel_append: _,
+        users,
+        groups: _,
+        timezone: Timezone { name: _, ntp_servers: _ },
+        locale: Locale { languages: _, keyboard: _ },
+        firewall,
+        services: Services { enabled: _, disabled: _, masked },
+        sshd,
+        directories,
+        files,
+        certificates,
+        scripts,
+        ignition,
+        // It is a kernel argument.
+        fips: _,
+        console,
+        installer,
+        containers,
+        layout,
+    } = blueprint;
+    // What is not for the kickstart is for the medium: its labels, its menu, Anaconda's modules.
+    let Installer {
+        unattended: _,
+        sudo_without_password: _,
+        device: _,
+        volume_id: _,
+        application_id: _,
+        publisher: _,
+        kickstart: _,
+        enabled_modules: _,
+        disabled_modules: _,
+        menu_timeout: _,
+    } = installer;
+    let expires = |user: &User| user.expire_day.is_some() || user.force_password_reset;
     let asked = [
-        ("firewall", blueprint.firewall != Default::default()),
-        ("services.masked", !blueprint.services.masked.is_empty()),
-        ("sshd", !blueprint.sshd.settings.is_empty()),
-        ("directories", !blueprint.directories.is_empty()),
-        ("files", !blueprint.files.is_empty()),
-        ("cacerts", !blueprint.certificates.is_empty()),
-        ("firstboot", !blueprint.scripts.is_empty()),
-        ("ignition", blueprint.ignition.is_some()),
-        ("bootloader", blueprint.console.is_some()),
-        ("filesystem and customizations.disk", blueprint.layout.is_some()),
-        ("containers-storage and containers", !blueprint.containers.images.is_empty()),
-        (
-            "user.expiredate and force_password_reset",
-            blueprint
-                .users
-                .iter()
-                .any(|user| user.expire_day.is_some() || user.force_password_reset),
-        ),
+        ("firewall", *firewall != Firewall::default()),
+        ("services.masked", !masked.is_empty()),
+        ("sshd", !sshd.settings.is_empty()),
+        ("directories", !directories.is_empty()),
+        ("files", !files.is_empty()),
+        ("cacerts", !certificates.is_empty()),
+        ("firstboot", !scripts.is_empty()),
+        ("ignition", ignition.is_some()),
+        ("bootloader", console.is_some()),
+        ("filesystem and customizations.disk", layout.is_some()),
+        ("containers-storage and containers", !containers.images.is_empty()),
+        ("user.expiredate and force_password_reset", users.iter().any(expires)),
     ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        None => Ok(()),
-        Some((key, _)) => Err(unsupported(
-            format!(
-                "customizations.{key} cannot be honoured: Anaconda installs the image, and a kickstart has no words for it"
-            ),
-            Some(
-                "write a %post into installer.kickstart.contents, or build with --format iso, which honours all of them",
-            ),
-        )),
-    }
+    let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) else { return Ok(()) };
+    Err(unsupported(
+        format!(
+            "customizations.{key} cannot be honoured: Anaconda installs the image, and a kickstart has no words for it"
+        ),
+        Some(
+            "write a %post into installer.kickstart.contents, or build with --format iso, which honours all of them",
+        ),
+    ))
 }
 
 /// Commands, a line each.
@@ -153,35 +187,45 @@ impl Lines {
     }
 
     fn user(&mut self, user: &User, seed: &str) {
-        let password = user.password.as_ref().map(|password| hashed(password, seed, &user.name));
-        if user.name == "root" {
+        let User {
+            name,
+            description,
+            password,
+            keys,
+            home,
+            shell,
+            groups,
+            uid,
+            gid,
+            // Refused: a kickstart has no words for them.
+            expire_day: _,
+            force_password_reset: _,
+        } = user;
+        let password = password.as_ref().map(|password| hashed(password, seed, name));
+        if name == "root" {
             if let Some(password) = password.as_ref().filter(|password| !password.is_empty()) {
                 self.add(&["rootpw", "--iscrypted", password]);
             }
         } else {
-            self.add(&["user", "--name", &user.name]);
+            self.add(&["user", "--name", name]);
             if let Some(password) = password {
                 self.further("--password", &password);
                 self.option("--iscrypted");
             }
-            let options = [
-                ("--gecos", &user.description),
-                ("--homedir", &user.home),
-                ("--shell", &user.shell),
-            ];
+            let options = [("--gecos", description), ("--homedir", home), ("--shell", shell)];
             for (option, value) in options {
                 if let Some(value) = value {
                     self.further(option, value);
                 }
             }
-            self.number("--uid", user.uid);
-            self.number("--gid", user.gid);
-            if !user.groups.is_empty() {
-                self.further("--groups", &user.groups.join(","));
+            self.number("--uid", *uid);
+            self.number("--gid", *gid);
+            if !groups.is_empty() {
+                self.further("--groups", &groups.join(","));
             }
         }
-        for key in &user.keys {
-            self.add(&["sshkey", "--username", &user.name]);
+        for key in keys {
+            self.add(&["sshkey", "--username", name]);
             // Its kickstarts have keys between double quotes.
             self.option(&format!("\"{}\"", key.replace(['"', '\\'], "")));
         }
@@ -238,20 +282,20 @@ impl Lines {
     }
 
     /// What runs in the installed system: Anaconda itself knows the image by its place on the medium only.
-    fn afterwards(&mut self, blueprint: &Blueprint, (transport, name): (&str, &str)) {
+    fn afterwards(&mut self, sudoers: &[String], installation: &Installation<'_>) {
         self.0 += "%post --erroronfail\nset -e\n";
         let _ = writeln!(
             self.0,
             "bootc switch --mutate-in-place --transport {} {}",
-            in_shell(transport),
-            in_shell(name)
+            in_shell(installation.transport),
+            in_shell(installation.target)
         );
-        for name in &blueprint.installer.sudo_without_password {
+        for name in sudoers {
             let name = in_shell(name);
             let _ =
                 writeln!(self.0, "printf '%s\\tALL=(ALL)\\tNOPASSWD: ALL\\n' {name} >>{SUDOERS}");
         }
-        if !blueprint.installer.sudo_without_password.is_empty() {
+        if !sudoers.is_empty() {
             let _ = writeln!(self.0, "chmod 0440 {SUDOERS}");
         }
         // What tests of such media wait for.
@@ -280,7 +324,7 @@ impl Lines {
         self.add(&["zerombr"]);
         self.add(&["clearpart", "--all", "--initlabel"]);
         match installation.filesystem {
-            "btrfs" => self.add(&["autopart", "--nohome", "--type=btrfs"]),
+            FileSystem::Btrfs => self.add(&["autopart", "--nohome", "--type=btrfs"]),
             other => {
                 self.add(&["autopart", "--nohome", "--type=plain", &format!("--fstype={other}")]);
             }
@@ -293,10 +337,7 @@ impl Lines {
 /// A word of a kickstart, which is split as by a shell (pykickstart uses Python's shlex).
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@+%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => in_shell(word),
-    }
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { in_shell(word) }
 }
 
 fn in_shell(word: &str) -> String {
@@ -309,8 +350,9 @@ mod tests {
     use crate::config::{Config, Purpose, Reading};
 
     const INSTALLATION: Installation<'_> = Installation {
-        target: ("registry", "quay.io/x/y:1"),
-        filesystem: "xfs",
+        transport: "registry",
+        target: "quay.io/x/y:1",
+        filesystem: FileSystem::Xfs,
         arguments: &[],
         disk: None,
         seed: "s",

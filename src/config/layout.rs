@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use crate::filesystem_kind::FileSystem;
+use crate::name::{Compression, SubvolumeName};
 
 /// The kind of a partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -290,13 +291,11 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
         fault("a btrfs volume needs at least one subvolume".to_owned());
     }
     let mut names = BTreeSet::new();
-    // It stands among mount options and on the kernel's command line.
-    let fits = |c: char| c.is_ascii_alphanumeric() || "@-_.+".contains(c);
     for Subvolume { name, mountpoint, compression, .. } in subvolumes {
         if !names.insert(name) {
             fault(format!("the subvolume {name} stands twice"));
         }
-        if name.is_empty() || !name.chars().all(fits) || matches!(name.as_str(), "." | "..") {
+        if name.parse::<SubvolumeName>().is_err() {
             fault(format!(
                 "`{name}` is no name for a subvolume here: letters, digits, `@`, `-`, `_`, `.` and `+`"
             ));
@@ -304,25 +303,12 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
         if mountpoint.as_deref() == Some("/boot/efi") {
             fault("/boot/efi cannot be a subvolume".to_owned());
         }
-        if let Some(how) = compression.as_ref().filter(|how| !is_compression(how)) {
+        if let Some(how) = compression.as_ref().filter(|how| how.parse::<Compression>().is_err()) {
             fault(format!(
                 "`{how}` is no compression: zstd, zlib and lzo are, and levels as in zstd:3"
             ));
         }
     }
-}
-
-/// What `compress=` takes, as mount(8) and btrfs(5) have it.
-pub fn is_compression(how: &str) -> bool {
-    let (name, level) =
-        how.split_once(':').map_or((how, None), |(name, level)| (name, Some(level)));
-    let highest = match name {
-        "zstd" => 15,
-        "zlib" => 9,
-        "lzo" => 0,
-        _ => return false,
-    };
-    level.is_none_or(|level| level.parse().is_ok_and(|level: u32| (1..=highest).contains(&level)))
 }
 
 /// Why this is no place to mount something at.

@@ -43,9 +43,7 @@ pub use files::{Directory, File, Ownership, ReadFile};
 pub use in_image::{MediumInImage, layout_in_image, medium_in_image};
 pub use installer::Installer;
 pub use kickstart::{Installation, Kickstart, kickstart};
-pub use layout::{
-    Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind, is_compression,
-};
+pub use layout::{Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind};
 pub use provision::provision;
 pub use system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 

@@ -13,7 +13,7 @@ use super::Blueprint;
 use super::accounts::{Owner, User};
 use super::customize::{hashed, script_unit};
 use super::files::Ownership;
-use super::system::Services;
+use super::system::{Firewall, Locale, Services, Timezone};
 use crate::error::unsupported;
 
 /// What comes before the calls: a function for each.
@@ -23,38 +23,72 @@ const FUNCTIONS: &str = include_str!("provision.sh");
 ///
 /// Its second line is a comment that says what it does. `Unsupported`: it asks for something that only a build can do.
 pub fn provision(blueprint: &Blueprint, seed: &str) -> Result<String> {
-    refuse(blueprint)?;
+    // Every key is here, so that the compiler asks about a new one: is it done, or refused?
+    let Blueprint {
+        hostname,
+        groups,
+        users,
+        timezone: Timezone { name: zone, ntp_servers },
+        locale,
+        directories,
+        files,
+        scripts,
+        services,
+        kernel_append,
+        firewall,
+        sshd,
+        certificates,
+        ignition,
+        fips,
+        console,
+        layout,
+        containers,
+        // A blueprint that is read for a finished system has none.
+        installer: _,
+    } = blueprint;
+    refuse(&[
+        ("kernel", kernel_append.is_some()),
+        ("timezone.ntpservers", !ntp_servers.is_empty()),
+        ("firewall", *firewall != Firewall::default()),
+        ("sshd", !sshd.settings.is_empty()),
+        ("cacerts", !certificates.is_empty()),
+        ("ignition", ignition.is_some()),
+        ("fips", *fips),
+        ("bootloader", console.is_some()),
+        ("filesystem and customizations.disk", layout.is_some()),
+        ("containers-storage and containers", !containers.images.is_empty()),
+    ])?;
     let mut calls = Calls::default();
-    if let Some(name) = &blueprint.hostname {
+    if let Some(name) = hostname {
         calls.call("host_name", &[name]);
         calls.done.push(format!("hostname {name}"));
     }
-    for group in &blueprint.groups {
+    for group in groups {
         calls.call("add_group", &[&group.name, &number(group.gid)]);
         calls.done.push(format!("group {}", group.name));
     }
-    for user in &blueprint.users {
+    for user in users {
         calls.user(user, seed);
     }
-    if let Some(name) = &blueprint.timezone.name {
+    if let Some(name) = zone {
         calls.call("time_zone", &[name]);
         calls.done.push(format!("time zone {name}"));
     }
-    calls.locale(blueprint);
-    for directory in &blueprint.directories {
+    calls.locale(locale);
+    for directory in directories {
         let Ownership { mode, .. } = directory.owner;
         let mode = mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"));
         let parents = if directory.ensure_parents { "yes" } else { "no" };
         calls.call("directory", &[&directory.path, &mode, &owner(&directory.owner, "-"), parents]);
         calls.done.push(format!("directory {}", directory.path));
     }
-    for file in &blueprint.files {
+    for file in files {
         let mode = format!("{:04o}", file.owner.mode.unwrap_or(0o644));
         calls.put(&file.path, &mode, &owner(&file.owner, "root:root"), &file.data);
         calls.done.push(format!("file {}", file.path));
     }
     let mut before = None;
-    for script in &blueprint.scripts {
+    for script in scripts {
         let unit = script_unit(script, before.as_ref())?;
         let [path, stamp] = [&unit.path, &unit.stamp];
         calls.put(stamp, "0600", "root:root", b"");
@@ -65,36 +99,20 @@ pub fn provision(blueprint: &Blueprint, seed: &str) -> Result<String> {
         calls.done.push(format!("script {}", script.name));
         before = Some((unit.name, script.ignore_failure));
     }
-    calls.services(&blueprint.services);
-    let done = match calls.done.is_empty() {
-        true => "nothing".to_owned(),
-        false => calls.done.join(", "),
-    };
+    calls.services(services);
+    let done = if calls.done.is_empty() { "nothing".to_owned() } else { calls.done.join(", ") };
     Ok(format!("#!/bin/sh\n# {done}\n{FUNCTIONS}\n{}[ -z \"$failed\" ]\n", calls.text))
 }
 
-fn refuse(blueprint: &Blueprint) -> Result<()> {
-    let asked = [
-        ("kernel", blueprint.kernel_append.is_some()),
-        ("timezone.ntpservers", !blueprint.timezone.ntp_servers.is_empty()),
-        ("firewall", blueprint.firewall != Default::default()),
-        ("sshd", !blueprint.sshd.settings.is_empty()),
-        ("cacerts", !blueprint.certificates.is_empty()),
-        ("ignition", blueprint.ignition.is_some()),
-        ("fips", blueprint.fips),
-        ("bootloader", blueprint.console.is_some()),
-        ("filesystem and customizations.disk", blueprint.layout.is_some()),
-        ("containers-storage and containers", !blueprint.containers.images.is_empty()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        None => Ok(()),
-        Some((key, _)) => Err(unsupported(
-            format!(
-                "customizations.{key} cannot be set once a medium is made: it takes a look into the image, or is part of the disk"
-            ),
-            Some("build a medium with it: `bootpress build --format iso --config FILE`"),
-        )),
-    }
+/// Refuses the first of these keys that asks for something.
+fn refuse(asked: &[(&str, bool)]) -> Result<()> {
+    let Some((key, _)) = asked.iter().find(|(_, asked)| *asked) else { return Ok(()) };
+    Err(unsupported(
+        format!(
+            "customizations.{key} cannot be set once a medium is made: it takes a look into the image, or is part of the disk"
+        ),
+        Some("build a medium with it: `bootpress build --format iso --config FILE`"),
+    ))
 }
 
 fn number(number: Option<u32>) -> String {
@@ -172,29 +190,26 @@ impl Calls {
         self.done.push(format!("user {}", user.name));
     }
 
-    fn locale(&mut self, blueprint: &Blueprint) {
-        let locale = &blueprint.locale;
-        if let Some(first) = locale.languages.first() {
+    fn locale(&mut self, locale: &Locale) {
+        let Locale { languages, keyboard } = locale;
+        if let Some(first) = languages.first() {
             self.call("assign", &["/etc/locale.conf", "LANG", first]);
             self.done.push(format!("language {first}"));
         }
-        if locale.languages.len() > 1 {
+        if languages.len() > 1 {
             let plain = |name: &String| name.split('.').next().unwrap_or_default().to_owned();
-            let list: Vec<String> = locale.languages.iter().map(plain).collect();
+            let list: Vec<String> = languages.iter().map(plain).collect();
             self.call("assign", &["/etc/locale.conf", "LANGUAGE", &list.join(":")]);
         }
-        if let Some(keyboard) = &locale.keyboard {
+        if let Some(keyboard) = keyboard {
             self.call("assign", &["/etc/vconsole.conf", "KEYMAP", keyboard]);
             self.done.push(format!("keyboard {keyboard}"));
         }
     }
 
     fn services(&mut self, services: &Services) {
-        let kinds = [
-            ("mask", &services.masked),
-            ("disable", &services.disabled),
-            ("enable", &services.enabled),
-        ];
+        let Services { enabled, disabled, masked } = services;
+        let kinds = [("mask", masked), ("disable", disabled), ("enable", enabled)];
         for (function, units) in kinds {
             for unit in units {
                 self.call(function, &[unit]);

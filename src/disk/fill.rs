@@ -10,14 +10,14 @@ use crate::bootloader::Boot;
 use crate::config::Mount;
 use crate::content::ContentStore;
 use crate::filesystem::{Filling, Subvolume, VolumeOptions};
-use crate::ostree::Sysroot;
+use crate::installed::Installed;
 use crate::sparse::SparseMap;
 use crate::tree::{Metadata, Tree};
 
 /// Fills the partitions of a table, in its order; `None`: nothing is in it.
 pub(super) fn partitions(
     table: &Table,
-    sysroot: &Sysroot,
+    installed: &Installed,
     boot: &Boot,
     options: &DiskOptions<'_>,
     contents: &ContentStore,
@@ -25,7 +25,7 @@ pub(super) fn partitions(
     let slots = options.arrangement.slots.iter().zip(&table.partitions);
     let fill = |(slot, partition): (&Slot, &Partition)| {
         let size = partition.size(table.sector_size);
-        fill(slot, size, sysroot, boot, options, contents)
+        fill(slot, size, installed, boot, options, contents)
             .with_context(|| format!("formatting {}", called(slot.role, partition.number)))
     };
     slots.map(fill).collect()
@@ -43,11 +43,12 @@ fn called(role: Role, number: u32) -> String {
 fn fill(
     slot: &Slot,
     size: u64,
-    sysroot: &Sysroot,
+    installed: &Installed,
     boot: &Boot,
     options: &DiskOptions<'_>,
     contents: &ContentStore,
 ) -> Result<Option<Filled>> {
+    let esp = if slot.role == Role::Esp { esp(boot, installed) } else { None };
     let (kind, filling) = match (&slot.holds, slot.role) {
         (Holds::Nothing, _) => return Ok(None),
         (Holds::Raw(content), _) => {
@@ -56,24 +57,36 @@ fn fill(
             return Ok(Some(Filled { map, filesystem: None }));
         }
         (Holds::Volume(kind, _), Role::Esp) => {
-            let Some(esp) = &boot.esp else { return Ok(None) };
+            let Some(esp) = &esp else { return Ok(None) };
             (kind, Filling::of(esp))
         }
-        (Holds::Volume(kind, _), _) => (kind, filling(slot, sysroot, options)?),
+        (Holds::Volume(kind, _), _) => (kind, filling(slot, installed, options)?),
     };
     let label = slot.label();
     let volume = volume_options(slot, &label, options);
     kind.format(&filling, size, &volume, contents).map(|volume| Some(volume.into()))
 }
 
+/// What is on the ESP: the boot loader, and what the installed system adds to it; `None`: nothing.
+fn esp(boot: &Boot, installed: &Installed) -> Option<Tree> {
+    let adds = installed.esp.inode(Tree::ROOT).children().next().is_some();
+    let mut esp = match &boot.esp {
+        Some(esp) => esp.clone(),
+        None if adds => Tree::new(Metadata::root(0o755)),
+        None => return None,
+    };
+    esp.merge(&installed.esp, Tree::ROOT);
+    Some(esp)
+}
+
 /// What the file system of a partition holds; of an ESP that is known to whoever has the boot loader.
 pub(super) fn filling<'a>(
     slot: &'a Slot,
-    sysroot: &'a Sysroot,
+    installed: &'a Installed,
     options: &DiskOptions<'a>,
 ) -> Result<Filling<'a>> {
     let arrangement = options.arrangement;
-    let volume = |mountpoint| volume_tree(arrangement, mountpoint, sysroot);
+    let volume = |mountpoint| volume_tree(arrangement, mountpoint, installed);
     match slot.role {
         Role::Root => {
             let root = &arrangement.root;
@@ -83,14 +96,14 @@ pub(super) fn filling<'a>(
                 Ok(Subvolume { name: &one.name, tree, compression })
             });
             Ok(Filling {
-                root: &sysroot.root,
+                root: &installed.root,
                 subvolume: root.subvolume.as_deref(),
                 compression: root.compression.as_deref(),
                 further: further.collect::<Result<_>>()?,
             })
         }
         Role::Boot => {
-            let tree = sysroot.boot.as_ref().context("no content for /boot")?;
+            let tree = installed.boot.as_ref().context("no content for /boot")?;
             Ok(Filling::of(tree))
         }
         Role::BiosBoot | Role::Esp | Role::Data | Role::Swap => {
@@ -105,7 +118,7 @@ pub(super) fn filling<'a>(
 fn volume_tree<'a>(
     arrangement: &Arrangement,
     mountpoint: Option<&String>,
-    sysroot: &'a Sysroot,
+    installed: &'a Installed,
 ) -> Result<&'a Tree> {
     static NOTHING: std::sync::OnceLock<Tree> = std::sync::OnceLock::new();
     let Some(mountpoint) = mountpoint else {
@@ -114,10 +127,10 @@ fn volume_tree<'a>(
     // Volumes come in the order of mounts, links resolved.
     let mounts = arrangement.mounting().mounts;
     let mounted = mounts.iter().filter_map(|Mount { mountpoint, .. }| mountpoint.as_ref());
-    let mut pairs = mounted.filter(|path| *path != "/boot/efi").zip(&sysroot.volumes);
+    let mut pairs = mounted.filter(|path| *path != "/boot/efi").zip(&installed.volumes);
     let found = pairs.find(|(path, _)| *path == mountpoint);
     found
-        .map(|(_, (_, tree))| tree)
+        .map(|(_, volume)| &volume.tree)
         .with_context(|| format!("nothing was prepared for {mountpoint}"))
 }
 

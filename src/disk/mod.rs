@@ -23,7 +23,7 @@ use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
 use crate::identity::Identity;
-use crate::ostree::Sysroot;
+use crate::installed::Installed;
 use crate::progress::{Progress, Stage};
 use crate::sparse::SparseMap;
 
@@ -106,15 +106,15 @@ fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
 ///
 /// Fails if the content does not fit into the size that was asked for, before anything is written.
 pub fn lay_out(
-    sysroot: &Sysroot,
+    installed: &Installed,
     boot: &Boot,
     options: &DiskOptions<'_>,
     contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Disk> {
     let _stage = progress.stage(Stage::LayOut, None);
-    let table = size::table(sysroot, options, progress)?;
-    let filled = fill::partitions(&table, sysroot, boot, options, contents)?;
+    let table = size::table(installed, options, progress)?;
+    let filled = fill::partitions(&table, installed, boot, options, contents)?;
     let embed = boot.bios.as_ref().map(|code| |lba: u64, mbr: &[u8; 512]| code.embed(lba, mbr));
     join::disk(&table, filled, embed.as_ref().map(|embed| embed as &join::Embed<'_>))
 }

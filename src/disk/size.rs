@@ -8,7 +8,7 @@ use super::{DiskOptions, fill};
 use crate::error::unsupported;
 use crate::filesystem::{Room, measure};
 use crate::filesystem_kind::FileSystem;
-use crate::ostree::Sysroot;
+use crate::installed::Installed;
 use crate::progress::Progress;
 
 /// Bytes that a file system has free of which nobody says how large it shall be.
@@ -36,18 +36,18 @@ struct Needs {
 ///
 /// `Unsupported` if the content does not fit into the size that was asked for.
 pub(super) fn table(
-    sysroot: &Sysroot,
+    installed: &Installed,
     options: &DiskOptions<'_>,
     progress: &Progress,
 ) -> Result<Table> {
     let arrangement = options.arrangement;
     let layout = &arrangement.layout;
-    let needs = needs(sysroot, options)?;
+    let needs = needs(installed, options)?;
     let root_size = if options.size.is_some() { needs.least } else { needs.comfortable };
     let sizes = arrangement
         .slots
         .iter()
-        .map(|slot| bytes_of(slot, root_size, sysroot, options))
+        .map(|slot| bytes_of(slot, root_size, installed, options))
         .collect::<Result<Vec<_>>>()?;
     let mut wanted = arrangement.with_sizes(&sizes, options.identity.disk, options.sector_size);
     if options.size.is_some() || layout.root_fills_disk {
@@ -56,7 +56,7 @@ pub(super) fn table(
     let arrange = |wanted: &_| Table::arrange(wanted).map_err(|error| refusal(arrangement, &error));
     // A least size is no reason to fail.
     let least = arrange(&wanted)?.size();
-    let asked = options.size.map(|size| size.bytes(least, measure(&sysroot.root).bytes));
+    let asked = options.size.map(|size| size.bytes(least, measure(&installed.root).bytes));
     // Who lays out the whole disk says how large it is, too.
     let usual = Some(options.least_size).filter(|size| *size > 0 && !layout.complete);
     let minsize = layout.minsize.or(usual);
@@ -93,7 +93,7 @@ fn refusal(arrangement: &Arrangement, error: &PlanError) -> anyhow::Error {
 fn bytes_of(
     slot: &Slot,
     root_size: u64,
-    sysroot: &Sysroot,
+    installed: &Installed,
     options: &DiskOptions<'_>,
 ) -> Result<u64> {
     let asked = slot.partition.minsize;
@@ -107,7 +107,7 @@ fn bytes_of(
         (_, Holds::Volume(kind, _)) => {
             let spare = if asked == 0 && *kind != FileSystem::Swap { SPARE } else { 0 };
             let room = Room { bytes: spare, inodes: SPARE_INODES };
-            let filling = fill::filling(slot, sysroot, options)?;
+            let filling = fill::filling(slot, installed, options)?;
             let label = slot.label();
             let volume = fill::volume_options(slot, &label, options);
             Ok(asked.max(kind.fit(&filling, room, &volume)?))
@@ -116,10 +116,10 @@ fn bytes_of(
 }
 
 /// What the root needs.
-fn needs(sysroot: &Sysroot, options: &DiskOptions<'_>) -> Result<Needs> {
+fn needs(installed: &Installed, options: &DiskOptions<'_>) -> Result<Needs> {
     let slot = options.arrangement.slots.iter().find(|slot| slot.role == Role::Root);
     let slot = slot.context("every arrangement has a root")?;
-    let filling = fill::filling(slot, sysroot, options)?;
+    let filling = fill::filling(slot, installed, options)?;
     let label = slot.label();
     let volume = fill::volume_options(slot, &label, options);
     let fit = |room| {
@@ -127,7 +127,7 @@ fn needs(sysroot: &Sysroot, options: &DiskOptions<'_>) -> Result<Needs> {
         kind.fit(&filling, room, &volume).context("sizing the root file system")
     };
     let least = fit(Room { bytes: 0, inodes: 0 })?;
-    let upgrade = measure(&sysroot.root);
+    let upgrade = measure(&installed.root);
     let free = upgrade.bytes + BREATHING_ROOM;
     let free = free + (least + free) * OSTREE_FREE_PERCENT / 100;
     let comfortable = fit(Room { bytes: free, inodes: upgrade.inodes })?;

@@ -35,6 +35,14 @@ impl MediumKind {
         }
     }
 
+    /// Whether the disk of the build is on it.
+    pub const fn carries_disk(self) -> bool {
+        match self {
+            Self::Iso | Self::Pxe => true,
+            Self::Anaconda => false,
+        }
+    }
+
     /// Whether it is a directory, not a file.
     pub const fn is_directory(self) -> bool {
         matches!(self, Self::Pxe)
@@ -43,7 +51,7 @@ impl MediumKind {
 
 /// A medium that has been laid out.
 #[derive(Debug)]
-pub enum Made {
+pub enum Medium {
     /// A file.
     Volume(SparseMap),
     /// Files in directories.

@@ -42,9 +42,9 @@ use partitioning::{
 use sha2::{Digest, Sha256};
 use uuid::{Uuid, uuid};
 
-pub use self::anaconda::Anaconda;
+pub use self::anaconda::{Anaconda, Payload};
 pub use self::customise::{Shown, reset, set, show};
-pub use self::kind::{Made, MediumKind};
+pub use self::kind::{Medium, MediumKind};
 pub use self::menu::{Selector, Settings};
 pub use self::pxe::Url;
 
@@ -57,7 +57,8 @@ use crate::disk::{Disk, FilesystemReport, PartitionReport, Role};
 use crate::error::unsupported;
 use crate::filesystem::{fat, iso9660, squashfs};
 use crate::identity::Identity;
-use crate::ostree::Sysroot;
+use crate::installed::KernelFiles;
+use crate::name::VolumeId;
 use crate::progress::{Progress, Stage};
 use crate::sparse::SparseMap;
 use crate::tree::{Kind, Tree};
@@ -89,17 +90,26 @@ const INSTALLER: [(&str, &str); 12] = [
 
 /// What a medium is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
+pub struct MediumParts<'a> {
     /// The image's tree, from which programs and modules come.
     pub image: &'a Tree,
     /// What firmware starts.
     pub boot: &'a Boot,
-    /// The installed system.
-    pub sysroot: &'a Sysroot,
-    /// The disk that it is on.
-    pub disk: &'a Disk,
+    /// The kernel that it starts.
+    pub kernel: &'a KernelFiles,
     /// What the menu calls it.
     pub title: &'a str,
+    /// The disk that it runs and installs, where its kind carries one.
+    pub carried: Option<Carried<'a>>,
+}
+
+/// A disk on a medium.
+#[derive(Clone, Copy, Debug)]
+pub struct Carried<'a> {
+    /// The disk.
+    pub disk: &'a Disk,
+    /// The kernel command line of the system on it.
+    pub command_line: &'a str,
 }
 
 /// What is asked of a medium.
@@ -113,8 +123,8 @@ pub struct Wishes {
     pub architecture: Architecture,
     /// GUIDs of the medium's own table: not those of the disk, which may be in the same machine.
     pub identity: Identity,
-    /// What `blkid` calls the medium: at most 32 of `A-Z a-z 0-9 _ . -`.
-    pub volume_id: String,
+    /// What `blkid` calls the medium.
+    pub volume_id: VolumeId,
     /// Who made it, in the volume's descriptor: at most 128 ASCII characters.
     pub publisher: String,
     /// The same of the application.
@@ -125,80 +135,55 @@ pub struct Wishes {
     pub anaconda: Option<Anaconda>,
 }
 
-impl Wishes {
-    /// Refuses labels that the descriptor cannot hold. `Unsupported`.
-    pub fn check(&self) -> Result<()> {
-        let safe = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if self.volume_id.is_empty()
-            || self.volume_id.len() > 32
-            || !self.volume_id.chars().all(safe)
-        {
-            return Err(unsupported(
-                format!("the volume id {:?} is none for ISO 9660", self.volume_id),
-                Some("take 1 to 32 of the characters A-Z a-z 0-9 _ . -"),
-            ));
-        }
-        for (name, text) in [("publisher", &self.publisher), ("application id", &self.application)]
-        {
-            if text.len() > 128 || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-                return Err(unsupported(
-                    format!("the {name} {text:?} is not of 128 ASCII characters at most"),
-                    None,
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Lays out media, each of its own kind, of the same live system.
 ///
 /// `Unsupported`: the image lacks a program or module that a live system needs, boots by BIOS only, or the disk is one that
 /// cannot be run from a medium.
 pub fn lay_out(
-    parts: &Parts<'_>,
+    parts: &MediumParts<'_>,
     wishes: &Wishes,
     contents: &ContentStore,
     progress: &Progress,
-) -> Result<Vec<(MediumKind, Made)>> {
-    wishes.check()?;
+) -> Result<Vec<(MediumKind, Medium)>> {
     if let Some(anaconda) = &wishes.anaconda {
         let map = anaconda::lay_out(parts, wishes, anaconda, contents, progress)?;
-        return Ok(vec![(MediumKind::Anaconda, Made::Volume(map))]);
+        return Ok(vec![(MediumKind::Anaconda, Medium::Volume(map))]);
     }
-    let root = root_of(parts.disk)?;
+    let carried = parts.carried.context("a medium that runs live carries a disk")?;
+    let disk = &carried.disk.map;
+    let root = root_of(carried.disk)?;
     let efi = Efi::of(parts.boot, wishes.architecture)?;
     let bios = match wishes.architecture {
         Architecture::X86_64 => MediumCode::prepare(parts.image, contents)?,
         Architecture::Aarch64 => None,
     };
     check_installer(parts.image)?;
-    let stage = progress.stage(Stage::Compress, Some(2 * parts.disk.map.size()));
-    let extents = extents(&parts.disk.map, contents, &stage).context("hashing the disk")?;
-    let live = Live::prepare(parts, wishes, &root, &efi, &extents, contents)?;
-    let container = squashfs::format(&[("disk.raw", &parts.disk.map)], contents, &stage)?;
+    let stage = progress.stage(Stage::Compress, Some(2 * disk.size()));
+    let extents = extents(disk, contents, &stage).context("hashing the disk")?;
+    let live = Live::prepare(parts, carried, wishes, &root, &efi, &extents, contents)?;
+    let container = squashfs::format(&[("disk.raw", disk)], contents, &stage)?;
     drop(stage);
     let _stage = progress.stage(Stage::LayOut, None);
-    let kernel = &parts.sysroot.kernel;
+    let kernel = parts.kernel;
     let make = |kind: &MediumKind| {
         let made = match kind {
             MediumKind::Iso => {
                 let tree = medium_tree(parts, wishes, &efi, &live, &container, &extents, contents)?;
                 let bios = bios.as_ref();
-                Made::Volume(assemble(&tree, &efi, bios, &live.grub_cfg, wishes, contents)?)
+                Medium::Volume(assemble(&tree, &efi, bios, &live.grub_cfg, wishes, contents)?)
             }
             MediumKind::Pxe => {
                 let parts = pxe::Parts {
                     image: parts.image,
-                    linux: &kernel.linux_content,
-                    initrd: kernel.initrd_content.as_ref(),
+                    linux: &kernel.linux,
+                    initrd: kernel.initramfs.as_ref(),
                     live: &live,
                     efi: &efi,
                     container: &container,
                     extents: &extents,
                     wishes,
                 };
-                Made::Directory(pxe::lay_out(&parts, contents, progress)?)
+                Medium::Directory(pxe::lay_out(&parts, contents, progress)?)
             }
             MediumKind::Anaconda => bail!("there is nothing for Anaconda to install"),
         };
@@ -262,15 +247,16 @@ struct Live {
 
 impl Live {
     fn prepare(
-        parts: &Parts<'_>,
+        parts: &MediumParts<'_>,
+        carried: Carried<'_>,
         wishes: &Wishes,
         root: &Root<'_>,
         efi: &Efi,
         extents: &str,
         contents: &ContentStore,
     ) -> Result<Self> {
-        let kernel = &parts.sysroot.kernel;
-        let kindred = initramfs::kindred(kernel.initrd_content.as_ref(), contents);
+        let kernel = parts.kernel;
+        let kindred = initramfs::kindred(kernel.initramfs.as_ref(), contents);
         let mut wanted = initramfs::PROGRAMS.to_vec();
         let mut prepare_root = None;
         if kindred == Kindred::Own {
@@ -282,7 +268,8 @@ impl Live {
         let modules = modules::load_order(parts.image, &kernel.version, contents)?;
         let title = menu::safe_title(parts.title);
         let build_id = build_id(extents, wishes);
-        let settings = settings_for_scripts(parts, wishes, root, efi, &programs, &build_id, &title);
+        let settings =
+            settings_for_scripts(carried.disk, wishes, root, efi, &programs, &build_id, &title);
         let initramfs = initramfs::build(
             &initramfs::Parts {
                 kindred,
@@ -293,7 +280,7 @@ impl Live {
             },
             contents,
         )
-        .and_then(|archive| cpio::compressed(&archive, kernel.initrd_content.as_ref(), contents))
+        .and_then(|archive| cpio::compressed(&archive, kernel.initramfs.as_ref(), contents))
         .context("making the medium's initramfs")?;
         let initrds: &[&str] = match kindred {
             Kindred::Systemd => {
@@ -302,7 +289,7 @@ impl Live {
             Kindred::Own => &["/bootpress/live.img", "/bootpress/config.img"],
         };
         let arguments =
-            menu::live_arguments(&parts.sysroot.command_line, root.filesystem.kind, ROOT_FLAGS);
+            menu::live_arguments(carried.command_line, root.filesystem.kind, ROOT_FLAGS);
         let grub_cfg = menu::grub_cfg(&title, &build_id, &arguments, initrds)?;
         Ok(Self {
             build_id,
@@ -321,9 +308,12 @@ const ROOT_FLAGS: &str = "noinit_itable";
 /// Tells one medium from another.
 fn build_id(extents: &str, wishes: &Wishes) -> String {
     let mut hash = Sha256::new();
-    for part in
-        ["bootpress medium v1", extents, &wishes.volume_id, &wishes.identity.disk.to_string()]
-    {
+    for part in [
+        "bootpress medium v1",
+        extents,
+        wishes.volume_id.as_str(),
+        &wishes.identity.disk.to_string(),
+    ] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -332,7 +322,7 @@ fn build_id(extents: &str, wishes: &Wishes) -> String {
 
 /// `medium.conf`: assignments that a shell reads.
 fn settings_for_scripts(
-    parts: &Parts<'_>,
+    disk: &Disk,
     wishes: &Wishes,
     root: &Root<'_>,
     efi: &Efi,
@@ -340,7 +330,7 @@ fn settings_for_scripts(
     build_id: &str,
     title: &str,
 ) -> String {
-    let esp = parts.disk.partitions.iter().find(|partition| partition.role == Role::Esp);
+    let esp = disk.partitions.iter().find(|partition| partition.role == Role::Esp);
     let tools: Vec<&str> = programs
         .programs
         .keys()
@@ -349,9 +339,9 @@ fn settings_for_scripts(
         .collect();
     let values = [
         ("BUILD_ID", build_id.to_owned()),
-        ("LABEL", wishes.volume_id.clone()),
+        ("LABEL", wishes.volume_id.to_string()),
         ("TITLE", title.to_owned()),
-        ("DISK_SIZE", parts.disk.map.size().to_string()),
+        ("DISK_SIZE", disk.map.size().to_string()),
         ("ROOT_OFFSET", root.partition.start.to_string()),
         ("ROOT_SIZE", root.partition.size.to_string()),
         ("ROOT_NUMBER", root.partition.number.to_string()),
@@ -409,7 +399,7 @@ fn extents(
 
 /// What the ISO 9660 holds.
 fn medium_tree(
-    parts: &Parts<'_>,
+    parts: &MediumParts<'_>,
     wishes: &Wishes,
     efi: &Efi,
     live: &Live,
@@ -418,11 +408,11 @@ fn medium_tree(
     contents: &ContentStore,
 ) -> Result<Tree> {
     let mut tree = efi.with_menu(&live.grub_cfg);
-    let kernel = &parts.sysroot.kernel;
+    let kernel = parts.kernel;
     // Where GRUB for BIOS looks.
     tree.put("bootpress/grub.cfg", live.grub_cfg.clone());
-    tree.put("bootpress/vmlinuz", kernel.linux_content.clone());
-    if let (Kindred::Systemd, Some(initramfs)) = (live.kindred, &kernel.initrd_content) {
+    tree.put("bootpress/vmlinuz", kernel.linux.clone());
+    if let (Kindred::Systemd, Some(initramfs)) = (live.kindred, &kernel.initramfs) {
         tree.put("bootpress/initramfs.img", initramfs.clone());
     }
     tree.put("bootpress/live.img", live.initramfs.clone());
@@ -487,7 +477,7 @@ fn assemble(
     };
     let total = sector(size)?;
     let labels = iso9660::Labels {
-        volume_id: &wishes.volume_id,
+        volume_id: wishes.volume_id.as_str(),
         publisher: &wishes.publisher,
         application: &wishes.application,
         application_use: &[],
@@ -523,10 +513,10 @@ fn esp(tree: &Tree, wishes: &Wishes, contents: &ContentStore) -> Result<SparseMa
         volume_id: wishes.identity.esp_volume,
         label: "BOOTPRESS",
     };
-    match ESP_SIZES.contains(&size) {
-        true => fat::format_small(tree, contents, &options),
-        false => fat::format(tree, contents, &fat::Options { size: size.max(40 * MIB), ..options }),
+    if ESP_SIZES.contains(&size) {
+        return fat::format_small(tree, contents, &options);
     }
+    fat::format(tree, contents, &fat::Options { size: size.max(40 * MIB), ..options })
 }
 
 /// A table for sticks, with the one partition that firmware looks for.

@@ -186,6 +186,17 @@ fn read_once(blobs: &dyn Blobs, descriptor: &Descriptor, digest: Digest) -> Resu
     Ok(Document { digest, bytes })
 }
 
+/// The manifest of an image.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// As it was read.
+    document: Document,
+    /// Parsed.
+    manifest: Value,
+    /// Its media type, as it says it or its descriptor does.
+    media_type: String,
+}
+
 /// From the first document, whose media type is not always known, to the manifest for `architecture`. The digests of the
 /// documents on the way are added to `way`.
 pub(super) fn resolve(
@@ -195,14 +206,14 @@ pub(super) fn resolve(
     architecture: Architecture,
     name: &str,
     way: &mut Vec<Digest>,
-) -> Result<(Document, Value, String)> {
+) -> Result<Resolved> {
     let mut media_type = media_type.to_owned();
     for _ in 0..MAXIMUM_DEPTH {
         way.push(document.digest);
         let value: Value = parse(&document)?;
         media_type = kind(&document, &value, &media_type)?;
         if MANIFESTS.contains(&media_type.as_str()) {
-            return Ok((document, value, media_type));
+            return Ok(Resolved { document, manifest: value, media_type });
         }
         let index: Index = parse(&document)?;
         let descriptor = select(&index.manifests, architecture, name)?;
@@ -300,11 +311,12 @@ fn parse<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T> {
 /// Reads the config and joins it with the manifest.
 pub(super) fn image(
     blobs: &dyn Blobs,
-    (document, manifest, media_type): (Document, Value, String),
+    resolved: Resolved,
     architecture: Architecture,
     reference: String,
     name: Option<String>,
 ) -> Result<Image> {
+    let Resolved { document, manifest, media_type } = resolved;
     let parsed: Manifest = parse(&document)?;
     if !CONFIGS.contains(&parsed.config.media_type.as_str()) {
         let found = parsed.config.media_type;

@@ -30,6 +30,7 @@ mod tar;
 use std::cmp::Reverse;
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -97,8 +98,8 @@ trait Blobs: Send + Sync {
     }
 }
 
-/// An image whose layers can be unpacked.
-pub struct Source {
+/// An image whose documents are read and verified, and for which nobody has vouched yet. Nothing of it can be unpacked.
+pub struct Unvouched {
     /// What the image says about itself, verified.
     pub image: Image,
     /// Digests of the documents that led to the image: the outermost index first, the manifest last.
@@ -114,9 +115,21 @@ pub struct Source {
     connection: Option<Arc<Connection>>,
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for Unvouched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("image", &self.image).finish_non_exhaustive()
+        f.debug_struct("Unvouched").field("image", &self.image).finish_non_exhaustive()
+    }
+}
+
+/// An image whose layers can be unpacked, because somebody vouched for it, or because it was said why nobody has to.
+#[derive(Debug)]
+pub struct Source(Unvouched);
+
+impl Deref for Source {
+    type Target = Unvouched;
+
+    fn deref(&self) -> &Unvouched {
+        &self.0
     }
 }
 
@@ -125,7 +138,7 @@ pub fn open(
     reference: &Reference,
     architecture: Architecture,
     progress: &Progress,
-) -> Result<Source> {
+) -> Result<Unvouched> {
     open_with(&Access::default(), reference, architecture, progress)
 }
 
@@ -139,7 +152,7 @@ pub fn open_with(
     reference: &Reference,
     architecture: Architecture,
     progress: &Progress,
-) -> Result<Source> {
+) -> Result<Unvouched> {
     let context = || format!("opening {reference}");
     let temporary = std::env::temp_dir();
     let spool = access.spool.as_deref().unwrap_or(&temporary);
@@ -211,7 +224,7 @@ impl Opened {
         Ok(Self { media_type: descriptor.media_type, ..Self::new(layout, top, name) })
     }
 
-    fn image(self, architecture: Architecture, reference: &Reference) -> Result<Source> {
+    fn image(self, architecture: Architecture, reference: &Reference) -> Result<Unvouched> {
         let Self { blobs, top, media_type, name, mut spelled, mut scopes, connection } = self;
         if spelled.is_empty() {
             spelled = reference.to_string();
@@ -229,7 +242,7 @@ impl Opened {
             Place::Registry(_) | Place::Storage { .. } | Place::DockerArchive { .. }
         );
         let transport = reference.transport();
-        Ok(Source { image, documents, transport, scopes, has_name, blobs, top, connection })
+        Ok(Unvouched { image, documents, transport, scopes, has_name, blobs, top, connection })
     }
 }
 
@@ -274,7 +287,22 @@ fn remote_image(
     manifest::image(blobs, manifest, architecture, spelled, Some(found.name.clone()))
 }
 
-impl Source {
+impl Unvouched {
+    /// Lets a judge look at what the image is and at its signatures; what it says comes back with the image, its error instead of it.
+    pub fn vouched<V>(
+        self,
+        judge: impl FnOnce(&Subject, &dyn Fn(&Wanted) -> Result<Vec<Claim>>) -> Result<V>,
+    ) -> Result<(Source, V)> {
+        let verdict = judge(&self.subject(), &|wanted| self.claims(wanted))?;
+        Ok((Source(self), verdict))
+    }
+
+    /// The image without a judge, for a reason that whoever reads the code can check.
+    pub fn unjudged(self, why: &'static str) -> Source {
+        tracing::debug!(image = %self.image.reference, why, "nobody has to vouch");
+        Source(self)
+    }
+
     /// What claims to be a signature of the image's manifest, or of an index that led to it; the manifest's come first.
     pub fn claims(&self, wanted: &Wanted) -> Result<Vec<Claim>> {
         let mut claims = Vec::new();
@@ -316,6 +344,13 @@ impl Source {
             called,
             digests: self.documents.iter().rev().map(Digest::to_string).collect(),
         }
+    }
+}
+
+impl Source {
+    /// What the image says about itself, alone.
+    pub fn into_image(self) -> Image {
+        self.0.image
     }
 
     /// Unpacks all layers, several at once; they come lowest first, contents in `contents`. Progress counts compressed bytes.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::digest::Digest;
 use super::manifest::{self, INDEXES};
-use super::{Access, Connection, Reference, Source, open_with};
+use super::{Access, Connection, Reference, Unvouched, open_with};
 use crate::architecture::Architecture;
 use crate::progress::Progress;
 
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub struct Survey {
     /// The image for the architecture, with its documents.
-    pub source: Source,
+    pub source: Unvouched,
     /// The first document: an index, or the manifest.
     pub top: TopFacts,
     /// What refers to the image's manifest or index as a signature; `None`: there was no registry to ask.
@@ -82,7 +82,7 @@ pub fn survey(
     Err(first_error.context("there is no architecture to look for")?)
 }
 
-fn describe(source: Source, access: &Access, progress: &Progress) -> Result<Survey> {
+fn describe(source: Unvouched, access: &Access, progress: &Progress) -> Result<Survey> {
     let value: Value = serde_json::from_slice(&source.top.bytes).context("reading the index")?;
     let media_type = manifest::media_type(&value).to_owned();
     let mut entries = Vec::new();
@@ -109,7 +109,7 @@ fn describe(source: Source, access: &Access, progress: &Progress) -> Result<Surv
 }
 
 /// What says of itself that it is about the image's manifest or its index.
-fn signatures(connection: &Connection, source: &Source) -> Result<Vec<SignatureFacts>> {
+fn signatures(connection: &Connection, source: &Unvouched) -> Result<Vec<SignatureFacts>> {
     let registry = connection.registry()?;
     let mut about = vec![Digest::parse(&source.image.manifest_digest)?];
     if source.top.digest != about[0] {

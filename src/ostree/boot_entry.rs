@@ -16,9 +16,10 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::Checksum;
-use super::sysroot::{InstalledKernel, without_time};
+use super::sysroot::without_time;
 use crate::content::{Content, ContentStore};
 use crate::error::{corrupt, unsupported};
+use crate::installed::KernelFiles;
 use crate::tree::{InodeId, Kind, Metadata, Tree, Xattrs};
 
 /// Where kernels live in a commit.
@@ -129,18 +130,15 @@ impl Kernel {
     }
 
     /// The kernel as others see it.
-    pub(super) fn installed(&self, commit: &Tree, stateroot: &str) -> InstalledKernel {
-        let prefix = self.prefix(stateroot);
+    pub(super) fn files(&self, commit: &Tree) -> KernelFiles {
         let content = |id| match &commit.inode(id).kind {
             Kind::File(content) => content.clone(),
             other => unreachable!("{other:?} was found as a file"),
         };
-        InstalledKernel {
+        KernelFiles {
             version: self.version.clone(),
-            linux: format!("{prefix}/vmlinuz-{}", self.version),
-            initrd: self.initramfs.map(|_| format!("{prefix}/initramfs-{}.img", self.version)),
-            linux_content: content(self.linux),
-            initrd_content: self.initramfs.map(content),
+            linux: content(self.linux),
+            initramfs: self.initramfs.map(content),
         }
     }
 

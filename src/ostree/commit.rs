@@ -28,6 +28,12 @@ use crate::tree::{Metadata, Tree, Xattrs};
 const IMPORTER_VERSION: (&str, &str) = ("ostree.importer.version", "0.15.3");
 
 impl Union {
+    /// The merged tree alone, with the labels that its commit has; nothing is hashed.
+    pub fn labelled(mut self, labels: Option<&Labels<'_>>) -> Result<Tree> {
+        label(&mut self.root, labels, &mut HashMap::new()).context("labelling the merged tree")?;
+        Ok(self.root)
+    }
+
     /// Hashes everything and makes the commits.
     ///
     /// `target`: the image reference that the machine updates from, as container tools print it (`docker://quay.io/x:1`).

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::boot_entry::{Kernel, KernelSource};
 use super::etc::RootSshKeys;
 use super::labels::{Labeller, Style};
-use super::sysroot::{self, Names, Skeleton, Sysroot, make_link, without_time, write_file};
+use super::sysroot::{self, Names, Skeleton, make_link, without_time, write_file};
 use super::{
     Checksum, Committed, Labels, ObjectInodes, Repository, aleph, etc, refname, var, verity,
     volumes,
@@ -17,6 +17,8 @@ use super::{
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::image::Image;
+use crate::installed::Installed;
+use crate::name::StaterootName;
 use crate::tree::{InodeId, Kind, Metadata, Payload, Tree, Verity, Xattrs};
 
 /// Links that an inode may have on the file system that has the fewest (`EXT4_LINK_MAX`); what needs more is copied.
@@ -80,8 +82,8 @@ impl SignaturePolicy {
 
 /// Everything that a deployment depends on besides the commit and the image.
 pub struct DeployOptions<'a> {
-    /// Name of the stateroot: `default`.
-    pub stateroot: &'a str,
+    /// Name of the stateroot.
+    pub stateroot: &'a StaterootName,
     /// The image that the machine will update from, with its transport: `docker://quay.io/fedora/fedora-bootc:44`.
     pub target: &'a str,
     /// Who vouches for it.
@@ -131,7 +133,7 @@ pub fn deploy(
     labels: Option<&Labels<'_>>,
     options: &DeployOptions<'_>,
     contents: &ContentStore,
-) -> Result<Sysroot> {
+) -> Result<Installed> {
     let mut root = Tree::new(Metadata::root(0o755));
     let config = [&REPOSITORY_CONFIG, options.repository_config].concat();
     let objects =
@@ -150,11 +152,12 @@ fn deploy_onto(
     labels: Option<&Labels<'_>>,
     options: &DeployOptions<'_>,
     contents: &ContentStore,
-) -> Result<Sysroot> {
+) -> Result<Installed> {
     let labeller = Labeller(labels);
-    let names =
-        Names { stateroot: options.stateroot, deployment: format!("{}.0", committed.checksum) };
-    check_stateroot(names.stateroot)?;
+    let names = Names {
+        stateroot: options.stateroot.as_str(),
+        deployment: format!("{}.0", committed.checksum),
+    };
     if let Some(fs_verity) = options.fs_verity {
         verity::seal(&mut root, objects, fs_verity, contents)?;
     }
@@ -173,8 +176,7 @@ fn deploy_onto(
     }
     let parts = System { deployment, etc, var: skeleton.var };
     let changed = customize(&mut root, parts, labeller, options)?;
-    let commit = (committed, objects);
-    write_composefs(&mut root, deployment, commit, options, labeller, contents)
+    write_composefs(&mut root, deployment, committed, objects, options, labeller, contents)
         .context("writing .ostree.cfs")?;
     write_origin(&mut root, skeleton.deploy, &names, options, contents)?;
     let deployment_mode = root.inode(deployment).metadata.mode;
@@ -213,15 +215,18 @@ fn deploy_onto(
     labeller.complete(&mut root, "/", |id| is_object[id.index()])?;
     let volumes = volumes::take(&mut root, parts, &changed.volumes, labeller)?;
     root.inode_mut(deployment).metadata.immutable = true;
-    Ok(Sysroot {
+    Ok(Installed {
         root,
         boot,
+        // GRUB reads boot entries from /boot.
+        esp: Tree::new(Metadata::root(0o755)),
         volumes,
         written: changed.written.into_iter().map(|(path, _)| path).collect(),
-        merge_commit: committed.checksum,
-        kernel: kernel.installed(&committed.tree, names.stateroot),
+        version: committed.checksum.to_string(),
+        kernel: kernel.files(&committed.tree),
         command_line,
         deployment: format!("ostree/deploy/{}/deploy/{}", names.stateroot, names.deployment),
+        var: format!("ostree/deploy/{}/var", names.stateroot),
     })
 }
 
@@ -246,18 +251,6 @@ fn make_lost_and_found(tree: &mut Tree, labeller: Labeller<'_>) {
     if labeller.is_enabled() {
         tree.create(Tree::ROOT, b"lost+found", Metadata::root(0o700), Kind::directory());
     }
-}
-
-/// A stateroot is a directory's name and a part of kernel arguments and boot entries.
-fn check_stateroot(name: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(allowed) {
-        return Err(unsupported(
-            format!("{name:?} as the name of a stateroot"),
-            Some("use letters, digits, '-', '_' and '.'"),
-        ));
-    }
-    Ok(())
 }
 
 /// The name in an image reference: `docker://NAME`, `oci:NAME`.
@@ -340,7 +333,8 @@ fn whiteout<'a>(name: &'a [u8], kind: &Kind) -> Option<&'a [u8]> {
 fn write_composefs(
     root: &mut Tree,
     deployment: InodeId,
-    (committed, objects): (&Committed, &ObjectInodes),
+    committed: &Committed,
+    objects: &ObjectInodes,
     options: &DeployOptions<'_>,
     labeller: Labeller<'_>,
     contents: &ContentStore,
@@ -425,7 +419,7 @@ impl BootFiles<'_> {
         directory: InodeId,
         place: impl FnMut(&mut Tree, InodeId, &str, InodeId),
     ) -> Result<()> {
-        let (stateroot, plain) = (self.options.stateroot, Metadata::root(0o755));
+        let (stateroot, plain) = (self.options.stateroot.as_str(), Metadata::root(0o755));
         // Paths in boot entries begin with /boot, also where /boot is the file system's root.
         make_link(boot, directory, b"boot", ".");
         make_link(boot, directory, b"loader", "loader.1");
@@ -437,7 +431,7 @@ impl BootFiles<'_> {
         let name = format!("{stateroot}-{}", self.kernel.bootcsum);
         let own = boot.create(kernels, name.as_bytes(), plain, Kind::directory());
         self.kernel.install(self.commit, boot, own, place);
-        sysroot::merge(self.options.boot_files, boot, directory);
+        boot.merge(self.options.boot_files, directory);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Layers → ostree repository and deployment, as a tree.
 //!
 //! ```text
-//! layers ─unite─► Union ─commit─► Repository + Committed ─deploy─► Sysroot (the physical root)
+//! layers ─unite─► Union ─commit─► Repository + Committed ─deploy─► Installed (the physical root)
 //!          (union rules)   (objects, refs)        (checkout, /etc, /var, kernel, boot entry, labels)
 //! ```
 
@@ -45,7 +45,6 @@ pub use deployment::{
 pub use etc::RootSshKeys;
 pub use refname::{signed_reference, unverified_reference};
 pub use repo::Repository;
-pub use sysroot::{InstalledKernel, Sysroot};
 pub use union::{Union, unite};
 
 /// The SHA-256 that names an object.

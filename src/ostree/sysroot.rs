@@ -19,67 +19,8 @@
 use anyhow::{Context, Result};
 
 use super::Checksum;
-use crate::content::{Content, ContentStore};
-use crate::tree::{Inode, InodeId, Kind, Metadata, Tree};
-
-/// An installed system, before anything knows about partitions.
-#[derive(Clone, Debug)]
-pub struct Sysroot {
-    /// What the root file system holds.
-    pub root: Tree,
-    /// What the file system of `/boot` holds, when it has one; then `boot` in `root` is an empty mount point.
-    pub boot: Option<Tree>,
-    /// Volumes of their own: where each is mounted in the running system, and what it holds.
-    pub volumes: Vec<(String, Tree)>,
-    /// What the configuration wrote, by path in the running system.
-    pub written: Vec<String>,
-    /// The commit that is deployed.
-    pub merge_commit: Checksum,
-    /// The kernel that boots it.
-    pub kernel: InstalledKernel,
-    /// The whole kernel command line, as the boot entry has it.
-    pub command_line: String,
-    /// The deployment's directory, relative to the physical root: `ostree/deploy/default/deploy/COMMIT.0`.
-    pub deployment: String,
-}
-
-impl Sysroot {
-    /// A directory of `/var` in the running system: the tree that it is in, which may be a volume's, and its path there.
-    pub fn directory(&mut self, path: &str) -> (String, &mut Tree) {
-        let below = |mount: &str| {
-            path.strip_prefix(mount).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let inside =
-            self.volumes.iter().enumerate().filter(|(_, (mount, _))| below(mount).is_some());
-        let innermost = inside.max_by_key(|(_, (mount, _))| mount.len()).map(|(index, _)| index);
-        match innermost {
-            Some(index) => {
-                let (mount, tree) = &mut self.volumes[index];
-                (path[mount.len()..].trim_start_matches('/').to_owned(), tree)
-            }
-            None => {
-                let deploy = self.deployment.rsplit_once("/deploy/").map_or("", |(above, _)| above);
-                (format!("{deploy}{path}"), &mut self.root)
-            }
-        }
-    }
-}
-
-/// A kernel where its boot entry says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstalledKernel {
-    /// `7.2.12-1.fc44.x86_64`.
-    pub version: String,
-    /// Path as in the boot entry: `/boot/ostree/default-BOOTCSUM/vmlinuz-VERSION`. Because of the link `boot -> .` it is good
-    /// both from the root file system and from that of `/boot`.
-    pub linux: String,
-    /// The same of the initramfs.
-    pub initrd: Option<String>,
-    /// The kernel's bytes.
-    pub linux_content: Content,
-    /// The initramfs' bytes.
-    pub initrd_content: Option<Content>,
-}
+use crate::content::ContentStore;
+use crate::tree::{InodeId, Kind, Metadata, Tree};
 
 /// The names of one deployment.
 #[derive(Clone, Debug)]
@@ -195,25 +136,6 @@ pub(super) fn copy_below(tree: &mut Tree, from: InodeId, into: InodeId) {
             let there = tree.lookup(into, &name).filter(|&id| tree.inode(id).is_directory());
             let copy =
                 there.unwrap_or_else(|| tree.create(into, &name, metadata, Kind::directory()));
-            stack.push((id, copy));
-        }
-    }
-}
-
-/// Copies another tree's content into a directory; directories unite. Hard links become files of their own.
-pub(super) fn merge(source: &Tree, tree: &mut Tree, into: InodeId) {
-    let mut stack = vec![(Tree::ROOT, into)];
-    while let Some((from, into)) = stack.pop() {
-        for (name, id) in source.inode(from).children() {
-            let Inode { metadata, kind } = source.inode(id);
-            let there = tree.lookup(into, name);
-            if !source.inode(id).is_directory() {
-                assert!(there.is_none(), "{} comes twice below /boot", name.escape_ascii());
-                tree.create(into, name, metadata.clone(), kind.clone());
-                continue;
-            }
-            let copy = there
-                .unwrap_or_else(|| tree.create(into, name, metadata.clone(), Kind::directory()));
             stack.push((id, copy));
         }
     }

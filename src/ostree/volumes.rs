@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::deployment::System;
 use super::labels::{Labeller, Style};
 use crate::error::unsupported;
+use crate::installed::MountedTree;
 use crate::tree::{InodeId, Kind, Metadata, Tree, components};
 
 /// Takes the content out of each directory. What is left is an empty mount point.
@@ -17,7 +18,7 @@ pub(super) fn take(
     system: System,
     paths: &[String],
     labeller: Labeller<'_>,
-) -> Result<Vec<(String, Tree)>> {
+) -> Result<Vec<MountedTree>> {
     let mut volumes: Vec<Option<Tree>> = vec![None; paths.len()];
     // The innermost first: what is mounted inside of another volume is no part of that.
     let mut order: Vec<usize> = (0..paths.len()).collect();
@@ -48,7 +49,8 @@ pub(super) fn take(
         }
         volumes[index] = Some(volume);
     }
-    Ok(paths.iter().cloned().zip(volumes.into_iter().flatten()).collect())
+    let taken = paths.iter().cloned().zip(volumes.into_iter().flatten());
+    Ok(taken.map(|(path, tree)| MountedTree { path, tree }).collect())
 }
 
 /// The directory of a path, and whether it is the machine's.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bootpress::architecture::Architecture;
-use bootpress::oci::Access;
 use bootpress::progress::Progress;
+use bootpress::request::Request;
+use bootpress::trust::Demand;
 use bootpress::update;
 use qemu::Guest;
 use qemu::chain::{Page, Site, Update};
@@ -25,10 +26,9 @@ impl Site for Served {
 pub(crate) fn to_next(disk: &Disk) -> Update {
     let layout = layout(disk);
     let reference = format!("oci:{}:{NEXT}", layout.display()).parse().unwrap();
-    let (architecture, progress) = (Architecture::X86_64, Progress::default());
-    let made =
-        update::Update::of((&reference, &Access::default()), architecture, &layout, &progress)
-            .unwrap();
+    let mut request = Request::new(reference, Architecture::X86_64, &layout);
+    request.image.trust = Demand::Nothing;
+    let made = update::Update::of(&request, &Progress::default()).unwrap();
     Update {
         name: NEXT.to_owned(),
         commit: made.commit.clone(),

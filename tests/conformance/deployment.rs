@@ -8,9 +8,11 @@ use bootpress::bootc::{self, Mounts, Settings};
 use bootpress::content::{Content, ContentStore};
 use bootpress::filesystem::erofs;
 use bootpress::image::{Image, LayerRecord};
+use bootpress::installed::Installed;
 use bootpress::layer::{Entry, EntryKind, Layer};
+use bootpress::name::StaterootName;
 use bootpress::ostree::{
-    DeployOptions, KernelSource, Labels, RootSshKeys, SignaturePolicy, Sysroot, deploy, unite,
+    DeployOptions, KernelSource, Labels, RootSshKeys, SignaturePolicy, deploy, unite,
 };
 use bootpress::progress::Progress;
 use bootpress::tree::{Kind, Metadata, Tree};
@@ -70,7 +72,7 @@ impl Fixture {
         Self { image: image(&layers), layers, contents }
     }
 
-    fn deploy(&self, labels: Option<&Labels<'_>>, separate_boot: bool) -> Sysroot {
+    fn deploy(&self, labels: Option<&Labels<'_>>, separate_boot: bool) -> Installed {
         let union = unite(&self.image, self.layers.clone(), &self.contents).unwrap();
         bootc::check(&self.image, &union.root).unwrap();
         let settings =
@@ -82,7 +84,7 @@ impl Fixture {
             .commit(&self.image, target, labels, &self.contents, &Progress::default())
             .unwrap();
         let options = DeployOptions {
-            stateroot: "default",
+            stateroot: &StaterootName::default(),
             target,
             signature_policy: &SignaturePolicy::Unverified,
             title: &settings.title,
@@ -141,7 +143,7 @@ fn image(layers: &[Layer]) -> Image {
 }
 
 /// An installed system in a directory; `None` where that cannot be.
-fn installed(sysroot: &Sysroot, contents: &ContentStore) -> Option<(tempfile::TempDir, PathBuf)> {
+fn installed(sysroot: &Installed, contents: &ContentStore) -> Option<(tempfile::TempDir, PathBuf)> {
     if !is_root() {
         assert!(
             std::env::var_os("REQUIRE_TOOLS").is_none(),
@@ -166,18 +168,18 @@ fn admin(command: &str, root: &Path) -> Option<Command> {
 }
 
 /// What `ostree` makes of it: no broken object, one deployment, an `/etc` that nobody has changed.
-fn accepted_by_ostree(sysroot: &Sysroot, root: &Path) -> Option<()> {
+fn accepted_by_ostree(sysroot: &Installed, root: &Path) -> Option<()> {
     let repository = format!("--repo={}", root.join("ostree/repo").display());
     let fsck = run(tool("ostree")?.args(["fsck", &repository]));
     assert!(fsck.contains("no errors found"), "{fsck}");
     let status = run(&mut admin("status", root)?);
-    assert!(status.contains(&format!("default {}.0", sysroot.merge_commit)), "{status}");
+    assert!(status.contains(&format!("default {}.0", sysroot.version)), "{status}");
     assert_eq!(run(admin("config-diff", root)?.arg("--os=default")), sysroot_changes(sysroot));
     Some(())
 }
 
 /// Only the line for `/boot` makes a difference to the image's own `/etc`.
-fn sysroot_changes(sysroot: &Sysroot) -> &'static str {
+fn sysroot_changes(sysroot: &Installed) -> &'static str {
     if sysroot.boot.is_some() { "M    fstab\n" } else { "" }
 }
 
@@ -192,7 +194,7 @@ fn ostree_knows_what_is_deployed() {
     let Some(mut deploy) = admin("deploy", &root) else { return };
     run(deploy.args(["--os=default", "ostree/1/1/0"]));
     let status = run(&mut admin("status", &root).unwrap());
-    assert!(status.contains(&format!("default {}.1", sysroot.merge_commit)), "{status}");
+    assert!(status.contains(&format!("default {}.1", sysroot.version)), "{status}");
     let entries: Vec<_> = std::fs::read_dir(root.join("boot/loader/entries")).unwrap().collect();
     assert!(!entries.is_empty());
 }

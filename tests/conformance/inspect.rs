@@ -14,7 +14,7 @@ use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::Progress;
 use bootpress::report::Report;
-use bootpress::request::{BoundImages, Destination, Request, Transport};
+use bootpress::request::{DiskRequest, Request};
 use bootpress::trust::Demand;
 use proptest::prelude::*;
 use support::tiny_image::{TinyImage, tiny_image};
@@ -99,42 +99,12 @@ fn unsigned(architecture: Architecture) -> BTreeMap<&'static str, Vec<u8>> {
 /// A request for both formats of a disk.
 fn request(directory: &Path, image: &TinyImage, architecture: Architecture) -> Request {
     image.write_oci_layout(&directory.join("image"));
-    Request {
-        access: Default::default(),
-        image: format!("oci:{}", directory.join("image").display()).parse().unwrap(),
-        trust: Demand::Nothing,
-        architecture,
-        formats: [Format::Raw, Format::Qcow2].map(Into::into).into(),
-        qcow2_compression: None,
-        destination: Destination::Directory(directory.to_owned()),
-        medium: None,
-        layout: Preset::Bootc,
-        sector_size: SectorSize::S512,
-        size: None,
-        least_size: 0,
-        root_filesystem: None,
-        btrfs_compression: None,
-        btrfs_subvolume: None,
-        install_bootloader: true,
-        root_mount_spec: None,
-        boot_mount_spec: None,
-        seed: String::new(),
-        preset_kargs: true,
-        kargs: vec!["quiet".to_owned()],
-        karg_deletes: Vec::new(),
-        target_image: None,
-        target_transport: Transport::Registry,
-        enforce_container_sigpolicy: false,
-        bound_images: BoundImages::Skip,
-        bound_image_sources: Vec::new(),
-        root_ssh_keys: None,
-        stateroot: None,
-        config: Config::default(),
-        image_layout: true,
-        grow: false,
-        dry_run: false,
-        work_directory: directory.to_owned(),
-    }
+    let reference = format!("oci:{}", directory.join("image").display()).parse().unwrap();
+    let mut request = Request::new(reference, architecture, directory);
+    request.image.trust = Demand::Nothing;
+    request.output.formats = [Format::Raw, Format::Qcow2].map(Into::into).into();
+    request.system.kernel_arguments = vec!["quiet".to_owned()];
+    request
 }
 
 fn build(request: &Request) -> Report {
@@ -152,8 +122,9 @@ fn every_disk_is_seen_as_it_was_built() {
             for sector_size in SectorSize::ALL {
                 let directory = tempfile::tempdir().unwrap();
                 let image = image(architecture, &unsigned(architecture));
-                let request = request(directory.path(), &image, architecture);
-                let report = build(&Request { layout: preset, sector_size, ..request });
+                let mut request = request(directory.path(), &image, architecture);
+                request.disk = DiskRequest { preset, sector_size, ..request.disk };
+                let report = build(&request);
                 let raw = path_of(&report, Format::Raw);
                 let facts = inspect(&raw).unwrap();
                 let qcow2 = inspect(&path_of(&report, Format::Qcow2)).unwrap();
@@ -202,10 +173,11 @@ fn compare(facts: &Facts, report: &Report) {
         }
     }
     let [entry] = &facts.boot_entries[..] else { panic!("{:?}", facts.boot_entries) };
-    assert_eq!(entry.options, report.system.command_line);
+    let installed = report.system.installed.as_ref().unwrap();
+    assert_eq!(entry.options, installed.command_line);
     assert_eq!(entry.title, "Tiny 1 (ostree:0)");
     let [deployment] = &facts.deployments[..] else { panic!("{:?}", facts.deployments) };
-    assert_eq!(deployment.commit, report.system.commit);
+    assert_eq!(deployment.commit, installed.commit);
     assert_eq!(deployment.version.as_deref(), Some("1.2"));
     assert_eq!(deployment.image_digest.as_ref(), Some(&report.image.digest));
     let origin = deployment.origin.as_deref().unwrap();
@@ -335,8 +307,8 @@ fn signers_are_those_that_sbverify_lists() {
 fn what_cannot_be_made_is_refused_with_a_reason() {
     let refusal = |image: &TinyImage, sector_size| {
         let directory = tempfile::tempdir().unwrap();
-        let request = request(directory.path(), image, Architecture::X86_64);
-        let request = Request { sector_size, ..request };
+        let mut request = request(directory.path(), image, Architecture::X86_64);
+        request.disk.sector_size = sector_size;
         let error = pipeline::build(&request, &Progress::default()).unwrap_err();
         assert!(error.is::<Unsupported>(), "{error:#}");
         format!("{error:#}")
@@ -356,14 +328,14 @@ fn mounts_and_large_sectors_end_up_where_they_belong() {
     let directory = tempfile::tempdir().unwrap();
     let image = image(Architecture::X86_64, &unsigned(Architecture::X86_64))
         .layer(|layer| layer.file("usr/lib/bootupd/updates/BIOS.json", METADATA));
-    let report = build(&Request {
-        layout: Preset::Osbuild,
-        sector_size: SectorSize::S4096,
-        root_mount_spec: Some("LABEL=root".to_owned()),
-        boot_mount_spec: Some("LABEL=boot".to_owned()),
-        ..request(directory.path(), &image, Architecture::X86_64)
-    });
-    assert!(report.system.command_line.starts_with("root=LABEL=root rw boot=LABEL=boot "));
+    let mut request = request(directory.path(), &image, Architecture::X86_64);
+    request.disk.preset = Preset::Osbuild;
+    request.disk.sector_size = SectorSize::S4096;
+    request.system.root_mount_spec = Some("LABEL=root".to_owned());
+    request.system.boot_mount_spec = Some("LABEL=boot".to_owned());
+    let report = build(&request);
+    let command_line = &report.system.installed.as_ref().unwrap().command_line;
+    assert!(command_line.starts_with("root=LABEL=root rw boot=LABEL=boot "));
     assert!(report.warnings.iter().any(|line| line.contains("BIOS is left out")));
     let facts = inspect(&path_of(&report, Format::Raw)).unwrap();
     assert_eq!(facts.bootupd.len(), 1);

@@ -232,8 +232,8 @@ fn what_a_live_system_lacks_is_named_and_nothing_is_written() {
         (&["--format", "iso", "--bootloader", "none"], 3, "the image's boot loader"),
         (
             &["--format", "iso", "--volume-id", "a b"],
-            3,
-            "the volume id \"a b\" is none for ISO 9660",
+            2,
+            "invalid value 'a b' for '--volume-id <LABEL>': expected 1 to 32 of the characters",
         ),
         (&["--format", "iso", "--install-to", "first"], 2, "selects no disk"),
         (&["--format", "raw", "--install-to", "only-disk"], 1, "--install-to is for media"),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use bootpress::filesystem_kind::FileSystem;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -48,12 +49,12 @@ pub(super) struct Common {
     pub(super) types: Vec<String>,
 
     /// Architecture to build for [default: this machine's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", value_parser = crate::cli::flags::architecture)]
     pub(super) target_arch: Option<String>,
 
     /// Root file system [default: the image's]
-    #[arg(long, value_name = "TYPE")]
-    pub(super) rootfs: Option<String>,
+    #[arg(long, value_name = "TYPE", value_parser = crate::cli::flags::filesystem)]
+    pub(super) rootfs: Option<FileSystem>,
 
     /// What UUIDs derive from, besides the image's digest
     #[arg(long, value_name = "N")]

@@ -1,7 +1,6 @@
 //! Flags of `build` about application images that the image is bound to.
 
-use bootpress::oci::Reference;
-use bootpress::request::BoundImages;
+use bootpress::request::{ApplicationSource, BoundImages};
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
@@ -13,7 +12,7 @@ pub(crate) struct BoundFlags {
 
     /// Where a bound image is, for `stored` and `pull`: its NAME as it is bound, and an IMAGE; repeat it for several
     #[arg(long = "bound-image", value_name = "NAME=IMAGE", value_parser = source, help_heading = "Installed system")]
-    pub(crate) bound_image: Vec<(String, Reference)>,
+    pub(crate) bound_image: Vec<ApplicationSource>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -33,9 +32,9 @@ impl From<BoundImagesFlag> for BoundImages {
     }
 }
 
-fn source(text: &str) -> Result<(String, Reference), String> {
+fn source(text: &str) -> Result<ApplicationSource, String> {
     let (name, image) =
         text.split_once('=').ok_or("NAME=IMAGE is wanted, such as quay.io/x/app:1=oci:DIR")?;
     let reference = image.parse().map_err(|error: anyhow::Error| format!("{error:#}"))?;
-    Ok((name.to_owned(), reference))
+    Ok(ApplicationSource { name: name.to_owned(), reference })
 }

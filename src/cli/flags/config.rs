@@ -63,7 +63,7 @@ impl SetConfigFlags {
     }
 }
 
-fn read(file: &Path, reading: Reading) -> Result<Config> {
+pub(crate) fn read(file: &Path, reading: Reading) -> Result<Config> {
     let name = file.display().to_string();
     let text = if name == "-" {
         let mut text = String::new();

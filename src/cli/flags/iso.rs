@@ -8,9 +8,10 @@ use anyhow::{Result, anyhow};
 use bootpress::config::{Blueprint, Installer};
 use bootpress::filesystem_kind::FileSystem;
 use bootpress::iso::{MediumKind, Selector, Settings, Url};
+use bootpress::name::VolumeId;
 use bootpress::oci::Reference;
 use bootpress::output::FileFormat;
-use bootpress::request::{Anaconda, Medium};
+use bootpress::request::{AnacondaRequest, MediumRequest};
 use clap::{Args, Subcommand};
 
 use super::config::SetConfigFlags;
@@ -69,14 +70,14 @@ impl fmt::Display for Wanted {
 pub(crate) struct MediumFlags {
     /// The label of an ISO, at most 32 of A-Z a-z 0-9 _ . - [default: the image's name and version]
     #[arg(long, value_name = "LABEL")]
-    pub(crate) volume_id: Option<String>,
+    pub(crate) volume_id: Option<VolumeId>,
 
     /// Who an ISO says that it is from
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = descriptor_text)]
     pub(crate) publisher: Option<String>,
 
     /// The application that an ISO says it is for
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = descriptor_text)]
     pub(crate) application_id: Option<String>,
 
     /// The image that --format anaconda-iso installs, which its medium carries [default: IMAGE, which has to hold Anaconda itself]
@@ -96,7 +97,11 @@ pub(crate) struct MediumFlags {
 
 impl MediumFlags {
     /// As the engine wants it; a flag goes before what the configuration says.
-    pub(crate) fn medium(&self, kinds: Vec<MediumKind>, configured: &Installer) -> Result<Medium> {
+    pub(crate) fn medium(
+        &self,
+        kinds: Vec<MediumKind>,
+        configured: &Installer,
+    ) -> Result<MediumRequest> {
         let either = |flag: &Option<String>, configured: &Option<String>| {
             flag.clone().or_else(|| configured.clone())
         };
@@ -107,10 +112,10 @@ impl MediumFlags {
             (None, None) if configured.unattended => Some(selector("only-disk")?),
             (None, None) => None,
         };
-        Ok(Medium {
+        Ok(MediumRequest {
             kinds,
             url: self.pxe_url.clone(),
-            volume_id: either(&self.volume_id, &configured.volume_id),
+            volume_id: self.volume_id.clone().or_else(|| configured.volume_id.clone()),
             publisher: either(&self.publisher, &configured.publisher).unwrap_or_default(),
             application: either(&self.application_id, &configured.application_id)
                 .unwrap_or_default(),
@@ -124,8 +129,8 @@ impl MediumFlags {
         &self,
         blueprint: Blueprint,
         filesystem: Option<FileSystem>,
-    ) -> Anaconda {
-        Anaconda { payload: self.installer_payload.clone(), filesystem, blueprint }
+    ) -> AnacondaRequest {
+        AnacondaRequest { payload: self.installer_payload.clone(), filesystem, blueprint }
     }
 
     /// A flag that was given though none of these kinds has a use for it, and the format that has.
@@ -146,6 +151,14 @@ impl MediumFlags {
         .map(|(name, _, used)| (name, used[0].name()))
         .next()
     }
+}
+
+/// What the volume descriptor of ISO 9660 has room for.
+fn descriptor_text(text: &str) -> Result<String, String> {
+    if text.len() > 128 || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        return Err("expected at most 128 ASCII characters".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Where an installation goes.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use bootpress::oci::{Access, Password, Places};
 use clap::Args;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryFlags {
     /// Log in to the image's registry as this user [default: what `podman login` or `docker login` left, or nobody]

@@ -1,6 +1,7 @@
 //! Users and groups in `/etc/passwd`, `shadow`, `group` and `gshadow`, homes below `/var/home`, ssh keys inside.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 
@@ -71,7 +72,7 @@ pub(super) struct Accounts {
 
 /// What `login.defs` and useradd's configuration say.
 struct Defaults {
-    ids: (u32, u32),
+    ids: RangeInclusive<u32>,
     subordinate: (u64, u64),
     shell: String,
 }
@@ -93,7 +94,7 @@ impl Defaults {
             shells.map(|shell| shell.trim().trim_matches('"')).find(|shell| system.exists(shell));
         let id = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Self {
-            ids: (id(number("UID_MIN", 1000)), id(number("UID_MAX", 60000))),
+            ids: id(number("UID_MIN", 1000))..=id(number("UID_MAX", 60000)),
             subordinate: (number("SUB_UID_MIN", 100_000), number("SUB_UID_COUNT", 65_536).max(1)),
             shell: shell.unwrap_or("/bin/sh").to_owned(),
         })
@@ -186,7 +187,7 @@ impl Accounts {
                 }
                 gid
             }
-            None => self.unused(None, self.defaults.ids)?,
+            None => self.unused(None, &self.defaults.ids)?,
         };
         self.write_group(&group.name, gid);
         Ok(())
@@ -198,14 +199,17 @@ impl Accounts {
     }
 
     /// A number that neither a user nor a group has; `wish` if that is so of it.
-    fn unused(&self, wish: Option<u32>, (low, high): (u32, u32)) -> Result<u32> {
+    fn unused(&self, wish: Option<u32>, ids: &RangeInclusive<u32>) -> Result<u32> {
         let passwd =
             [&self.passwd, &self.more_passwd].into_iter().flat_map(|lines| lines.numbers(2));
         let group = [&self.group, &self.more_group].into_iter().flat_map(|lines| lines.numbers(2));
         let taken: BTreeSet<u32> = passwd.chain(group).collect();
         let free = |id: &u32| !taken.contains(id);
-        let found = wish.filter(free).or_else(|| (low..=high).find(free));
-        found.ok_or_else(|| unsupported(format!("no id between {low} and {high} is free"), None))
+        let found = wish.filter(free).or_else(|| ids.clone().find(free));
+        found.ok_or_else(|| {
+            let (low, high) = (ids.start(), ids.end());
+            unsupported(format!("no id between {low} and {high} is free"), None)
+        })
     }
 
     /// Adds a user, or changes what was asked of one that is there.
@@ -237,7 +241,7 @@ impl Accounts {
         let own = self.find_group(&user.name).and_then(|line| line.get(2)?.parse().ok());
         let uid = match user.uid {
             Some(uid) => uid,
-            None => self.unused(user.gid.or(own), self.defaults.ids)?,
+            None => self.unused(user.gid.or(own), &self.defaults.ids)?,
         };
         let gid = match user.gid.or(own) {
             Some(gid) => {
@@ -248,7 +252,7 @@ impl Accounts {
                 gid
             }
             None => {
-                let gid = self.unused(Some(uid), self.defaults.ids)?;
+                let gid = self.unused(Some(uid), &self.defaults.ids)?;
                 self.write_group(&user.name, gid);
                 gid
             }

@@ -52,34 +52,58 @@ pub fn customize(
     seed: &str,
     contents: &ContentStore,
 ) -> Result<Changes> {
+    // Every key is here, so that the compiler asks about a new one: is it written here, or who else honours it?
+    let Blueprint {
+        hostname,
+        users,
+        groups,
+        timezone,
+        locale,
+        firewall,
+        services,
+        sshd,
+        directories,
+        files,
+        certificates,
+        scripts,
+        fips,
+        installer,
+        containers,
+        // `kernel_arguments` and `customize_boot`.
+        kernel_append: _,
+        ignition: _,
+        console: _,
+        // Partitions are arranged before anything is written.
+        layout: _,
+    } = blueprint;
     let mut system = System::new(tree, places, contents);
     let what = &mut system;
-    if let Some(name) = &blueprint.hostname {
+    if let Some(name) = hostname {
         settings::hostname(what, name)?;
     }
     let mut accounts = Accounts::read(what)?;
-    accounts.apply(what, &blueprint.groups, &blueprint.users, seed).context("adding users")?;
-    settings::timezone(what, &blueprint.timezone)?;
-    settings::locale(what, &blueprint.locale)?;
-    settings::sshd(what, &blueprint.sshd)?;
-    settings::firewall(what, &blueprint.firewall)?;
-    firstboot::certificates(what, &blueprint.certificates)?;
-    if blueprint.fips {
+    accounts.apply(what, groups, users, seed).context("adding users")?;
+    settings::timezone(what, timezone)?;
+    settings::locale(what, locale)?;
+    settings::sshd(what, sshd)?;
+    settings::firewall(what, firewall)?;
+    firstboot::certificates(what, certificates)?;
+    if *fips {
         firstboot::fips(what)?;
     }
-    for directory in &blueprint.directories {
+    for directory in directories {
         make_directory(what, directory, &accounts)?;
     }
-    for file in &blueprint.files {
+    for file in files {
         write_file(what, file, &accounts)?;
     }
-    if !blueprint.installer.sudo_without_password.is_empty() {
-        settings::sudo(what, &blueprint.installer.sudo_without_password)?;
+    if !installer.sudo_without_password.is_empty() {
+        settings::sudo(what, &installer.sudo_without_password)?;
     }
-    settings::containers(what, &blueprint.containers)?;
+    settings::containers(what, containers)?;
     // Units may have come with the files.
-    firstboot::scripts(what, &blueprint.scripts)?;
-    services::apply(what, &blueprint.services)?;
+    firstboot::scripts(what, scripts)?;
+    services::apply(what, services)?;
     let volumes = mounts::apply(what, mounting)?;
     if let Some(grow) = &mounting.grow {
         grow::apply(what, grow)?;

@@ -17,15 +17,25 @@ mod runtime;
 use anyhow::{Context, Result};
 
 use super::efi::Efi;
-use super::{Parts, Wishes, assemble, build_id, cpio, menu};
+use super::{MediumParts, Wishes, assemble, build_id, cpio, menu};
 use crate::architecture::Architecture;
 use crate::bootloader::MediumCode;
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::filesystem::{ext4, squashfs};
+use crate::image::Image;
 use crate::progress::{Progress, Stage};
 use crate::sparse::SparseMap;
 use crate::tree::{Kind, Tree};
+
+/// The image that Anaconda installs, as it was published.
+#[derive(Debug)]
+pub struct Payload {
+    /// An OCI layout.
+    pub layout: Tree,
+    /// What it says about itself.
+    pub image: Image,
+}
 
 /// What a medium with Anaconda holds besides the image that it starts.
 #[derive(Clone, Debug)]
@@ -62,7 +72,7 @@ const FREE: u64 = 2 << 30;
 
 /// Lays out the medium. `Unsupported`: there is no Anaconda in the image or in its initramfs.
 pub(super) fn lay_out(
-    parts: &Parts<'_>,
+    parts: &MediumParts<'_>,
     wishes: &Wishes,
     anaconda: &Anaconda,
     contents: &ContentStore,
@@ -76,7 +86,7 @@ pub(super) fn lay_out(
     };
     let install = install_image(parts, wishes, anaconda, contents, progress)?;
     let _stage = progress.stage(Stage::LayOut, None);
-    let kernel = &parts.sysroot.kernel;
+    let kernel = parts.kernel;
     let id = identify(anaconda, wishes, contents)?;
     let text = grub_cfg(&id, parts.title, wishes, anaconda)?;
     let menu = contents.insert_bytes(text.as_bytes())?;
@@ -86,8 +96,8 @@ pub(super) fn lay_out(
     tree.put("bootpress/grub.cfg", menu.clone());
     tree.put("boot/grub2/grub.cfg", menu.clone());
     tree.put(&format!("bootpress/{id}"), contents.insert_bytes(b"\n")?);
-    tree.put("images/pxeboot/vmlinuz", kernel.linux_content.clone());
-    let initrd = kernel.initrd_content.as_ref().context("it was looked into")?;
+    tree.put("images/pxeboot/vmlinuz", kernel.linux.clone());
+    let initrd = kernel.initramfs.as_ref().context("it was looked into")?;
     tree.put("images/pxeboot/initrd.img", initrd.clone());
     tree.put("images/install.img", install);
     for (path, inode) in anaconda.payload.walk() {
@@ -108,7 +118,7 @@ pub(super) fn lay_out(
     assemble(&tree, &efi, bios.as_ref(), &menu, wishes, contents)
 }
 
-fn check(parts: &Parts<'_>, contents: &ContentStore) -> Result<()> {
+fn check(parts: &MediumParts<'_>, contents: &ContentStore) -> Result<()> {
     if parts.image.file(PROGRAM).is_none() {
         return Err(unsupported(
             format!("there is no Anaconda in the image: it has no /{PROGRAM}"),
@@ -117,7 +127,7 @@ fn check(parts: &Parts<'_>, contents: &ContentStore) -> Result<()> {
             )),
         ));
     }
-    let initramfs = parts.sysroot.kernel.initrd_content.as_ref();
+    let initramfs = parts.kernel.initramfs.as_ref();
     let has = |path: &&str| {
         initramfs.and_then(|initramfs| cpio::contains(contents.reader(initramfs), path.as_bytes()))
             != Some(false)
@@ -134,7 +144,7 @@ fn check(parts: &Parts<'_>, contents: &ContentStore) -> Result<()> {
 
 /// `images/install.img`.
 fn install_image(
-    parts: &Parts<'_>,
+    parts: &MediumParts<'_>,
     wishes: &Wishes,
     anaconda: &Anaconda,
     contents: &ContentStore,
@@ -170,7 +180,7 @@ fn identify(anaconda: &Anaconda, wishes: &Wishes, contents: &ContentStore) -> Re
 
 /// The menu, in that tool's order: install, check and install, what helps when that fails.
 fn grub_cfg(id: &str, title: &str, wishes: &Wishes, anaconda: &Anaconda) -> Result<String> {
-    let label = &wishes.volume_id;
+    let label = wishes.volume_id.as_str();
     let mut arguments = vec![
         format!("inst.stage2=hd:LABEL={label}"),
         format!("inst.ks=hd:LABEL={label}:/osbuild.ks"),

@@ -47,7 +47,7 @@ impl Place {
         let contents = ContentStore::create_in(&std::env::temp_dir())?;
         let source =
             open_with(access, &server.reference(), Architecture::X86_64, &Progress::default())?;
-        source.unpack(&contents, &Progress::default())
+        source.unjudged("tests vouch for what they make").unpack(&contents, &Progress::default())
     }
 
     fn pull(&self, server: &Server) -> Result<u64> {

@@ -72,7 +72,7 @@ impl Fixture {
         Committed { checksum: Checksum([0xc0; 32]), tree: self.tree.clone(), objects }
     }
 
-    fn deploy(&self) -> Result<Sysroot> {
+    fn deploy(&self) -> Result<Installed> {
         self.deploy_with(None, &|_, _| Ok(b"composefs".to_vec()))
     }
 
@@ -80,7 +80,7 @@ impl Fixture {
         &self,
         labels: Option<&Labels<'_>>,
         composefs: &ComposefsWriter<'_>,
-    ) -> Result<Sysroot> {
+    ) -> Result<Installed> {
         let committed = self.committed();
         let mut root = Tree::new(Metadata::root(0o755));
         let directory = root.make_directories("ostree/repo/objects", &Metadata::root(0o755));
@@ -93,8 +93,9 @@ impl Fixture {
             let object = root.create(directory, name.as_bytes(), metadata, inode.kind.clone());
             objects.insert(checksum, object);
         }
+        let stateroot = StaterootName::default();
         let options = DeployOptions {
-            stateroot: "default",
+            stateroot: &stateroot,
             target: "docker://registry.example/os:1",
             signature_policy: &SignaturePolicy::Unverified,
             title: "Tiny",
@@ -111,6 +112,13 @@ impl Fixture {
             fs_verity: self.fs_verity,
         };
         deploy_onto(root, &objects, &committed, &image(), labels, &options, &self.contents)
+    }
+
+    /// What the boot entry says for a key.
+    fn entry_value(&self, tree: &Tree, key: &str) -> String {
+        let entry = self.text(tree, "boot/loader/entries/ostree-1.conf");
+        let value = entry.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {key} in {entry}")).to_owned()
     }
 
     fn text(&self, tree: &Tree, path: &str) -> String {
@@ -266,8 +274,9 @@ fn the_boot_entry() {
         "#]],
     );
     // The paths lead somewhere, also through boot -> . and the command line's link.
-    assert!(sysroot.root.file(&sysroot.kernel.linux).is_some());
-    assert!(sysroot.root.file(&format!("boot{}", sysroot.kernel.initrd.unwrap())).is_some());
+    let named = |key| fixture.entry_value(&sysroot_again.root, key);
+    assert!(sysroot.root.file(&named("linux")).is_some());
+    assert!(sysroot.root.file(&format!("boot{}", named("initrd"))).is_some());
     let target = sysroot.command_line.rsplit_once("ostree=").unwrap().1;
     assert_eq!(sysroot.root.resolve(target), sysroot.root.find(&sysroot.deployment));
 }
@@ -290,9 +299,10 @@ fn device_trees_are_part_of_the_kernel() {
         .file("usr/lib/modules/6.1/dtb/b/1.dtb", "B")
         .file("usr/lib/modules/6.1/dtb/a.dtb", "A");
     let many = fixture.deploy().unwrap();
-    assert_ne!(plain.kernel.linux, many.kernel.linux);
+    assert_ne!(plain.command_line, many.command_line);
     let sum = Checksum(Sha256::digest("kernelinitramfsAB").into()).to_string();
-    assert_eq!(many.kernel.linux, format!("/boot/ostree/default-{sum}/vmlinuz-6.1"));
+    let linux = fixture.entry_value(&many.root, "linux");
+    assert_eq!(linux, format!("/boot/ostree/default-{sum}/vmlinuz-6.1"));
     assert!(many.root.file(&format!("boot/ostree/default-{sum}/dtb/b/1.dtb")).is_some());
     let entry = fixture.text(&many.root, "boot/loader/entries/ostree-1.conf");
     assert!(entry.ends_with(&format!("\nfdtdir /boot/ostree/default-{sum}/dtb\n")), "{entry}");
@@ -526,7 +536,7 @@ fn composefs_learns_digests_when_prepare_root_wants_them() {
     assert_eq!(size(&deployed(".ostree.cfs")), Some(0));
     assert_eq!(size(&deployed("usr/etc/hostname")), Some(5));
     // A hard link to the object.
-    assert_eq!(size(&sysroot.kernel.linux), Some(6));
+    assert_eq!(size(&fixture.entry_value(&sysroot.root, "linux")[1..]), Some(6));
     // Copies are for writing.
     assert_eq!(size(&deployed("etc/hostname")), None);
     let broken = |_: &Content, _: &ContentStore| anyhow::bail!("no bytes");
@@ -618,8 +628,4 @@ fn what_would_end_in_the_wrong_place_is_refused() {
     assert!(two_lines.deploy().unwrap_err().is::<Corrupt>());
     let words = Fixture { boot_mount: Some("UUID=1 /"), ..Fixture::tiny() };
     assert!(words.deploy().unwrap_err().is::<Corrupt>());
-    for name in ["", ".", "..", "a/b", "a b", "é"] {
-        assert!(check_stateroot(name).is_err(), "{name:?} was accepted");
-    }
-    check_stateroot("fedora-coreos_1.0").unwrap();
 }

@@ -1,0 +1,176 @@
+//! Every choice of a build, made before anything is laid out: what follows from the request, the image and what it configures.
+//!
+//! A plan owns decisions and nothing else: it is made from values, can be printed, and no stage asks the request again.
+
+mod media;
+mod root;
+mod shown;
+mod system;
+#[cfg(test)]
+mod tests;
+
+use anyhow::Result;
+
+use crate::bootc::{Bootloader, Composefs, Settings};
+use crate::bootloader::BootOptions;
+use crate::config::Layout;
+use crate::disk::{self, Arrangement, DiskOptions, DiskSize, Partitioning, SectorSize};
+use crate::error::unsupported;
+use crate::filesystem_kind::FileSystem;
+use crate::identity::Identity;
+use crate::image::Image;
+use crate::output;
+use crate::request::{BoundImages, Request};
+use crate::tree::Tree;
+
+pub use media::media;
+pub use root::RootChoice;
+pub use shown::Decision;
+pub use system::{RepositoryOption, SystemPlan};
+
+/// The choices.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every UUID.
+    pub identity: Identity,
+    /// What the root is, and why.
+    pub root: RootChoice,
+    /// The partitions.
+    pub arrangement: Arrangement,
+    /// Bytes of a sector.
+    pub sector_size: SectorSize,
+    /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
+    pub size: Option<DiskSize>,
+    /// Bytes that the disk has at least, unless its size is asked for.
+    pub least_size: u64,
+    /// The whole disk is a multiple of this many bytes.
+    pub size_unit: u64,
+    /// How the boot loader is installed; `None`: not at all.
+    pub bootloader: Option<BootOptions>,
+    /// The installed system.
+    pub system: SystemPlan,
+    /// How the disk files are written.
+    pub files: output::Options,
+    /// What the user should know, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// What is known of an image when choices are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What it says about itself.
+    pub image: &'a Image,
+    /// What it configures.
+    pub settings: &'a Settings,
+    /// Partitions that somebody lays out; `None`: those of the preset.
+    pub layout: Option<&'a Layout>,
+    /// Its merged tree, whose files may fill partitions.
+    pub root: &'a Tree,
+}
+
+impl Plan {
+    /// Decides. `Unsupported` if something is configured that cannot be had.
+    pub fn of(request: &Request, known: Known<'_>) -> Result<Self> {
+        let Known { image, settings, layout, root: image_root } = known;
+        refuse_what_we_cannot(request, settings)?;
+        let mut warnings = request.config.warnings.clone();
+        if request.applications.bound == BoundImages::Skip {
+            warnings.extend(settings.bound_images.iter().map(|bound| {
+                format!("the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used")
+            }));
+        }
+        let identity = Identity::derive(&image.manifest_digest, &request.seed);
+        let identity = disk::identify(identity, layout)?;
+        let root = RootChoice::of(&request.disk, settings, layout)?;
+        let partitioning = Partitioning {
+            layout,
+            preset: request.disk.preset,
+            architecture: image.architecture,
+            root: &root.volume(&request.disk, settings, layout)?,
+            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
+            separate_boot: root.filesystem != FileSystem::Ext4,
+        };
+        let arrangement = Arrangement::of(&partitioning, &identity, image_root)?;
+        let sector_size = layout.and_then(disk::sector_size).unwrap_or(request.disk.sector_size);
+        let system =
+            SystemPlan::of(request, image, settings, &identity, &arrangement, &mut warnings)?;
+        Ok(Self {
+            bootloader: bootloader(request, image, settings, &identity, &arrangement, sector_size),
+            files: output::Options {
+                sector_size: sector_size.bytes(),
+                qcow2_compression: request.output.qcow2_compression,
+                ..output::Options::new(identity.files, image.architecture)
+            },
+            identity,
+            root,
+            arrangement,
+            sector_size,
+            size: request.disk.size,
+            least_size: request.disk.least_size,
+            size_unit: request.output.size_unit(),
+            system,
+            warnings,
+        })
+    }
+
+    /// For the disk.
+    pub fn disk(&self) -> DiskOptions<'_> {
+        DiskOptions {
+            arrangement: &self.arrangement,
+            identity: &self.identity,
+            sector_size: self.sector_size,
+            size: self.size,
+            least_size: self.least_size,
+            size_unit: self.size_unit,
+        }
+    }
+}
+
+fn bootloader(
+    request: &Request,
+    image: &Image,
+    settings: &Settings,
+    identity: &Identity,
+    arrangement: &Arrangement,
+    sector_size: SectorSize,
+) -> Option<BootOptions> {
+    let configured = settings.install.bootloader;
+    if !request.disk.install_bootloader || configured == Some(Bootloader::None) {
+        return None;
+    }
+    let separate_boot = arrangement.separate_boot();
+    Some(BootOptions {
+        architecture: image.architecture,
+        boot_uuid: if separate_boot { identity.boot_filesystem } else { identity.root_filesystem },
+        skip_boot_uuid: settings.install.skip_boot_uuid == Some(true),
+        boot_partition: arrangement.boot_partition(),
+        dos: arrangement.is_dos(),
+        separate_boot,
+        // No BIOS starts from other sectors.
+        bios: sector_size == SectorSize::S512,
+        time: 0,
+    })
+}
+
+fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
+    // What prepare-root checks is a signature of the deployed commit, and that commit is made here, where no key is.
+    if settings.prepare_root.composefs == Composefs::Signed {
+        return Err(unsupported(
+            "the image demands a signed root (composefs.enabled in prepare-root.conf), and bootpress signs nothing",
+            Some("`enabled = verity` checks the same contents without a signature"),
+        ));
+    }
+    match settings.install.bootloader {
+        Some(other @ (Bootloader::Systemd | Bootloader::GrubCc))
+            if request.disk.install_bootloader =>
+        {
+            Err(unsupported(
+                format!(
+                    "the image's install configuration asks for the boot loader {other:?}, and bootpress installs GRUB only"
+                ),
+                Some("build without a boot loader: --bootloader none"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}

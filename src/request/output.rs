@@ -1,0 +1,216 @@
+//! The files that a build writes: disks in their formats, and media.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::DiskRequest;
+use crate::config::{self, Blueprint};
+use crate::disk::SectorSize;
+use crate::error::unsupported;
+use crate::filesystem_kind::FileSystem;
+use crate::image::Image;
+use crate::iso::{self, MediumKind};
+use crate::name::VolumeId;
+use crate::oci::Reference;
+use crate::output::{ClusterCompression, FileFormat, Target};
+
+/// Bytes of the longest publisher and application ID: fields of the primary volume descriptor (ECMA-119, section 8.4).
+const LONGEST_MEDIUM_TEXT: usize = 128;
+
+/// What is written, and where.
+#[derive(Clone, Debug)]
+pub struct OutputRequest {
+    /// The formats of the disk, each once.
+    pub formats: Vec<FileFormat>,
+    /// How a qcow2's clusters are compressed.
+    pub qcow2_compression: Option<ClusterCompression>,
+    /// Media that boot live and install the disk, or start the image's own installer.
+    pub medium: Option<MediumRequest>,
+    /// Where the files go.
+    pub destination: Destination,
+    /// Whether everything is done but for writing the files.
+    pub dry_run: bool,
+}
+
+/// What is asked of a medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediumRequest {
+    /// The kinds to make, each once; never empty.
+    pub kinds: Vec<MediumKind>,
+    /// Where machines that boot from the network find what is made for them; `None`: where they found its menu.
+    pub url: Option<iso::Url>,
+    /// The volume ID, which `blkid` shows as label; `None`: what the image says, else made of its name and version.
+    pub volume_id: Option<VolumeId>,
+    /// Who made it.
+    pub publisher: String,
+    /// The application that it is for.
+    pub application: String,
+    /// What can be changed afterwards.
+    pub settings: iso::Settings,
+    /// For a medium with Anaconda: what it installs, and how.
+    pub anaconda: Option<AnacondaRequest>,
+}
+
+/// What Anaconda does on its medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnacondaRequest {
+    /// The image that it installs; `None`: the one that it is in.
+    pub payload: Option<Reference>,
+    /// The file system of the root that it makes; `None`: what the image configures, else ext4.
+    pub filesystem: Option<FileSystem>,
+    /// What it is told; the configuration of the request is that of the disk, which is not on this medium.
+    pub blueprint: Blueprint,
+}
+
+/// Where the files go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Into a directory, named `<image name>-<version>.<arch>.<ext>`.
+    Directory(PathBuf),
+    /// This very file; for a request with one format.
+    File(PathBuf),
+    /// A file for each format, in their order.
+    Files(Vec<PathBuf>),
+}
+
+impl OutputRequest {
+    /// Nothing yet, in a directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            formats: Vec::new(),
+            qcow2_compression: None,
+            medium: None,
+            destination: Destination::Directory(directory.to_owned()),
+            dry_run: false,
+        }
+    }
+
+    /// Whether a disk is written, or is on a medium that is.
+    pub fn needs_disk(&self) -> bool {
+        let carries = |medium: &MediumRequest| medium.kinds.iter().any(|kind| kind.carries_disk());
+        self.medium.as_ref().is_none_or(carries) || !self.formats.is_empty()
+    }
+
+    /// Refuses what no image could be made to fit.
+    pub(super) fn check(&self, disk: &DiskRequest) -> Result<()> {
+        for format in &self.formats {
+            if disk.sector_size == SectorSize::S4096 && !format.format.takes_large_sectors() {
+                return Err(unsupported(
+                    format!("disks of format {} have sectors of 512 bytes", format.format),
+                    Some("build with --sector-size 512, or as raw, qcow2 or vhdx"),
+                ));
+            }
+        }
+        let Some(medium) = &self.medium else { return Ok(()) };
+        if disk.sector_size != SectorSize::S512 {
+            return Err(unsupported(
+                "a medium installs to disks with sectors of 512 bytes, and this disk would have others",
+                Some("build the medium without --sector-size"),
+            ));
+        }
+        if !disk.install_bootloader {
+            return Err(unsupported(
+                "a medium starts with the image's boot loader",
+                Some("build it without --bootloader none"),
+            ));
+        }
+        if let Some(anaconda) = &medium.anaconda {
+            // What a kickstart cannot say is told before the image is opened.
+            let said = config::Installation {
+                transport: "registry",
+                target: "",
+                filesystem: FileSystem::Ext4,
+                arguments: &[],
+                disk: medium.settings.install_to.as_ref().map(iso::Selector::text),
+                seed: "",
+            };
+            config::kickstart(&anaconda.blueprint, &said)?;
+        }
+        for (flag, text) in
+            [("--publisher", &medium.publisher), ("--application-id", &medium.application)]
+        {
+            let fits = |c: char| c.is_ascii_graphic() || c == ' ';
+            if text.len() > LONGEST_MEDIUM_TEXT || !text.chars().all(fits) {
+                return Err(unsupported(
+                    format!(
+                        "invalid {flag} {text:?}: expected at most {LONGEST_MEDIUM_TEXT} ASCII characters"
+                    ),
+                    None,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The disk files to write, for an image opened by `reference`; for a dry run, those that would be written. Fails if their
+    /// directory does not exist.
+    pub fn targets(&self, reference: &Reference, image: &Image) -> Result<Vec<Target>> {
+        let path = |index: usize, format: FileFormat| match &self.destination {
+            Destination::File(file) => file.clone(),
+            Destination::Files(files) => files[index].clone(),
+            Destination::Directory(directory) => {
+                directory.join(file_name(reference, image, &format.extension()))
+            }
+        };
+        for kind in self.medium.iter().flat_map(|medium| &medium.kinds) {
+            let path = self.medium_path(reference, image, *kind);
+            if kind.is_directory() && path.exists() && !path.is_dir() {
+                return Err(unsupported(
+                    format!("{} is a file, and {} makes a directory", path.display(), kind.name()),
+                    Some("name another one with --output"),
+                ));
+            }
+        }
+        let formats = self.formats.iter().enumerate();
+        let targets: Vec<_> =
+            formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
+        for directory in targets.iter().filter_map(|target| target.path.parent()) {
+            if !self.dry_run && !directory.as_os_str().is_empty() {
+                directory
+                    .metadata()
+                    .with_context(|| format!("looking at directory {}", directory.display()))?;
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Where a medium goes.
+    pub fn medium_path(&self, reference: &Reference, image: &Image, kind: MediumKind) -> PathBuf {
+        let kinds = self.medium.as_ref().map_or(&[][..], |medium| &medium.kinds);
+        let index = kinds.iter().position(|other| *other == kind).unwrap_or(0);
+        match &self.destination {
+            Destination::File(file) => file.clone(),
+            // Disks come first.
+            Destination::Files(files) => files[self.formats.len() + index].clone(),
+            Destination::Directory(directory) => {
+                directory.join(file_name(reference, image, kind.extension()))
+            }
+        }
+    }
+
+    /// The size of the disk must be a multiple of this many bytes, for all the formats.
+    pub fn size_unit(&self) -> u64 {
+        self.formats.iter().map(|format| format.format.size_unit()).max().unwrap_or(1)
+    }
+}
+
+/// The volume ID of a medium when nobody says otherwise: `<image name>-<version>`, as far as it has room.
+pub fn default_volume_id(reference: &Reference, image: &Image) -> VolumeId {
+    let name = file_name(reference, image, "");
+    let name = name.trim_end_matches('.').trim_end_matches(image.architecture.name());
+    VolumeId::like(name.trim_end_matches('.'))
+}
+
+/// `<image name>-<version>.<arch>.<ext>`; without a version label, the beginning of the digest says which one it is.
+fn file_name(reference: &Reference, image: &Image, extension: &str) -> String {
+    let digest = image.manifest_digest.trim_start_matches("sha256:");
+    let version = image.version().unwrap_or(&digest[..digest.len().min(12)]);
+    let stem = format!("{}-{version}", reference.file_stem());
+    let safe: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.+~".contains(c) { c } else { '_' })
+        .collect();
+    let safe = safe.trim_start_matches(['.', '-']);
+    format!("{safe}.{}.{extension}", image.architecture)
+}

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::machine::Architecture;
-use crate::{BootError, program};
+use crate::architecture::Architecture;
+use crate::error::BootError;
+use crate::program;
 
 /// How long the trivial guest may take. SeaBIOS and it need 0.3 s even under TCG.
 const PATIENCE: Duration = Duration::from_secs(5);

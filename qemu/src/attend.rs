@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::BootError;
-use crate::machine::Architecture;
-use crate::milestone::Milestone;
+use crate::architecture::Architecture;
+use crate::ended::End;
+use crate::error::BootError;
 use crate::proof::{Level, kernel_runs};
 use crate::qmp::Message;
-use crate::record::{End, Record};
-use crate::report::Reached;
+use crate::reached::Milestone;
+use crate::reached::Reached;
+use crate::record::Record;
 use crate::screen::Screen;
 use crate::session::{Dialogue, Session};
 use crate::vm::{Event, Next, Timed, Vm};

@@ -2,73 +2,27 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::accelerator::Accelerator;
+use crate::attempt::Test;
 use crate::attend::{Bounds, attend, last_look};
-use crate::console_rules::Rules;
-use crate::credentials::{Access, Credentials};
+use crate::credentials::Credentials;
 use crate::device::Tpm;
+use crate::ended::{End, Ended};
+use crate::error::BootError;
 use crate::evidence::Scene;
 use crate::firmware;
+use crate::judge::judge;
 use crate::machine::{Machine, Wiring};
-use crate::proof::{Level, Proof};
-use crate::record::{End, Ending, Record};
-use crate::report::{BootReport, Expected, MachineReport, Reached};
+use crate::proof::Proof;
+use crate::reached::Reached;
+use crate::record::Record;
+use crate::report::{BootReport, MachineReport};
 use crate::screen::Screen;
-use crate::session::{Ending as Wanted, Session};
+use crate::session::Ending;
 use crate::tpm::Swtpm;
 use crate::vm::{Sockets, Vm};
-use crate::{BootError, overlay, program};
-
-/// A boot to try.
-#[derive(Clone, Debug)]
-pub struct Test<'a> {
-    /// The disk: raw, qcow2, vmdk, vhdx or vhd. It is never written.
-    pub disk: &'a Path,
-    /// What to boot it in.
-    pub machine: Machine,
-    /// What executes the guest; `None` for [`Accelerator::best`].
-    pub accelerator: Option<Accelerator>,
-    /// When to give up; `None` for [`Accelerator::time_limit`].
-    pub time_limit: Option<Duration>,
-    /// What counts as success.
-    pub proof: Proof,
-    /// The weakest proof that will do where the guest does not report.
-    pub accept: Level,
-    /// How it is told to report.
-    pub access: Access,
-    /// Directory for the console, the guest's words, the command line and the result; made if need be.
-    pub evidence: Option<&'a Path>,
-    /// What the guest must be besides up.
-    pub expected: Expected,
-    /// What lines on the console mean; `None` for [`Rules::built_in`].
-    pub console_rules: Option<&'a Rules>,
-    /// Where to leave the disk as the guest left it: a qcow2 file with what it wrote, over `disk`. Replaced if it is there.
-    pub disk_afterwards: Option<&'a Path>,
-    /// What it is to do besides booting; [`Session::default`] for nothing.
-    pub session: Session<'a>,
-}
-
-impl<'a> Test<'a> {
-    /// A boot whose proof is the guest's report, with everything else as it usually is.
-    pub fn new(disk: &'a Path, machine: Machine) -> Self {
-        Self {
-            disk,
-            machine,
-            accelerator: None,
-            time_limit: None,
-            proof: Proof::Report,
-            accept: Level::Report,
-            access: Access::default(),
-            evidence: None,
-            expected: Expected::default(),
-            console_rules: None,
-            disk_afterwards: None,
-            session: Session::default(),
-        }
-    }
-}
+use crate::{overlay, program};
 
 /// Boots a disk and reports. `progress` hears of each milestone once; `stop` is asked several times a second.
 ///
@@ -101,7 +55,7 @@ pub fn boot(
     let credentials = match test.proof {
         Proof::Report => {
             let port = test.machine.channel().device();
-            let reboot = test.session.ending == Wanted::Reboot;
+            let reboot = test.session.ending == Ending::Reboot;
             Credentials::report(test.access, port, test.session.errand, reboot)?
         }
         Proof::Console(_) => Credentials::default(),
@@ -151,7 +105,7 @@ pub fn boot(
 
     let machine = MachineReport::of(&test.machine, &accelerator, vm.version());
     let screens = screen.finish().map_err(BootError::io("keeping pictures of the screen"))?;
-    let report = record.report(test, Ending { end, limit, seconds, machine, command, screens });
+    let report = judge(test, &record, Ended { end, limit, seconds, machine, command, screens });
     record.keep(&report, &vm.transcript(), &vm.messages())?;
     Ok(report)
 }

@@ -23,12 +23,15 @@ use self::server::Server;
 pub use self::server::{Page, Site};
 use self::steps::{Deed, Leg, legs};
 pub use self::steps::{Install, Step};
-use crate::BootError;
-use crate::boot::{Test, boot};
+use crate::attempt::Test;
+use crate::boot::boot;
+use crate::check::Check;
 use crate::device::DiskBus;
+use crate::error::BootError;
 use crate::guest::Guest;
 use crate::proof::{Level, Proof};
-use crate::report::{BootReport, Check, Reached, Verdict};
+use crate::reached::Reached;
+use crate::report::{BootReport, Verdict};
 use crate::session::{Attached, Ending, Session};
 
 const UPGRADE: &str = include_str!("chain/upgrade.sh");

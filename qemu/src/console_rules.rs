@@ -7,7 +7,7 @@ use regex::{Regex, RegexSet, RegexSetBuilder};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::milestone::Milestone;
+use crate::reached::Milestone;
 
 /// The rules that are built in.
 const BUILT_IN: &str = include_str!("../console-rules.toml");

@@ -11,7 +11,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::BootError;
+use crate::error::BootError;
 
 /// The name of the virtio port on which the guest reports.
 pub(crate) const PORT: &str = "boot-report";

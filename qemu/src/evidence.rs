@@ -13,8 +13,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::BootError;
 use crate::console::Line;
+use crate::error::BootError;
 use crate::report::BootReport;
 
 /// A machine about to be switched on.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::BootError;
-use crate::machine::Architecture;
+use crate::architecture::Architecture;
+use crate::error::BootError;
 
 /// What runs first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,10 +17,11 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use crate::accelerator::Accelerator;
 use crate::credentials::Credentials;
 use crate::device::{DiskBus, Network, Tpm};
+use crate::error::BootError;
 use crate::firmware::{self, Flash};
 use crate::machine::{Line, Machine};
 use crate::tpm::Swtpm;
-use crate::{BootError, overlay, program};
+use crate::{overlay, program};
 
 /// What a machine is to be used for.
 #[derive(Clone, Copy, Debug)]
@@ -297,7 +298,7 @@ impl Drop for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Architecture;
+    use crate::architecture::Architecture;
 
     fn shown(machine: &Machine, write: bool, port: Option<u16>, gui: bool) -> String {
         let credentials = Credentials { smbios: vec!["x,y".to_owned()], fw_cfg: Vec::new() };

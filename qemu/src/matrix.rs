@@ -7,10 +7,12 @@
 
 use serde::Deserialize;
 
+use crate::architecture::Architecture;
 use crate::device::{DiskBus, Network, Tpm};
+use crate::error::BootError;
 use crate::firmware::Firmware;
-use crate::machine::{Architecture, Machine};
-use crate::{BootError, pairwise};
+use crate::machine::Machine;
+use crate::pairwise;
 
 /// The matrix that is built in.
 const BUILT_IN: &str = include_str!("../matrix.toml");

@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::Command;
 
-use crate::{BootError, program};
+use crate::error::BootError;
+use crate::program;
 
 /// Makes a qcow2 file at `overlay` whose unwritten clusters are those of `disk`.
 pub(crate) fn create(disk: &Path, overlay: &Path) -> Result<(), BootError> {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::BootError;
+use crate::error::BootError;
 
 /// Debian's and Fedora's packages for the programs this crate runs.
 const PACKAGES: [(&str, &str); 5] = [

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::machine::Architecture;
+use crate::architecture::Architecture;
 
 /// What counts as success, beside a clean power-off.
 #[derive(Clone, Debug)]

@@ -19,13 +19,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::accelerator::Accelerator;
+use crate::architecture::Architecture;
+use crate::check::Check;
 use crate::device::{DiskBus, Network, Tpm};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
-use crate::machine::{Architecture, Machine};
-use crate::milestone::{Finding, Milestone};
+use crate::machine::Machine;
 use crate::proof::Level;
+use crate::reached::{Milestone, Reached};
 use crate::screen::Shot;
+use crate::watch::Finding;
 
 /// What a boot came to. Everything here is also in the evidence directory's `result.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -143,76 +146,5 @@ impl MachineReport {
     pub fn essentials(&self) -> String {
         let firmware = self.firmware.product(self.architecture);
         format!("{}, {firmware}, {}", self.accelerator.name(), self.bus.name())
-    }
-}
-
-/// A milestone and when it was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Reached {
-    /// The milestone.
-    pub milestone: Milestone,
-    /// Since power-on.
-    pub seconds: f64,
-}
-
-/// Something that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// A noun.
-    pub name: &'static str,
-    /// Whether it is as it must be.
-    pub passed: bool,
-    /// How it is.
-    pub detail: String,
-    /// Whether failing decides nothing, because the caller said so.
-    pub tolerated: bool,
-}
-
-/// What the guest must be besides up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
-    /// Digest of the manifest of the image it must have been installed from, `sha256:…`.
-    pub image_digest: Option<String>,
-    /// Words that must be on the kernel's command line.
-    pub kernel_arguments: Vec<String>,
-    /// The mode SELinux must be in; `None` for what the guest's own configuration and command line say.
-    pub selinux: Option<Selinux>,
-    /// Names of checks whose failing is a note and decides nothing.
-    pub tolerated: Vec<String>,
-}
-
-/// A mode of SELinux.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Selinux {
-    /// It refuses what its policy does not allow.
-    Enforcing,
-    /// It tells what it would refuse.
-    Permissive,
-    /// It is off.
-    Disabled,
-}
-
-impl Selinux {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Enforcing, Self::Permissive, Self::Disabled];
-
-    /// The name in `/etc/selinux/config`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Enforcing => "enforcing",
-            Self::Permissive => "permissive",
-            Self::Disabled => "disabled",
-        }
-    }
-
-    /// Reads [`name`](Self::name).
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.name() == name)
-    }
-}
-
-impl Check {
-    pub(crate) fn new(name: &'static str, passed: bool, detail: impl Into<String>) -> Self {
-        Self { name, passed, detail: detail.into(), tolerated: false }
     }
 }

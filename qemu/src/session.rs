@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::device::DiskBus;
-use crate::milestone::Milestone;
+use crate::reached::Milestone;
 
 /// What a guest is to do, and how it is to end. Only guests that report (`Proof::Report`) can do errands.
 #[derive(Clone, Copy, Debug, Default)]

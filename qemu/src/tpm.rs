@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{BootError, program};
+use crate::error::BootError;
+use crate::program;
 
 /// How long swtpm may take to listen. It takes 0.1 s; a machine with many busy neighbours, more.
 const START_LIMIT: Duration = Duration::from_secs(30);

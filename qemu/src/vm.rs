@@ -17,8 +17,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::error::BootError;
+use crate::program;
 use crate::qmp::{Message, Qmp};
-use crate::{BootError, program};
 
 /// How long QEMU may take to open its sockets and answer. It takes 0.1 s; a machine with many busy neighbours, more.
 const START_LIMIT: Duration = Duration::from_secs(60);

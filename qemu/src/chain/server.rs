@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::BootError;
+use crate::error::BootError;
 
 /// Where the guest of a user-mode network finds this machine's loopback.
 const GATEWAY: &str = "10.0.2.2";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::device::DiskBus;
-use crate::milestone::Milestone;
+use crate::reached::Milestone;
 use crate::session::Ending;
 
 /// What is done next.

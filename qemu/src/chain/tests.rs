@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::accelerator::Accelerator;
-use crate::machine::{Architecture, Machine};
+use crate::architecture::Architecture;
+use crate::machine::Machine;
 use crate::report::MachineReport;
 
 const OLD: char = 'a';

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::{Guest, Mount};
+use crate::check::{Check, Expected, Selinux};
 use crate::device::Tpm;
 use crate::firmware::Firmware;
 use crate::machine::Machine;
-use crate::report::{Check, Expected, Selinux};
 
 /// A file system that a running system writes to must have so many KiB left, or something will soon fail.
 const LEAST_SPACE: u64 = 1024;

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::architecture::Architecture;
+use crate::check::{Expected, Selinux};
 use crate::device::Tpm;
 use crate::firmware::Firmware;
-use crate::machine::{Architecture, Machine};
-use crate::report::{Expected, Selinux};
+use crate::machine::Machine;
 
 const MOUNTS: &str = "\
 28 1 0:26 / / ro,relatime shared:1 - overlay composefs ro,lowerdir+=/run/x
@@ -396,5 +397,5 @@ fn the_script_does_its_errand_and_then_reboots() {
     assert_eq!(calls.lines().last(), Some("--no-block reboot"));
     assert!(!guest.check_errand().passed);
     let (guest, _) = run_script(&["/bin/sh"], running, true, Some("true"));
-    assert_eq!(guest.check_errand(), crate::report::Check::new("errand", true, "done"));
+    assert_eq!(guest.check_errand(), crate::check::Check::new("errand", true, "done"));
 }

@@ -9,7 +9,7 @@ use super::BootReport;
 use super::suite::{Case, State, Suite};
 use super::text::{date, escaped};
 use crate::console_rules::Severity;
-use crate::milestone::Milestone;
+use crate::reached::Milestone;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,57 +1,12 @@
 //! How far a boot got and what stood in its way, as the console shows it.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::console_rules::{Meaning, Rules, Severity};
-use crate::report::Reached;
-use Milestone::{Bootloader, Firmware, Initramfs, Kernel, Nothing, Running, Userspace};
-
-/// A place on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Milestone {
-    /// Not even firmware spoke.
-    Nothing,
-    /// OVMF, AAVMF or SeaBIOS spoke.
-    Firmware,
-    /// Firmware started a boot loader, or a boot loader spoke.
-    Bootloader,
-    /// The kernel spoke, or its EFI stub.
-    Kernel,
-    /// The initial RAM file system's programs run.
-    Initramfs,
-    /// The installed system's programs run.
-    Userspace,
-    /// The system is up.
-    Running,
-}
-
-impl Milestone {
-    /// Those that are reached, in order.
-    pub const ALL: [Self; 6] = [Firmware, Bootloader, Kernel, Initramfs, Userspace, Running];
-
-    /// A noun, for sentences and progress lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Nothing => "nothing",
-            Firmware => "firmware",
-            Bootloader => "boot loader",
-            Kernel => "kernel",
-            Initramfs => "initramfs",
-            Userspace => "user space",
-            Running => "running",
-        }
-    }
-}
-
-impl fmt::Display for Milestone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::reached::Milestone::{self, Kernel, Nothing, Running};
+use crate::reached::Reached;
 
 /// How many findings are kept, and of one rule: what repeats itself for ever must not fill memory or bury the rest.
 const FINDINGS: usize = 50;
@@ -194,6 +149,7 @@ impl<'a> Watch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reached::Milestone::{Bootloader, Firmware, Initramfs, Userspace};
 
     fn watched(lines: &[&str]) -> Watch<'static> {
         let mut watch = Watch::new(Rules::built_in());

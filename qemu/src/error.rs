@@ -1,0 +1,48 @@
+//! Why a boot could not be tried.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`] whose verdict is failed.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// A program or a firmware image is not on this machine.
+    #[error("{what} was not found: install {packages}")]
+    Missing {
+        /// What was looked for.
+        what: String,
+        /// The packages that bring it, per distribution.
+        packages: String,
+    },
+    /// No such machine can be made.
+    #[error("{0}")]
+    Unsupported(String),
+    /// QEMU or qemu-img gave up before the guest ran.
+    #[error("{program} did not start: {reason}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What it said.
+        reason: String,
+    },
+    /// This side's files and sockets.
+    #[error("{doing}")]
+    Io {
+        /// Present participle with its object.
+        doing: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Stopped,
+}
+
+impl BootError {
+    /// Makes an error of what the system said while something was done.
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::Acceleration;
 use crate::check::Expected;
 use crate::console_rules::Rules;
 use crate::credentials::Access;
+use crate::disk::DiskFormat;
 use crate::machine::Machine;
 use crate::proof::{Level, Proof};
 use crate::session::Session;
@@ -14,13 +15,18 @@ use crate::session::Session;
 /// A boot to try.
 #[derive(Clone, Debug)]
 pub struct Test<'a> {
-    /// The disk: raw, qcow2, vmdk, vhdx or vhd. It is never written.
+    /// The disk. It is never written.
     pub disk: &'a Path,
+    /// What its file is; `None` for what the file's name says, or else its first bytes.
+    pub format: Option<DiskFormat>,
+    /// What earlier boots have left over it (see `disk_afterwards`), the oldest first.
+    pub below: &'a [&'a Path],
     /// What to boot it in.
     pub machine: Machine,
-    /// What executes the guest; `None` for [`Accelerator::best`].
-    pub accelerator: Option<Accelerator>,
-    /// When to give up; `None` for [`Accelerator::time_limit`].
+    /// What is to execute the guest.
+    pub acceleration: Acceleration,
+    /// When to give up; `None` for [`Accelerator::time_limit`](crate::Accelerator::time_limit). What counts is the time in which the
+    /// host lets the guest run.
     pub time_limit: Option<Duration>,
     /// What counts as success.
     pub proof: Proof,
@@ -46,7 +52,9 @@ impl<'a> Test<'a> {
         Self {
             disk,
             machine,
-            accelerator: None,
+            format: None,
+            below: &[],
+            acceleration: Acceleration::Auto,
             time_limit: None,
             proof: Proof::Report,
             accept: Level::Report,

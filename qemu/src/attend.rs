@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
+use crate::device::DiskBus;
 use crate::ended::End;
 use crate::error::BootError;
+use crate::health::{Health, Ill};
+use crate::host;
+use crate::pace::Pace;
 use crate::proof::{Level, kernel_runs};
 use crate::qmp::Message;
-use crate::reached::Milestone;
-use crate::reached::Reached;
+use crate::reached::{Milestone, News};
 use crate::record::Record;
 use crate::screen::Screen;
 use crate::session::{Dialogue, Session};
 use crate::vm::{Event, Next, Timed, Vm};
+use crate::watch::PANIC_DEVICE;
 
 /// How long to listen on after the boot has become hopeless: what explains it comes right behind.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -32,6 +36,9 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 const SCREEN: &str = "screen";
 const REGISTERS: &str = "registers";
 
+/// So does the one that asks for the processors' threads.
+const PROCESSORS: &str = "processors";
+
 /// This part of the time limit without a change, and there will be no better proof: a guest that reports does so within seconds
 /// of its login prompt.
 const PATIENCE: u32 = 5;
@@ -39,11 +46,25 @@ const PATIENCE: u32 = 5;
 /// This part of the time limit without a word, and the guest has not noticed the power button.
 const DEAF: u32 = 10;
 
+/// So many times the time limit by the clock, and it is over, however little of it the host let the guest have.
+const MOST: u32 = 10;
+
+/// A machine without a serial port has a screen to give a sign of life on, of which there is a picture every two seconds only.
+const UNHEARD: u32 = 2;
+
 /// What a boot may take, and how it is to end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds<'a> {
     pub(crate) architecture: Architecture,
+    /// The guest's time that it may have.
     pub(crate) limit: Duration,
+    /// The guest's time in which the firmware must give a sign of life.
+    pub(crate) firmware_limit: Duration,
+    /// Whether the disk's file is raw.
+    pub(crate) raw: bool,
+    pub(crate) bus: DiskBus,
+    /// Whether the machine has a serial port.
+    pub(crate) serial: bool,
     pub(crate) session: Session<'a>,
     /// The weakest proof that will do.
     pub(crate) accept: Level,
@@ -52,6 +73,8 @@ pub(crate) struct Bounds<'a> {
 /// A machine that runs, and what is known of its end.
 struct Attendance<'m, 'a> {
     vm: &'m mut Vm,
+    pace: &'m mut Pace,
+    health: Health,
     record: &'m mut Record<'a>,
     screen: &'m mut Screen,
     bounds: Bounds<'m>,
@@ -67,14 +90,17 @@ struct Attendance<'m, 'a> {
 /// Listens until there is nothing more to hear. `stop` is asked several times a second.
 pub(crate) fn attend(
     vm: &mut Vm,
+    pace: &mut Pace,
     bounds: Bounds<'_>,
     record: &mut Record<'_>,
     screen: &mut Screen,
-    progress: &mut dyn FnMut(Reached),
+    progress: &mut dyn FnMut(News),
     stop: &dyn Fn() -> bool,
 ) -> Result<End, BootError> {
     let mut attendance = Attendance {
         vm,
+        pace,
+        health: Health::new(bounds.raw),
         record,
         screen,
         bounds,
@@ -85,6 +111,8 @@ pub(crate) fn attend(
         cut_at: None,
         pressed: None,
     };
+    let threads = json!({ "execute": "query-cpus-fast", "id": PROCESSORS });
+    attendance.vm.ask(&threads).map_err(BootError::io("asking QEMU for its processors"))?;
     loop {
         if stop() {
             return Err(BootError::Stopped);
@@ -99,6 +127,7 @@ pub(crate) fn attend(
                 attendance.hear(at, &message, progress)?
             }
             Next::Event(timed) => {
+                attendance.health.alive(timed.at);
                 attendance.answer(&timed.event)?;
                 attendance.record.take(timed, progress)?;
                 None
@@ -116,13 +145,30 @@ impl Attendance<'_, '_> {
     fn over(&mut self) -> Result<Option<End>, BootError> {
         let now = self.vm.elapsed();
         let Bounds { limit, session, .. } = self.bounds;
+        self.pace.tick(now);
+        if let Some(ill) = self.health.look(now, self.pace, self.vm)
+            && let Some(end) = self.diagnosed(now, &ill)
+        {
+            return Ok(Some(end));
+        }
         if self.record.watch.hopeless().is_some()
             && now > *self.hopeless_since.get_or_insert(now) + SETTLE
         {
             return Ok(Some(End::Hopeless));
         }
-        if now > limit {
+        let passed = self.pace.between(Duration::ZERO, now);
+        if let Some(silence) = self.silent_firmware(passed) {
+            return Ok(Some(End::Host(silence)));
+        }
+        if passed > limit {
             return Ok(Some(End::TimedOut));
+        }
+        if now > limit * MOST {
+            return Ok(Some(End::Host(format!(
+                "this machine is too busy: in {:.0} s by the clock the guest could run for {:.0} s",
+                now.as_secs_f64(),
+                passed.as_secs_f64()
+            ))));
         }
         if self.record.flooded() {
             return Ok(Some(End::Flooded));
@@ -135,14 +181,39 @@ impl Attendance<'_, '_> {
         self.settled(now)
     }
 
+    /// That not even firmware runs, if so: it would before it looks at any disk.
+    fn silent_firmware(&self, passed: Duration) -> Option<String> {
+        let limit = match self.bounds.serial {
+            true => self.bounds.firmware_limit,
+            false => self.bounds.firmware_limit * UNHEARD,
+        };
+        let limit = limit.min(self.bounds.limit);
+        let unseen = self.bounds.serial || self.screen.blank();
+        let silent = passed > limit && self.record.is_silent() && unseen;
+        silent.then(|| format!("the firmware gave no sign of life in {:.0} s", limit.as_secs_f64()))
+    }
+
+    /// What follows from an illness: an end, or that the guest is given up.
+    fn diagnosed(&mut self, now: Duration, ill: &Ill) -> Option<End> {
+        match ill {
+            Ill::Host(why) => Some(End::Host(why.clone())),
+            Ill::Disk(why) => Some(End::Damaged(why.clone())),
+            Ill::Guest(rule, meaning, line) => {
+                self.record.watch.give_up(now, rule, meaning, line);
+                None
+            }
+        }
+    }
+
     /// Whether it has come to rest without a report. Where that will do, its power button is pressed, once.
     fn settled(&mut self, now: Duration) -> Result<Option<End>, BootError> {
         let Bounds { limit, accept, .. } = self.bounds;
         if let Some(pressed) = self.pressed {
-            let deaf = self.record.last_word() <= pressed && now > pressed + limit / DEAF;
+            let deaf = self.record.last_word() <= pressed
+                && self.pace.between(pressed, now) > limit / DEAF;
             return Ok(deaf.then_some(End::Standing));
         }
-        let level = self.record.rest(now, limit / PATIENCE, self.screen);
+        let level = self.record.rest(now, limit / PATIENCE, self.screen, self.pace);
         if level > Level::Nothing && level >= accept {
             let button = json!({ "execute": "system_powerdown" });
             self.vm.ask(&button).map_err(BootError::io("pressing the machine's power button"))?;
@@ -165,8 +236,16 @@ impl Attendance<'_, '_> {
         &mut self,
         at: Duration,
         message: &Message,
-        progress: &mut dyn FnMut(Reached),
+        progress: &mut dyn FnMut(News),
     ) -> Result<Option<End>, BootError> {
+        if self.switched_off.is_none()
+            && let Some(ill) = self.health.hear(at, message, self.vm)
+        {
+            if let Ill::Guest(PANIC_DEVICE, ..) = ill {
+                self.record.reach(at, Milestone::Kernel, progress);
+            }
+            return Ok(self.diagnosed(at, &ill));
+        }
         match message {
             Message::Shutdown { guest: true, reason } => self.switched_off = Some(reason.clone()),
             // A boot loader that finds a TPM writes the boot entries that are missing and starts again, so that what is
@@ -180,19 +259,25 @@ impl Attendance<'_, '_> {
                 self.switched_off = Some("guest-reset".to_owned());
                 self.vm.ask(&json!({ "execute": "quit" })).map_err(BootError::io("ending QEMU"))?;
             }
-            Message::DiskFailed { reason } => return Ok(Some(End::DiskFailed(reason.clone()))),
+            Message::Return { id, value } if id == PROCESSORS => {
+                self.pace.processors(threads(value));
+            }
             Message::Error { id, .. } | Message::Return { id, .. } if id == SCREEN => {
                 seen(self.screen, at, message)?;
                 self.record.read(at, self.screen.lines(), progress)?;
             }
-            Message::Return { id, said }
-                if id == REGISTERS && kernel_runs(said, self.bounds.architecture) =>
+            Message::Return { id, value }
+                if id == REGISTERS
+                    && kernel_runs(
+                        value.as_str().unwrap_or_default(),
+                        self.bounds.architecture,
+                    ) =>
             {
                 self.record.reach(at, Milestone::Kernel, progress);
             }
             Message::Error { id, .. } if id == REGISTERS => {}
             Message::Error { description, .. } => {
-                return Ok(Some(End::Crashed(description.clone())));
+                return Ok(Some(End::Host(format!("QEMU refused a command: {description}"))));
             }
             _ => {}
         }
@@ -202,7 +287,13 @@ impl Attendance<'_, '_> {
     /// Asks for a picture of the screen, if it is time. Until a kernel is known to run, the processors are asked, too: a machine
     /// need not have a console that would tell.
     fn look(&mut self) {
-        if look(self.vm, self.screen) && self.record.watch.furthest() < Milestone::Kernel {
+        if !look(self.vm, self.screen) {
+            return;
+        }
+        if self.bounds.bus == DiskBus::Nvme {
+            Health::ask_statistics(self.vm);
+        }
+        if self.record.watch.furthest() < Milestone::Kernel {
             let command = json!({
                 "execute": "human-monitor-command",
                 "arguments": { "command-line": "info registers -a" },
@@ -267,13 +358,20 @@ pub(crate) fn last_look(vm: &mut Vm, screen: &mut Screen) -> Result<(), BootErro
 /// What QEMU's end means. The guest's word and QEMU's exit code must agree.
 fn ending(vm: &mut Vm, switched_off: Option<&str>) -> End {
     match (switched_off, vm.wait(EXIT_LIMIT)) {
-        (_, None) => End::Crashed(format!("it did not end within {} s", EXIT_LIMIT.as_secs())),
+        (_, None) => End::Host(format!("QEMU did not end within {} s", EXIT_LIMIT.as_secs())),
         (Some("guest-shutdown"), Some(status)) if status.success() => End::PoweredOff,
         (Some("guest-reset"), Some(status)) if status.success() => End::Reset,
         (_, Some(status)) => {
-            let messages = vm.messages();
-            let last = messages.lines().last().unwrap_or("it said nothing");
-            End::Crashed(format!("{status}, {last}"))
+            let said = host::cause(&vm.messages());
+            let said = said.unwrap_or_else(|| "it said nothing".to_owned());
+            End::Host(format!("QEMU ended with {status}: {said}"))
         }
     }
+}
+
+/// The threads of the processors, from the answer to `query-cpus-fast`.
+fn threads(answer: &Value) -> Vec<u32> {
+    let cpus = answer.as_array().into_iter().flatten();
+    let thread = |cpu: &Value| u32::try_from(cpu.get("thread-id")?.as_u64()?).ok();
+    cpus.filter_map(thread).collect()
 }

@@ -27,10 +27,11 @@ use crate::attempt::Test;
 use crate::boot::boot;
 use crate::check::Check;
 use crate::device::DiskBus;
+use crate::disk::DiskFormat;
 use crate::error::BootError;
 use crate::guest::Guest;
 use crate::proof::{Level, Proof};
-use crate::reached::Reached;
+use crate::reached::News;
 use crate::report::{BootReport, Verdict};
 use crate::session::{Attached, Ending, Session};
 
@@ -59,7 +60,7 @@ pub struct ChainReport {
     pub verdict: Verdict,
     /// From the first power-on to the last power-off.
     pub seconds: f64,
-    /// The legs that were tried: all, or as far as the first that failed.
+    /// The legs that were tried: all, or as far as the first that did not pass.
     pub legs: Vec<LegReport>,
 }
 
@@ -76,12 +77,12 @@ pub struct LegReport {
 }
 
 /// What a chain tells while it runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Progress<'a> {
     /// A leg begins: its number from 1, how many there are, its name.
     Leg(usize, usize, &'a str),
-    /// It has got this far.
-    Reached(Reached),
+    /// The boot that is going on tells this.
+    Boot(News),
 }
 
 /// Runs a chain on a disk, which is not written. `test` says in which machine; its `session` and `disk_afterwards` are the
@@ -105,7 +106,10 @@ pub fn run(
         .tempdir()
         .map_err(BootError::io("making a directory for the machine's disks"))?;
     let mut state = State::default();
-    let (mut disk, mut machine) = (test.disk.to_owned(), test.machine.clone());
+    let (mut disk, mut format, mut machine) =
+        (test.disk.to_owned(), test.format, test.machine.clone());
+    // What the legs have left over the disk.
+    let mut below: Vec<PathBuf> = Vec::new();
     let mut reports = Vec::new();
     for (index, leg) in legs.iter().enumerate() {
         progress(Progress::Leg(index + 1, legs.len(), &leg.name));
@@ -114,9 +118,12 @@ pub fn run(
         let (errand, servers) = errand(leg, state.edited)?;
         let blank = leg.install().map(|install| blank(install, directory.path())).transpose()?;
         let disks = blank.as_ref().map(|(file, bus)| Attached { file, bus: *bus, serial: "blank" });
+        let layers: Vec<&Path> = below.iter().map(PathBuf::as_path).collect();
         let boot_report = boot(
             &Test {
                 disk: &disk,
+                format,
+                below: &layers,
                 machine: machine.clone(),
                 disk_afterwards: blank.is_none().then_some(&next),
                 evidence: evidence.as_deref(),
@@ -130,10 +137,17 @@ pub fn run(
                 },
                 ..test.clone()
             },
-            &mut |reached| progress(Progress::Reached(reached)),
+            &mut |news| progress(Progress::Boot(news)),
             stop,
         )?;
-        (disk, machine.bus) = blank.unwrap_or((next, machine.bus));
+        match blank {
+            Some(installed) => {
+                (disk, machine.bus) = installed;
+                format = Some(DiskFormat::Raw);
+                below.clear();
+            }
+            None => below.push(next),
+        }
         let report = state.judge(leg, boot_report);
         let failed = !report.boot.passed();
         reports.push(report);
@@ -156,6 +170,9 @@ fn verdict(legs: &[LegReport]) -> Verdict {
     match legs.last().map(|leg| (&leg.name, &leg.boot.verdict)) {
         Some((name, Verdict::Failed { reason })) => {
             Verdict::Failed { reason: format!("leg {} ({name}): {reason}", legs.len()) }
+        }
+        Some((name, Verdict::Error { reason })) => {
+            Verdict::Error { reason: format!("leg {} ({name}): {reason}", legs.len()) }
         }
         _ => Verdict::Passed,
     }

@@ -51,35 +51,46 @@ impl DiskBus {
 
     /// The devices that attach the drive `disk`, in the order of the command line. `sector_size` is in bytes; buses whose disks have
     /// one size only leave it out, and [`Machine::check`](crate::Machine::check) has refused others.
-    pub(crate) fn devices(self, architecture: Architecture, sector_size: u32) -> Vec<String> {
+    ///
+    /// With `strict` the machine stops when a disk's file cannot be read or written, instead of telling the guest: that is for us to
+    /// know. NVMe drives cannot; their statistics tell.
+    pub(crate) fn devices(
+        self,
+        architecture: Architecture,
+        sector_size: u32,
+        strict: bool,
+    ) -> Vec<String> {
+        let errors = if strict { ",rerror=stop,werror=stop" } else { "" };
         let sectors = match sector_size {
             512 => String::new(),
             size => format!(",logical_block_size={size},physical_block_size={size}"),
         };
         match (self, architecture) {
-            (Self::Virtio, _) => vec![format!("virtio-blk-pci,drive=disk,bootindex=0{sectors}")],
+            (Self::Virtio, _) => {
+                vec![format!("virtio-blk-pci,drive=disk,bootindex=0{sectors}{errors}")]
+            }
             (Self::VirtioScsi, _) => vec![
                 "virtio-scsi-pci,id=scsi".to_owned(),
-                format!("scsi-hd,bus=scsi.0,drive=disk,bootindex=0{sectors}"),
+                format!("scsi-hd,bus=scsi.0,drive=disk,bootindex=0{sectors}{errors}"),
             ],
             (Self::Nvme, _) => vec![format!("nvme,drive=disk,serial=disk,bootindex=0{sectors}")],
             (Self::Ahci, Architecture::X86_64) => {
-                vec!["ide-hd,drive=disk,bus=ide.0,bootindex=0".to_owned()]
+                vec![format!("ide-hd,drive=disk,bus=ide.0,bootindex=0{errors}")]
             }
             (Self::Ahci, Architecture::Aarch64) => vec![
                 "ich9-ahci,id=ahci".to_owned(),
-                "ide-hd,drive=disk,bus=ahci.0,bootindex=0".to_owned(),
+                format!("ide-hd,drive=disk,bus=ahci.0,bootindex=0{errors}"),
             ],
             (Self::Usb, _) => {
-                vec!["usb-storage,bus=usb.0,drive=disk,removable=on,bootindex=0".to_owned()]
+                vec![format!("usb-storage,bus=usb.0,drive=disk,removable=on,bootindex=0{errors}")]
             }
             (Self::Cdrom, Architecture::X86_64) => {
-                vec!["ide-cd,drive=disk,bus=ide.0,bootindex=0".to_owned()]
+                vec![format!("ide-cd,drive=disk,bus=ide.0,bootindex=0{errors}")]
             }
             // Arm machines have no IDE; their drives are outside.
             (Self::Cdrom, Architecture::Aarch64) => vec![
                 "usb-bot,bus=usb.0,id=drive".to_owned(),
-                "scsi-cd,bus=drive.0,drive=disk,bootindex=0".to_owned(),
+                format!("scsi-cd,bus=drive.0,drive=disk,bootindex=0{errors}"),
             ],
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::report::MachineReport;
+use crate::report::{Earlier, MachineReport};
 use crate::screen::Shot;
 
 /// How a boot ended.
@@ -24,19 +24,27 @@ pub(crate) enum End {
     Flooded,
     /// Time was up.
     TimedOut,
-    /// The overlay could not be written: our fault, not the disk's.
-    DiskFailed(String),
-    /// QEMU ended in a way that no guest asks for.
-    Crashed(String),
+    /// The disk's file is damaged: QEMU cannot read what it is asked for.
+    Damaged(String),
+    /// This machine or this program broke the boot, which says nothing about the disk.
+    Host(String),
 }
 
 /// What is known of a machine that is off, besides what it said.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) end: End,
+    /// The guest's time that it might have had.
     pub(crate) limit: Duration,
+    /// By the clock, since power-on.
     pub(crate) seconds: f64,
+    /// What the guest's processors ran, taken together.
+    pub(crate) processor: Duration,
+    /// What the host kept from the guest.
+    pub(crate) lost: Duration,
     pub(crate) machine: MachineReport,
     pub(crate) command: Vec<String>,
     pub(crate) screens: Vec<Shot>,
+    /// Attempts before this one, which this machine broke.
+    pub(crate) earlier: Vec<Earlier>,
 }

@@ -1,6 +1,7 @@
 //! Why a boot could not be tried.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -18,6 +19,22 @@ pub enum BootError {
     /// No such machine can be made.
     #[error("{0}")]
     Unsupported(String),
+    /// The disk is not one that may be booted.
+    #[error("cannot boot {}: {why}", disk.display())]
+    Refused {
+        /// Its file.
+        disk: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The file of the disk does not make sense.
+    #[error("the disk {} is damaged: {why}", disk.display())]
+    Damaged {
+        /// The file.
+        disk: PathBuf,
+        /// How that showed.
+        why: String,
+    },
     /// QEMU or qemu-img gave up before the guest ran.
     #[error("{program} did not start: {reason}")]
     Start {

@@ -6,6 +6,7 @@
 //! command.txt    the command line as it was                        reproduce.sh  the same machine, by hand
 //! screens/       pictures of the screen                            qmp.log       what was said over QMP
 //! screen.txt     the text that the screen last showed              qemu.log      QEMU's own messages
+//! kvm/           the same of an attempt under KVM that this machine broke, before this one under TCG
 //! ```
 
 use std::fs::{self, File};
@@ -14,17 +15,35 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::console::Line;
+use crate::disk;
 use crate::error::BootError;
 use crate::report::BootReport;
+
+/// What an evidence directory has, besides the directory of pictures.
+const FILES: [&str; 9] = [
+    "command.txt",
+    "console.log",
+    "guest.json",
+    "journal.txt",
+    "qemu.log",
+    "qmp.log",
+    "reproduce.sh",
+    "result.json",
+    "screen.txt",
+];
+const SCREENS: &str = "screens";
+
+/// Where the evidence of an attempt is that this machine broke, below that of the boot.
+pub(crate) const EARLIER: &str = "kvm";
 
 /// A machine about to be switched on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene<'a> {
     /// The command line, program first.
     pub(crate) command: &'a [String],
-    pub(crate) disk: &'a Path,
-    /// What the command line has in the disk's place.
+    /// The overlay, and how many bytes the disk has.
     pub(crate) overlay: &'a Path,
+    pub(crate) size: u64,
     /// The directory of the machine's own files, which will be gone.
     pub(crate) machine: &'a Path,
     /// What its copy of firmware's variables was copied from.
@@ -43,12 +62,10 @@ impl Evidence {
     pub(crate) fn begin(directory: &Path, scene: &Scene<'_>) -> Result<Self, BootError> {
         let begin = || {
             fs::create_dir_all(directory)?;
-            for stale in
-                ["journal.txt", "guest.json", "result.json", "qmp.log", "qemu.log", "screen.txt"]
-            {
+            for stale in FILES {
                 remove(fs::remove_file(directory.join(stale)))?;
             }
-            remove(fs::remove_dir_all(directory.join("screens")))?;
+            remove(fs::remove_dir_all(directory.join(SCREENS)))?;
             fs::write(directory.join("command.txt"), quoted(scene.command))?;
             let script = directory.join("reproduce.sh");
             fs::write(&script, reproduction(scene))?;
@@ -99,6 +116,25 @@ impl Evidence {
     }
 }
 
+/// Removes the evidence of an attempt of an earlier boot.
+pub(crate) fn forget_earlier(directory: &Path) -> Result<(), BootError> {
+    let doing = BootError::io(format!("removing old evidence from {}", directory.display()));
+    remove(fs::remove_dir_all(directory.join(EARLIER))).map_err(doing)
+}
+
+/// Puts the evidence of an attempt out of the way of the next one's.
+pub(crate) fn set_aside(directory: &Path) -> Result<(), BootError> {
+    let earlier = directory.join(EARLIER);
+    let move_all = || {
+        fs::create_dir_all(&earlier)?;
+        for name in FILES.into_iter().chain([SCREENS]) {
+            remove(fs::rename(directory.join(name), earlier.join(name)))?;
+        }
+        Ok(())
+    };
+    move_all().map_err(BootError::io(format!("moving evidence to {}", earlier.display())))
+}
+
 /// What is not there need not be removed.
 fn remove(removed: io::Result<()>) -> io::Result<()> {
     match removed {
@@ -136,34 +172,33 @@ fn separator(text: &str, word: &str) -> &'static str {
     }
 }
 
-/// What the script begins with. `qemu-img` is asked for the format as the harness asks the file itself.
+/// What the script begins with. The overlay does not say what it lies over; QEMU's command line does, with the format of each file.
 const PREAMBLE: &str = r#"#!/bin/sh
 # Boots the disk once more in the machine of this evidence, its console in this terminal (Ctrl-A X ends it).
 # The disk is only read: what the guest writes goes into a directory that is removed in the end.
 set -eu
 machine=$(mktemp -d)
 trap 'rm -rf "$machine"' EXIT
-format=$(qemu-img info "$disk" | sed -n 's/^file format: //p')
-qemu-img create -q -f qcow2 -F "$format" -b "$disk" "$machine/disk.qcow2"
+qemu-img create -q -f qcow2 "$machine/disk.qcow2" SIZE
 "#;
 
 /// A script that boots the disk in the same machine: a new overlay and new variables, the console in the terminal, the report
 /// in a file, QMP on a socket that waits for nobody.
 fn reproduction(scene: &Scene<'_>) -> String {
-    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let disk = quote(&absolute(scene.disk).to_string_lossy());
-    let mut text = PREAMBLE.replace("set -eu\n", &format!("set -eu\ndisk={disk}\n"));
+    let mut text = PREAMBLE.replace("SIZE", &scene.size.to_string());
     if let Some(variables) = scene.variables {
         let variables = quote(&variables.to_string_lossy());
         text +=
             &format!("cp {variables} \"$machine/variables\"\nchmod u+w \"$machine/variables\"\n");
     }
-    // On the command line a comma in a path is two.
-    let written = |path: &Path| path.to_string_lossy().replace(',', ",,");
-    let (machine, overlay) = (written(scene.machine), written(scene.overlay));
+    // On the command line a comma in a path is two; a node is JSON. Here all are plain.
+    let machine = scene.machine.to_string_lossy().into_owned();
+    let written = machine.replace(',', ",,");
+    let overlay = disk::quoted(&scene.overlay.to_string_lossy());
     let mut line = String::new();
     for word in scene.command.iter().filter(|word| *word != "-S") {
-        let word = word.replace(&overlay, &format!("{machine}/disk.qcow2"));
+        let word = word.replace(&overlay, &format!("\"{machine}/disk.qcow2\""));
+        let word = word.replace(&written, &machine);
         let word = match word.split_once(",path=") {
             Some(("socket,id=console", _)) => "stdio,id=console,mux=on,signal=off".to_owned(),
             Some(("socket,id=report", path)) => format!("file,id=report,path={path}"),

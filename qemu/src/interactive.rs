@@ -14,20 +14,25 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Acceleration, Accelerator};
 use crate::credentials::Credentials;
 use crate::device::{DiskBus, Network, Tpm};
+use crate::disk::{Disk, DiskFormat, Drive, Use};
 use crate::error::BootError;
 use crate::firmware::{self, Flash};
 use crate::machine::{Line, Machine};
 use crate::tpm::Swtpm;
-use crate::{overlay, program};
+use crate::{program, sandbox, trial};
 
 /// What a machine is to be used for.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'a> {
     /// The disk or ISO.
     pub disk: &'a Path,
+    /// What its file is; `None` for what the file's name says, or else its first bytes.
+    pub format: Option<DiskFormat>,
+    /// What is to execute the guest.
+    pub acceleration: Acceleration,
     /// Whether the guest may write to it; otherwise what it writes is forgotten.
     pub write: bool,
     /// Whether there is a window with the guest's screen.
@@ -75,7 +80,7 @@ impl Visit<'_> {
         if self.gui {
             has_window(&qemu, machine)?;
         }
-        let accelerator = Accelerator::best(machine.architecture)?;
+        let accelerator = trial::choose(self.acceleration, machine)?;
         let directory = tempfile::Builder::new()
             .prefix("run-")
             .tempdir()
@@ -84,15 +89,12 @@ impl Visit<'_> {
         let found = firmware::find(Path::new("/"), machine.firmware, machine.architecture)?;
         let flash =
             found.as_ref().map(|found| found.own_variables(&place("variables"))).transpose()?;
-        let (disk, format) = if self.write {
-            let disk = fs::canonicalize(self.disk)
-                .map_err(BootError::io(format!("finding {}", self.disk.display())))?;
-            let format = overlay::format(&disk)?;
-            (disk, format)
+        let disk = Disk::open(self.disk, self.format, directory.path())?;
+        let optical = machine.bus == DiskBus::Cdrom;
+        let drive = if self.write {
+            Drive::itself(&disk, optical)?
         } else {
-            let disk = place("disk.qcow2");
-            overlay::create(self.disk, &disk)?;
-            (disk, "qcow2")
+            Drive::over(&disk, &[], &place("disk.qcow2"), Use { durable: false, optical })?
         };
         let tpm = match machine.tpm {
             Tpm::None => None,
@@ -110,9 +112,9 @@ impl Visit<'_> {
         };
         let credentials = key.as_deref().map(Credentials::root_key).unwrap_or_default();
         let parts = Parts {
-            disk: &disk,
-            format,
-            write: self.write,
+            drive: &drive,
+            // A window's libraries start programs.
+            sandbox: !self.gui && sandbox::works(&qemu),
             gui: self.gui,
             flash: flash.as_ref(),
             tpm: tpm.as_ref().map(Swtpm::socket),
@@ -171,9 +173,8 @@ impl Prepared {
 
 /// What goes into the command line.
 struct Parts<'a> {
-    disk: &'a Path,
-    format: &'a str,
-    write: bool,
+    drive: &'a Drive,
+    sandbox: bool,
     gui: bool,
     flash: Option<&'a Flash>,
     tpm: Option<&'a Path>,
@@ -188,13 +189,10 @@ impl Parts<'_> {
         line.add("-no-user-config -nodefaults -display");
         line.add(if self.gui { "gtk" } else { "none" });
         machine.add_board(&mut line, self.accelerator, self.flash);
-        let format = self.format;
-        let options = match (machine.bus, self.write) {
-            (DiskBus::Cdrom, _) => format!("media=cdrom,readonly=on,format={format}"),
-            (_, true) => format!("discard=unmap,format={format}"),
-            (_, false) => format!("cache=unsafe,discard=unmap,format={format}"),
-        };
-        line.file("-drive", &format!("if=none,id=disk,{options},file="), self.disk);
+        if self.sandbox {
+            line.add("-sandbox").add(sandbox::FILTER);
+        }
+        line.nodes(self.drive);
         let usb = machine.bus.needs_usb(machine.architecture) || self.gui;
         if usb {
             line.add("-device qemu-xhci,id=usb");
@@ -202,7 +200,7 @@ impl Parts<'_> {
         if self.gui {
             line.add("-device usb-kbd,bus=usb.0 -device usb-tablet,bus=usb.0");
         }
-        machine.add_disk_devices(&mut line);
+        machine.add_disk_devices(&mut line, false);
         machine.add_devices(&mut line, self.tpm);
         // Someone who asks for ssh gets a network card, and of the machine's kind.
         let card = match (machine.network, machine.bus.is_virtio()) {
@@ -300,12 +298,12 @@ mod tests {
     use super::*;
     use crate::architecture::Architecture;
 
-    fn shown(machine: &Machine, write: bool, port: Option<u16>, gui: bool) -> String {
+    fn shown(machine: &Machine, port: Option<u16>, gui: bool) -> String {
         let credentials = Credentials { smbios: vec!["x,y".to_owned()], fw_cfg: Vec::new() };
+        let drive = Drive { nodes: vec!["DISK".to_owned()], size: 0 };
         let parts = Parts {
-            disk: Path::new("/d/a,b.raw"),
-            format: "raw",
-            write,
+            drive: &drive,
+            sandbox: !gui,
             gui,
             flash: None,
             tpm: None,
@@ -319,27 +317,25 @@ mod tests {
     }
 
     #[test]
-    fn the_console_is_the_terminal_and_the_disk_is_written_only_on_request() {
+    fn the_console_is_the_terminal() {
         let machine = Machine::new(Architecture::X86_64);
-        let snapshot = shown(&machine, false, None, false);
-        assert!(snapshot.contains("cache=unsafe"), "{snapshot}");
-        assert!(snapshot.contains("-chardev stdio,id=console,mux=on,signal=off"), "{snapshot}");
-        assert!(snapshot.contains("type=11,value=x,,y"), "{snapshot}");
-        assert!(!snapshot.contains("-netdev") && !snapshot.contains("-no-reboot"), "{snapshot}");
-        let written = shown(&machine, true, None, true);
-        assert!(!written.contains("cache=unsafe"), "a disk that is kept is flushed: {written}");
-        assert!(
-            written.contains("file=/d/a,,b.raw") && written.contains("-display gtk"),
-            "{written}"
-        );
+        let plain = shown(&machine, None, false);
+        assert!(plain.contains("-chardev stdio,id=console,mux=on,signal=off"), "{plain}");
+        assert!(plain.contains("type=11,value=x,,y"), "{plain}");
+        assert!(!plain.contains("-netdev") && !plain.contains("-no-reboot"), "{plain}");
+        assert!(plain.contains("-sandbox on") && plain.contains("-blockdev DISK"), "{plain}");
+        // Whoever sits before a machine sees a disk's errors as its user would.
+        assert!(!plain.contains("rerror") && !plain.contains("-display gtk"), "{plain}");
+        let window = shown(&machine, None, true);
+        assert!(window.contains("-display gtk") && !window.contains("-sandbox"), "{window}");
     }
 
     #[test]
     fn ssh_gets_a_card_of_the_machines_kind() {
         let virtual_one = Machine::new(Architecture::X86_64);
-        let line = shown(&virtual_one, false, Some(2222), false);
+        let line = shown(&virtual_one, Some(2222), false);
         assert!(line.contains("hostfwd=tcp:127.0.0.1:2222-:22 -device virtio-net-pci"), "{line}");
         let real = Machine { bus: DiskBus::Nvme, ..virtual_one };
-        assert!(shown(&real, false, Some(2222), false).contains("-device e1000e,netdev=net"));
+        assert!(shown(&real, Some(2222), false).contains("-device e1000e,netdev=net"));
     }
 }

@@ -15,6 +15,9 @@ use crate::session::Ending;
 /// How many of the console's last lines a report has.
 const TAIL: usize = 20;
 
+/// When the host kept this part of the time from the guest, that is told.
+const NOTABLE: f64 = 10.0;
+
 /// Judges a boot by what was heard of it and how it ended.
 pub(crate) fn judge(test: &Test<'_>, record: &Record<'_>, ended: Ended) -> BootReport {
     Judge { record, test }.report(ended)
@@ -39,15 +42,12 @@ impl Judge<'_, '_> {
     }
 
     fn report(&self, ended: Ended) -> BootReport {
-        let Ended { end, limit, seconds, machine, command, screens } = ended;
+        let Ended { end, limit, seconds, processor, lost, machine, command, screens, earlier } =
+            ended;
         let checks = self.checks(&end, limit);
-        let verdict = match checks.iter().find(|check| !check.passed && !check.tolerated) {
-            None => Verdict::Passed,
-            // How it ended says more than what is therefore missing, unless it ended well.
-            Some(check) if ended_well(self.test, &end) || end == End::Unreported => {
-                Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
-            }
-            Some(_) => Verdict::Failed { reason: self.described(&end, limit) },
+        let verdict = match &end {
+            End::Host(why) => Verdict::Error { reason: why.clone() },
+            _ => self.verdict(&checks, &end, limit),
         };
         let findings: Vec<_> = self
             .record
@@ -61,6 +61,12 @@ impl Judge<'_, '_> {
         let mut suspicions: Vec<String> =
             shown.map(|finding| format!("{}: {}", finding.meaning, finding.line)).collect();
         suspicions.extend(self.record.guest.notes());
+        if lost.as_secs_f64() > seconds / NOTABLE {
+            suspicions.push(format!(
+                "this machine was busy: in {:.0} s of the {seconds:.0} s the guest could not run, which count for no limit",
+                lost.as_secs_f64()
+            ));
+        }
         suspicions.extend(
             checks
                 .iter()
@@ -71,6 +77,8 @@ impl Judge<'_, '_> {
             verdict,
             proof: self.level(),
             seconds,
+            processor_seconds: processor.as_secs_f64(),
+            lost_seconds: lost.as_secs_f64(),
             machine,
             reached: self.record.watch.reached().to_vec(),
             checks,
@@ -81,6 +89,18 @@ impl Judge<'_, '_> {
             screens,
             guest: self.record.guest.clone(),
             command,
+            earlier,
+        }
+    }
+
+    fn verdict(&self, checks: &[Check], end: &End, limit: Duration) -> Verdict {
+        match checks.iter().find(|check| !check.passed && !check.tolerated) {
+            None => Verdict::Passed,
+            // How it ended says more than what is therefore missing, unless it ended well.
+            Some(check) if ended_well(self.test, end) || *end == End::Unreported => {
+                Verdict::Failed { reason: format!("{}: {}", check.name, check.detail) }
+            }
+            Some(_) => Verdict::Failed { reason: self.described(end, limit) },
         }
     }
 
@@ -112,7 +132,8 @@ impl Judge<'_, '_> {
         if self.test.session.errand.is_some() && wanted != End::Cut {
             checks.push(self.record.guest.check_errand());
         }
-        if *end != End::Unreported {
+        // What this machine broke off has no end of its own.
+        if *end != End::Unreported && !matches!(end, End::Host(_)) {
             checks.push(Check::new(ending, ended_well(self.test, end), self.described(end, limit)));
         }
         for check in &mut checks {
@@ -166,7 +187,9 @@ impl Judge<'_, '_> {
         let how = self.ended(end, limit);
         let first =
             |severity| self.record.watch.findings().iter().find(|found| found.severity == severity);
-        let cause = first(Severity::Error).or_else(|| first(Severity::Warning));
+        let hopeless = self.record.watch.hopeless();
+        let cause =
+            hopeless.or_else(|| first(Severity::Error)).or_else(|| first(Severity::Warning));
         match (end, cause) {
             (End::TimedOut | End::Flooded | End::Reset, Some(found)) => {
                 format!("{how}; on the console: {}: {}", found.meaning, found.line)
@@ -176,7 +199,7 @@ impl Judge<'_, '_> {
     }
 
     fn ended(&self, end: &End, limit: Duration) -> String {
-        let limit = limit.as_secs_f64();
+        let limit = format!("{} s", limit.as_secs_f64());
         match (end, self.record.watch.hopeless()) {
             (End::PoweredOff, _) => "clean".to_owned(),
             (End::Reset, _) => "the guest reset the machine".to_owned(),
@@ -193,19 +216,19 @@ impl Judge<'_, '_> {
                 self.record.watch.furthest()
             ),
             (End::TimedOut, _) if self.record.guest.finished() => {
-                format!("reported, but still not off after {limit} s")
+                format!("reported, but still not off after {limit}")
             }
             (End::TimedOut, _) => {
                 match (self.record.watch.furthest(), self.record.guest.jobs("jobs")) {
-                    (Milestone::Nothing, _) => format!("not a word in {limit} s"),
-                    (_, Some(jobs)) => format!("not up in {limit} s; waiting for {jobs}"),
+                    (Milestone::Nothing, _) => format!("not a word in {limit}"),
+                    (_, Some(jobs)) => format!("not up in {limit}; waiting for {jobs}"),
                     (furthest, None) => {
-                        format!("not up in {limit} s; it got as far as: {furthest}")
+                        format!("not up in {limit}; it got as far as: {furthest}")
                     }
                 }
             }
-            (End::DiskFailed(reason), _) => format!("QEMU could not write the overlay: {reason}"),
-            (End::Crashed(how), _) => format!("QEMU ended: {how}"),
+            (End::Damaged(reason), _) => format!("the disk cannot be read: {reason}"),
+            (End::Host(why), _) => why.clone(),
         }
     }
 }
@@ -240,8 +263,8 @@ mod tests {
         let test = Test::new(Path::new("disk"), Machine::new(Architecture::X86_64));
         let scene = Scene {
             command: &[],
-            disk: test.disk,
             overlay: Path::new("overlay"),
+            size: 0,
             machine: Path::new("machine"),
             variables: None,
         };
@@ -250,7 +273,8 @@ mod tests {
             let event = Event::Console(text.as_bytes().to_vec());
             record.take(Timed { at: Duration::from_secs(1), event }, &mut |_| {}).unwrap();
         }
-        let checks = Judge { record: &record, test: &test }.checks(end, Duration::from_secs(60));
+        let limit = Duration::from_secs(60);
+        let checks = Judge { record: &record, test: &test }.checks(end, limit);
         let failed = checks.into_iter().filter(|check| !check.passed);
         (record.flooded(), failed.map(|check| check.detail).collect())
     }

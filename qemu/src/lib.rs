@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! Machine ──arguments()──► Vm ──events──► Console ──lines──► Watch      milestones, reasons to give up
-//!   │                       ▲   (console,    └──────────────► Guest      the guest's own words
-//! Firmware, Accelerator     │    report,                        │
-//! Overlay, Credentials ─────┘    QMP)                           ▼
+//!   │                       ▲   (console,    ├──────────────► Guest      the guest's own words
+//! Firmware, Accelerator     │    report,     └──────────────► Health     whether this machine broke the boot
+//! Drive, Credentials ───────┘    QMP)                           │ judge
+//!                                                               ▼
 //!                                                          BootReport    verdict, checks, evidence
 //! ```
 //!
@@ -25,16 +26,20 @@ mod console;
 mod console_rules;
 mod credentials;
 mod device;
+mod disk;
 mod ended;
 mod error;
 mod evidence;
 mod firmware;
 mod guest;
+mod health;
+mod host;
 mod interactive;
 mod judge;
 mod machine;
 mod matrix;
-mod overlay;
+mod memo;
+mod pace;
 mod pairwise;
 mod parallel;
 mod program;
@@ -43,13 +48,15 @@ mod qmp;
 mod reached;
 mod record;
 mod report;
+mod sandbox;
 mod screen;
 mod session;
 mod tpm;
+mod trial;
 mod vm;
 mod watch;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Acceleration, Accelerator};
 pub use architecture::Architecture;
 pub use attempt::Test;
 pub use boot::{boot, prerequisites};
@@ -57,16 +64,20 @@ pub use check::{Check, Expected, Selinux};
 pub use console_rules::{RuleError, Rules, Severity};
 pub use credentials::{Access, Credentials};
 pub use device::{DiskBus, Network, Tpm};
+pub use disk::DiskFormat;
 pub use error::BootError;
 pub use firmware::{Firmware, Flash};
 pub use guest::Guest;
 pub use interactive::{Prepared, Ssh, Visit};
-pub use machine::{Machine, Wiring};
+pub use machine::Machine;
 pub use matrix::{LeftOut, Matrix, Medium, Profile};
 pub use parallel::{Resources, in_parallel};
 pub use proof::{Level, Proof};
-pub use reached::{Milestone, Reached};
-pub use report::{BootReport, Case, Format, MachineReport, Outcome, Suite, Verdict, table};
+pub use reached::{Milestone, News, Reached};
+pub use report::{
+    BootReport, Case, Earlier, Format, MachineReport, Outcome, Suite, Verdict, table,
+};
 pub use screen::Shot;
 pub use session::{Attached, Ending, Session};
+pub use trial::choose;
 pub use watch::Finding;

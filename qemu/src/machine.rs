@@ -7,10 +7,11 @@ use crate::accelerator::Accelerator;
 use crate::architecture::Architecture;
 use crate::credentials::{Credentials, PORT};
 use crate::device::{DiskBus, Network, Tpm};
+use crate::disk::Drive;
 use crate::error::BootError;
 use crate::firmware::{Firmware, Flash};
-use crate::program;
 use crate::session::Attached;
+use crate::{program, sandbox};
 
 /// A machine to boot a disk in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,29 +64,31 @@ impl Channel {
 
 /// What connects a machine to this process: files and sockets, all of them made before QEMU starts.
 #[derive(Clone, Copy, Debug)]
-pub struct Wiring<'a> {
-    /// The overlay that takes the guest's writes, qcow2.
-    pub disk: &'a Path,
+pub(crate) struct Wiring<'a> {
+    /// What it boots from.
+    pub(crate) drive: &'a Drive,
+    /// Whether QEMU's system calls are filtered.
+    pub(crate) sandbox: bool,
     /// UEFI's code and variables; SeaBIOS is built into QEMU's own search path.
-    pub flash: Option<&'a Flash>,
+    pub(crate) flash: Option<&'a Flash>,
     /// Unix socket on which the serial console arrives.
-    pub console: &'a Path,
+    pub(crate) console: &'a Path,
     /// Unix socket on which the guest's report arrives.
-    pub report: &'a Path,
+    pub(crate) report: &'a Path,
     /// Unix socket on which QMP is spoken.
-    pub qmp: &'a Path,
+    pub(crate) qmp: &'a Path,
     /// What the guest is given to do.
-    pub credentials: &'a Credentials,
+    pub(crate) credentials: &'a Credentials,
     /// What executes the guest's instructions.
-    pub accelerator: &'a Accelerator,
+    pub(crate) accelerator: &'a Accelerator,
     /// Unix socket on which the TPM listens, if the machine has one.
-    pub tpm: Option<&'a Path>,
+    pub(crate) tpm: Option<&'a Path>,
     /// Whether what the guest has flushed must outlive QEMU's sudden end.
-    pub durable: bool,
+    pub(crate) durable: bool,
     /// Whether there is a network card, behind which is this machine's loopback.
-    pub network: bool,
+    pub(crate) network: bool,
     /// Further disks.
-    pub disks: &'a [Attached<'a>],
+    pub(crate) disks: &'a [Attached<'a>],
 }
 
 impl Machine {
@@ -163,6 +166,11 @@ impl Machine {
         }
     }
 
+    /// What people call it, the same on every host: `OVMF, virtio`.
+    pub fn essentials(&self) -> String {
+        format!("{}, {}", self.firmware.product(self.architecture), self.bus.name())
+    }
+
     /// The program that is this machine.
     pub fn program(&self) -> &'static str {
         match self.architecture {
@@ -172,9 +180,14 @@ impl Machine {
     }
 
     /// The command line after the program's name. Paused at the start (`-S`), so that no event precedes the listener.
-    pub fn arguments(&self, wiring: &Wiring<'_>) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, wiring: &Wiring<'_>) -> Vec<OsString> {
         let mut line = Line::default();
         line.add("-no-user-config -nodefaults -display none -S -nic none");
+        // What a guest's panic means is decided here: its last words may still be on their way.
+        line.add("-action panic=none");
+        if wiring.sandbox {
+            line.add("-sandbox").add(sandbox::FILTER);
+        }
         if self.tpm == Tpm::None {
             line.add("-no-reboot");
         }
@@ -192,6 +205,8 @@ impl Machine {
         }
         self.add_devices(&mut line, wiring.tpm);
         self.add_sockets(&mut line, wiring);
+        // Last, so that all other devices have the places that they have without it. It gives a guest nothing to boot with.
+        line.add("-device pvpanic-pci");
         line.credentials(wiring.credentials);
         line.done()
     }
@@ -230,15 +245,7 @@ impl Machine {
     }
 
     fn add_disk(&self, line: &mut Line, wiring: &Wiring<'_>) {
-        // A test's overlay is thrown away: waiting for the host's disk at each flush would buy nothing.
-        // Unless QEMU is killed: it keeps some of the overlay's tables to itself until the guest flushes.
-        let cache = if wiring.durable { "writeback" } else { "unsafe" };
-        let options = match self.bus {
-            DiskBus::Cdrom => "media=cdrom,readonly=on".to_owned(),
-            _ => format!("cache={cache},discard=unmap"),
-        };
-        let drive = format!("if=none,id=disk,format=qcow2,{options},file=");
-        line.file("-drive", &drive, wiring.disk);
+        line.nodes(wiring.drive);
         let usb = |attached: &Attached<'_>| attached.bus.needs_usb(self.architecture);
         if self.bus.needs_usb(self.architecture)
             || self.channel() == Channel::UsbSerial
@@ -246,7 +253,7 @@ impl Machine {
         {
             line.add("-device qemu-xhci,id=usb");
         }
-        self.add_disk_devices(line);
+        self.add_disk_devices(line, true);
     }
 
     fn add_further_disks(&self, line: &mut Line, wiring: &Wiring<'_>) {
@@ -255,7 +262,7 @@ impl Machine {
             let devices = disk.bus.further_devices(self.architecture, number, disk.serial);
             let Some(devices) = devices else { continue };
             let drive = format!(
-                "if=none,id=disk{number},format=raw,cache={cache},discard=unmap,detect-zeroes=unmap,file="
+                "if=none,id=disk{number},format=raw,cache={cache},discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename="
             );
             line.file("-drive", &drive, disk.file);
             for device in devices {
@@ -264,9 +271,9 @@ impl Machine {
         }
     }
 
-    /// What attaches the drive `disk`.
-    pub(crate) fn add_disk_devices(&self, line: &mut Line) {
-        for device in self.bus.devices(self.architecture, self.sector_size) {
+    /// What attaches the node `disk`; see [`DiskBus::devices`] for `strict`.
+    pub(crate) fn add_disk_devices(&self, line: &mut Line, strict: bool) {
+        for device in self.bus.devices(self.architecture, self.sector_size, strict) {
             line.add("-device").add(&device);
         }
     }
@@ -306,7 +313,8 @@ impl Machine {
         };
     }
 
-    fn board(&self, accelerator: &Accelerator) -> &'static str {
+    /// The value of `-machine`.
+    pub(crate) fn board(&self, accelerator: &Accelerator) -> &'static str {
         match (self.architecture, self.firmware, accelerator) {
             (Architecture::X86_64, Firmware::Uefi, _) => "q35",
             (Architecture::X86_64, Firmware::UefiSecureBoot, _) => "q35,smm=on",
@@ -343,6 +351,14 @@ impl Line {
         let mut value = OsString::from(value);
         value.push(program::escaped(path));
         self.0.extend([option.into(), value]);
+        self
+    }
+
+    /// Adds the nodes of a drive.
+    pub(crate) fn nodes(&mut self, drive: &Drive) -> &mut Self {
+        for node in &drive.nodes {
+            self.0.extend(["-blockdev".into(), node.into()]);
+        }
         self
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::error::BootError;
 
@@ -38,6 +38,21 @@ pub(crate) fn mortal(program: &Path) -> Command {
         }
         None => Command::new(program),
     }
+}
+
+/// Runs a program that ends by itself; returns what it printed.
+///
+/// # Errors
+/// [`BootError::Start`] with what it said, when it fails.
+pub(crate) fn run(command: &mut Command, name: &str) -> Result<String, BootError> {
+    let output =
+        command.stdin(Stdio::null()).output().map_err(BootError::io(format!("starting {name}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let reason = if said.is_empty() { output.status.to_string() } else { said };
+    Err(BootError::Start { program: name.to_owned(), reason })
 }
 
 /// Writes a path so that QEMU's option parser takes it whole: a comma ends a value, two are one.

@@ -12,16 +12,26 @@ use serde_json::{Value, json};
 pub(crate) enum Message {
     /// QEMU's version, `7.2.22`.
     Greeting { version: String },
-    /// A command was done, and gave this text, if it gave one.
-    Return { id: String, said: String },
+    /// A command was done, and gave this.
+    Return { id: String, value: Value },
     /// A command was refused.
     Error { id: String, description: String },
     /// The machine was switched off or reset.
     Shutdown { guest: bool, reason: String },
     /// The guest reset the machine, which runs on: only those do that were not told to end then.
     Reset,
-    /// The disk failed on our side; the guest waits.
-    DiskFailed { reason: String },
+    /// The machine stands still. Nobody here ever asks for that.
+    Stopped,
+    /// The guest's kernel told its panic device that it panicked, or that it goes on with its crash kernel.
+    Panicked,
+    /// The guest put the machine to sleep.
+    Suspended,
+    /// The guest's watchdog was not fed.
+    Watchdog,
+    /// A disk's file could not be read or written; the guest waits.
+    DiskFailed { write: bool, reason: String },
+    /// The file of a node does not make sense.
+    DiskCorrupt { node: String, reason: String },
     /// Anything else.
     Other,
 }
@@ -43,7 +53,8 @@ impl Message {
             return Self::Error { id: text("/id"), description: text("/error/desc") };
         }
         if value.get("return").is_some() {
-            return Self::Return { id: text("/id"), said: text("/return") };
+            let given = value.get("return").cloned().unwrap_or_default();
+            return Self::Return { id: text("/id"), value: given };
         }
         match value.get("event").and_then(Value::as_str) {
             Some("SHUTDOWN") => Self::Shutdown {
@@ -55,8 +66,16 @@ impl Message {
             {
                 Self::Reset
             }
-            Some("BLOCK_IO_ERROR") if text("/data/action") == "stop" => {
-                Self::DiskFailed { reason: text("/data/reason") }
+            Some("STOP") => Self::Stopped,
+            Some("GUEST_PANICKED" | "GUEST_CRASHLOADED") => Self::Panicked,
+            Some("SUSPEND" | "SUSPEND_DISK") => Self::Suspended,
+            Some("WATCHDOG") => Self::Watchdog,
+            Some("BLOCK_IO_ERROR") if text("/data/action") == "stop" => Self::DiskFailed {
+                write: text("/data/operation") != "read",
+                reason: text("/data/reason"),
+            },
+            Some("BLOCK_IMAGE_CORRUPTED") => {
+                Self::DiskCorrupt { node: text("/data/node-name"), reason: text("/data/msg") }
             }
             _ => Self::Other,
         }
@@ -164,20 +183,29 @@ mod tests {
             Message::parse(shutdown),
             Message::Shutdown { guest: true, reason: "guest-reset".to_owned() }
         );
-        let done = |said: &str| Message::Return { id: "screen".to_owned(), said: said.to_owned() };
-        assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done(""));
-        assert_eq!(Message::parse(r#"{"return": "CPU#0", "id": "screen"}"#), done("CPU#0"));
+        let done = |value: Value| Message::Return { id: "screen".to_owned(), value };
+        assert_eq!(Message::parse(r#"{"return": {}, "id": "screen"}"#), done(json!({})));
+        assert_eq!(Message::parse(r#"{"return": "CPU#0", "id": "screen"}"#), done(json!("CPU#0")));
         let reset = r#"{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#;
         assert_eq!(Message::parse(reset), Message::Reset);
         assert_eq!(Message::parse(&reset.replace("true", "false")), Message::Other);
         let error = r#"{"error": {"class": "GenericError", "desc": "no"}}"#;
         let refused = Message::Error { id: String::new(), description: "no".to_owned() };
         assert_eq!(Message::parse(error), refused);
-        let disk = r#"{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "No space left on device"}}"#;
-        assert_eq!(
-            Message::parse(disk),
-            Message::DiskFailed { reason: "No space left on device".to_owned() }
-        );
+        let disk = r#"{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "operation": "write", "reason": "No space left on device"}}"#;
+        let reason = "No space left on device".to_owned();
+        assert_eq!(Message::parse(disk), Message::DiskFailed { write: true, reason });
+        let corrupt = r#"{"event": "BLOCK_IMAGE_CORRUPTED", "data": {"node-name": "base", "msg": "no", "fatal": true}}"#;
+        let told = Message::DiskCorrupt { node: "base".to_owned(), reason: "no".to_owned() };
+        assert_eq!(Message::parse(corrupt), told);
+        for (event, message) in [
+            ("STOP", Message::Stopped),
+            ("GUEST_PANICKED", Message::Panicked),
+            ("SUSPEND", Message::Suspended),
+            ("WATCHDOG", Message::Watchdog),
+        ] {
+            assert_eq!(Message::parse(&format!(r#"{{"event": "{event}"}}"#)), message);
+        }
         for line in [
             "",
             "{",

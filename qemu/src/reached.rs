@@ -58,3 +58,12 @@ pub struct Reached {
     /// Since power-on.
     pub seconds: f64,
 }
+
+/// What a boot tells while it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// It has got this far.
+    Reached(Reached),
+    /// This machine broke the boot under KVM, for this reason: it begins again under TCG.
+    Again(String),
+}

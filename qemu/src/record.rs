@@ -9,8 +9,9 @@ use crate::console_rules::Rules;
 use crate::error::BootError;
 use crate::evidence::{Evidence, Scene};
 use crate::guest::Guest;
+use crate::pace::Pace;
 use crate::proof::{Level, Proof};
-use crate::reached::{Milestone, Reached};
+use crate::reached::{Milestone, News};
 use crate::report::BootReport;
 use crate::screen::Screen;
 use crate::session::Ending;
@@ -82,7 +83,7 @@ impl<'a> Record<'a> {
     pub(crate) fn take(
         &mut self,
         timed: Timed,
-        progress: &mut dyn FnMut(Reached),
+        progress: &mut dyn FnMut(News),
     ) -> Result<(), BootError> {
         let Timed { at, event } = timed;
         let before = self.watch.reached().len();
@@ -109,7 +110,7 @@ impl<'a> Record<'a> {
         if self.guest.fact("state") == Some("running") {
             self.watch.reach(at, Milestone::Running);
         }
-        self.watch.reached()[before..].iter().copied().for_each(progress);
+        self.tell(before, progress);
         Ok(())
     }
 
@@ -118,11 +119,11 @@ impl<'a> Record<'a> {
         &mut self,
         at: Duration,
         milestone: Milestone,
-        progress: &mut dyn FnMut(Reached),
+        progress: &mut dyn FnMut(News),
     ) {
         let before = self.watch.reached().len();
         self.watch.reach(at, milestone);
-        self.watch.reached()[before..].iter().copied().for_each(progress);
+        self.tell(before, progress);
     }
 
     /// Takes the lines that the screen shows: what was not there before means what it would mean on the console. Somebody whose
@@ -131,7 +132,7 @@ impl<'a> Record<'a> {
         &mut self,
         at: Duration,
         lines: &[String],
-        progress: &mut dyn FnMut(Reached),
+        progress: &mut dyn FnMut(News),
     ) -> Result<(), BootError> {
         if self.screen == lines {
             return Ok(());
@@ -143,8 +144,18 @@ impl<'a> Record<'a> {
             }
         }
         self.screen = lines.to_vec();
-        self.watch.reached()[before..].iter().copied().for_each(progress);
+        self.tell(before, progress);
         self.evidence.as_ref().map_or(Ok(()), |evidence| evidence.screen(lines))
+    }
+
+    /// Tells the milestones behind the first `known` ones.
+    fn tell(&self, known: usize, progress: &mut dyn FnMut(News)) {
+        self.watch.reached()[known..].iter().copied().map(News::Reached).for_each(progress);
+    }
+
+    /// Whether anything at all was heard or learned of the machine.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.said == 0 && !self.guest.spoke() && self.watch.furthest() == Milestone::Nothing
     }
 
     /// When the console or the guest's report last said something.
@@ -157,18 +168,30 @@ impl<'a> Record<'a> {
     ///
     /// A screen counts that was drawn by an operating system: it has changed since a kernel began to run. What firmware and boot
     /// loaders leave there, however long, is no proof, nor is an empty one.
-    pub(crate) fn rest(&mut self, now: Duration, patience: Duration, screen: &Screen) -> Level {
+    pub(crate) fn rest(
+        &mut self,
+        now: Duration,
+        patience: Duration,
+        screen: &Screen,
+        pace: &Pace,
+    ) -> Level {
         self.still = None;
         if self.guest.spoke() || self.message.is_some() || self.watch.hopeless().is_some() {
             return Level::Nothing;
         }
         if let Some(prompt) = self.watch.prompt() {
-            return if now > prompt.at + patience { Level::Login } else { Level::Nothing };
+            return if pace.between(prompt.at, now) > patience {
+                Level::Login
+            } else {
+                Level::Nothing
+            };
         }
         let drawn =
             self.watch.since(Milestone::Kernel).is_some_and(|kernel| screen.changed_since(kernel));
-        let silent = now > self.last_word + patience;
-        let still = screen.still_for().filter(|still| *still >= patience && !screen.blank());
+        let silent = pace.between(self.last_word, now) > patience;
+        let still = screen
+            .still()
+            .filter(|(from, to)| pace.between(*from, *to) >= patience && !screen.blank());
         if let (true, true, Some(_)) = (drawn, silent, still) {
             self.still = Some(screen.changed());
             return Level::Screen;

@@ -38,8 +38,12 @@ pub struct BootReport {
     pub verdict: Verdict,
     /// What the verdict rests on.
     pub proof: Level,
-    /// From power-on to power-off, or to when we gave up.
+    /// From power-on to power-off, or to when we gave up, by the clock.
     pub seconds: f64,
+    /// The time that the guest's processors ran, taken together.
+    pub processor_seconds: f64,
+    /// The time in which the guest could have run, and this machine did something else.
+    pub lost_seconds: f64,
     /// What it ran on.
     pub machine: MachineReport,
     /// How far it got, and when.
@@ -62,12 +66,39 @@ pub struct BootReport {
     pub guest: Guest,
     /// The command line, program first.
     pub command: Vec<String>,
+    /// Attempts before this one, which this machine broke.
+    pub earlier: Vec<Earlier>,
+}
+
+/// An attempt to boot that this machine broke, so that another one followed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Earlier {
+    /// What executed the guest's instructions.
+    pub accelerator: Accelerator,
+    /// What broke.
+    pub reason: String,
+    /// From power-on to that, by the clock.
+    pub seconds: f64,
+    /// How far it got until then, and when.
+    pub reached: Vec<Reached>,
+    /// The directory of its evidence, below that of the boot.
+    pub evidence: String,
+    /// The command line, program first.
+    pub command: Vec<String>,
 }
 
 impl BootReport {
     /// Whether the disk boots.
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Passed
+    }
+
+    /// Why it did not pass.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Passed => None,
+            Verdict::Failed { reason } | Verdict::Error { reason } => Some(reason),
+        }
     }
 
     /// Adds something that was looked at; the verdict follows, unless it says something worse already.
@@ -84,7 +115,7 @@ impl BootReport {
     }
 }
 
-/// Whether a disk boots.
+/// Whether a disk boots, as far as could be learned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "verdict")]
 pub enum Verdict {
@@ -94,6 +125,11 @@ pub enum Verdict {
     /// Anything less.
     Failed {
         /// What stands in the way, in a sentence.
+        reason: String,
+    },
+    /// This machine or this program broke the boot: nothing was learned about the disk.
+    Error {
+        /// What broke, in a sentence.
         reason: String,
     },
 }

@@ -160,9 +160,9 @@ impl Screen {
         self.absent = true;
     }
 
-    /// For how long nothing but a cursor has moved; `None` while nothing was seen.
-    pub(crate) fn still_for(&self) -> Option<Duration> {
-        self.shown.as_ref().map(|_| self.shown_at.saturating_sub(self.changed))
+    /// From when to when nothing but a cursor has moved; `None` while nothing was seen.
+    pub(crate) fn still(&self) -> Option<(Duration, Duration)> {
+        self.shown.as_ref().map(|_| (self.changed, self.shown_at))
     }
 
     /// When more than a cursor last moved.
@@ -344,14 +344,14 @@ mod tests {
     fn stillness_and_blankness_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let mut screen = Screen::new(directory.path().join("dump"), None);
-        assert_eq!((screen.still_for(), screen.blank()), (None, true));
+        assert_eq!((screen.still(), screen.blank()), (None, true));
         for (second, white) in [(0, 0), (2, 700), (4, 710), (9, 700)] {
             let dump = screen.due(Duration::from_secs(second)).unwrap().to_owned();
             fs::write(dump, ppm(white)).unwrap();
             screen.answered(Duration::from_secs(second)).unwrap();
             assert_eq!(screen.blank(), white == 0);
         }
-        assert_eq!(screen.still_for(), Some(Duration::from_secs(7)));
+        assert_eq!(screen.still(), Some((Duration::from_secs(2), Duration::from_secs(9))));
         assert_eq!(screen.changed(), Duration::from_secs(2));
         assert!(
             screen.changed_since(Duration::ZERO) && !screen.changed_since(Duration::from_secs(1))

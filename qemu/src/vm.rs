@@ -24,6 +24,9 @@ use crate::qmp::{Message, Qmp};
 /// How long QEMU may take to open its sockets and answer. It takes 0.1 s; a machine with many busy neighbours, more.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How often, every 20 ms, it is asked whether a QEMU that does not listen has ended.
+const LAST_MOMENTS: u32 = 50;
+
 /// Events that may wait: enough to never slow the guest, few enough to bound memory.
 const PENDING: usize = 1024;
 
@@ -220,6 +223,16 @@ impl Vm {
         }
     }
 
+    /// QEMU's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many bytes QEMU has printed about itself.
+    pub(crate) fn message_length(&self) -> u64 {
+        fs::metadata(&self.stderr).map_or(0, |metadata| metadata.len())
+    }
+
     /// What QEMU printed about itself.
     pub(crate) fn messages(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).trim().to_owned()
@@ -258,10 +271,21 @@ impl Starting<'_> {
         }
     }
 
-    fn failed(&self, how: &str) -> BootError {
+    /// Why QEMU does not listen: what it said, and how it ended, or else `how`.
+    fn failed(&mut self, how: &str) -> BootError {
+        // One that hangs up is about to end.
+        let mut ended = None;
+        for _ in 0..LAST_MOMENTS {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let how = ended.map_or_else(|| how.to_owned(), |status: ExitStatus| status.to_string());
         let said =
             String::from_utf8_lossy(&fs::read(self.stderr).unwrap_or_default()).trim().to_owned();
-        let reason = if said.is_empty() { how.to_owned() } else { format!("{said} ({how})") };
+        let reason = if said.is_empty() { how } else { format!("{said} ({how})") };
         BootError::Start { program: "QEMU".to_owned(), reason }
     }
 

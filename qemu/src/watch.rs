@@ -12,6 +12,9 @@ use crate::reached::Reached;
 const FINDINGS: usize = 50;
 const FINDINGS_OF_A_RULE: usize = 5;
 
+/// The rule of a panic that the guest told its panic device.
+pub(crate) const PANIC_DEVICE: &str = "panic-device";
+
 /// A line on the console that a rule applied to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
@@ -93,6 +96,10 @@ impl<'a> Watch<'a> {
             (Severity::Fatal, Some(known)) if text.starts_with(&known.line) => {
                 *known = Finding { seconds: known.seconds, ..finding() };
             }
+            // Words say more than a device.
+            (Severity::Fatal, Some(known)) if known.rule == PANIC_DEVICE => {
+                *known = Finding { seconds: known.seconds, ..finding() };
+            }
             _ if whole => {
                 let finding = finding();
                 let same = self.findings.iter().filter(|known| known.rule == finding.rule);
@@ -107,6 +114,17 @@ impl<'a> Watch<'a> {
             }
             _ => {}
         }
+    }
+
+    /// Notes that it will get no further, which was learned otherwise than from the console.
+    pub(crate) fn give_up(&mut self, at: Duration, rule: &str, meaning: &str, line: &str) {
+        self.hopeless.get_or_insert_with(|| Finding {
+            rule: rule.to_owned(),
+            severity: Severity::Fatal,
+            meaning: meaning.to_owned(),
+            line: line.to_owned(),
+            seconds: at.as_secs_f64(),
+        });
     }
 
     /// Notes a milestone, which may be learned otherwise than from the console. Backwards is not a direction.
@@ -224,6 +242,17 @@ mod tests {
         watch.line(Duration::ZERO, "You are in emergency mode");
         assert_eq!(watch.hopeless().map(|finding| finding.line.as_str()), Some(whole));
         assert_eq!(watch.findings().len(), 1, "what comes after is told, too");
+    }
+
+    #[test]
+    fn panic_device_gives_way_to_what_the_kernel_says() {
+        let mut watch = Watch::new(Rules::built_in());
+        watch.give_up(Duration::from_secs(3), PANIC_DEVICE, "the kernel panicked", "by device");
+        watch.line(Duration::from_secs(4), "Kernel panic - not syncing: Attempted to kill init!");
+        let finding = watch.hopeless().unwrap();
+        assert!(finding.line.ends_with("kill init!") && finding.seconds == 3.0, "{finding:?}");
+        watch.give_up(Duration::from_secs(5), PANIC_DEVICE, "again", "again");
+        assert!(watch.hopeless().unwrap().line.ends_with("kill init!"));
     }
 
     #[test]

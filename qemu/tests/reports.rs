@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use qemu::{
-    Accelerator, Architecture, BootReport, Case, Finding, Firmware, Format, Machine, Milestone,
-    Outcome, Proof, Reached, Severity, Suite, Test, Verdict, boot, table,
+    Acceleration, Accelerator, Architecture, BootReport, Case, Earlier, Finding, Firmware, Format,
+    Machine, Milestone, Outcome, Proof, Reached, Severity, Suite, Test, Verdict, boot, table,
 };
 use serde_json::Value;
 use support::tool::{fetched, run, tool};
@@ -27,7 +27,7 @@ fn nothing() -> Option<BootReport> {
             ..Machine::new(Architecture::X86_64)
         };
         let test = Test {
-            accelerator: Some(Accelerator::Tcg { why: "a test that must do without".to_owned() }),
+            acceleration: Acceleration::Tcg,
             time_limit: Some(Duration::from_secs(60)),
             proof: Proof::Console("never".to_owned()),
             ..Test::new(&disk, machine)
@@ -69,6 +69,17 @@ fn suite() -> Option<Suite> {
         line: "Kernel panic - not syncing: <x>".to_owned(),
         seconds: 20.0,
     }];
+    let mut broken = failed.clone();
+    let reason = "KVM internal error. Suberror: 1, emulation failure".to_owned();
+    broken.verdict = Verdict::Error { reason: reason.clone() };
+    passed.earlier = vec![Earlier {
+        accelerator: Accelerator::Kvm,
+        reason,
+        seconds: 0.2,
+        reached: Vec::new(),
+        evidence: "kvm".to_owned(),
+        command: failed.command.clone(),
+    }];
     let case = |disk: &str, machine: &str, outcome: Outcome| Case {
         disk: PathBuf::from("/srv/out").join(disk),
         machine: machine.to_owned(),
@@ -92,6 +103,7 @@ fn suite() -> Option<Suite> {
             case(other, "bios", left_out()),
             case(other, "bare-metal", Outcome::NotTried("swtpm was not found".to_owned())),
             case(other, "edge", Outcome::Tried(Box::new(passed))),
+            case(one, "edge", Outcome::Tried(Box::new(broken))),
         ],
     })
 }
@@ -143,10 +155,14 @@ fn tap_is_read_by_prove() {
     let output = prove.args(["-v", "--exec", "cat"]).arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("Failed tests:  2-4, 6") || said.contains("Failed 4/7 subtests"),
+        said.contains("Failed tests:  2-4, 6, 8") || said.contains("Failed 5/8 subtests"),
         "{said}"
     );
     assert!(!said.contains("Parse errors"), "{said}");
+    for number in [6, 8] {
+        let line = said.lines().find(|line| line.starts_with(&format!("not ok {number} ")));
+        assert!(line.is_some_and(|line| line.ends_with(" # host")), "{said}");
+    }
     let Some(mut python) = python() else { return };
     // The blocks below the lines are YAML, whatever is in them.
     let script = "import sys, yaml\nblocks = open(sys.argv[1]).read().split('  ---\\n')[1:]\n\
@@ -170,9 +186,12 @@ fn json_is_what_its_schema_says() {
                   assert not V(schema).is_valid(broken)\nbroken = json.loads(json.dumps(report))\n\
                   broken['cases'][0]['outcome'] = 'fine'\nassert not V(schema).is_valid(broken)";
     let unknown = run(python.args(["-c", script, schema]).arg(&file));
-    eprintln!("fields that the schema does not describe: {unknown}");
+    assert_eq!(unknown.trim(), "[]", "fields that the schema does not describe");
     let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(report["counts"]["failed"], 3);
+    assert_eq!(report["counts"]["error"], 2);
+    assert_eq!(report["cases"][7]["outcome"], "error");
+    assert_eq!(report["cases"][6]["report"]["earlier"][0]["accelerator"]["name"], "kvm");
     assert_eq!(report["passed"], false);
     assert_eq!(report["cases"][4]["outcome"], "left-out");
 }
@@ -197,7 +216,7 @@ fn tmt_takes_its_results() {
                   assert not V([dict(report[0], result='passed')]) and not V([dict(report[0], color='red')])\n\
                   print([r['result'] for r in report], report[0]['name'], report[0]['duration'])";
     let said = run(python.args(["-W", "ignore", "-c", script]).arg(schemas).arg(&file));
-    let results = "['pass', 'fail', 'fail', 'fail', 'skip', 'error', 'pass']";
+    let results = "['pass', 'fail', 'fail', 'fail', 'skip', 'error', 'pass', 'error']";
     assert_eq!(said.trim(), format!("{results} /boot/Fedora-IoT-43.x86_64.qcow2/vm 00:01:15"));
 }
 
@@ -211,7 +230,10 @@ fn resultsdb_gets_the_fields_of_a_compose() {
         .iter()
         .map(|result| result["outcome"].as_str().unwrap())
         .collect();
-    assert_eq!(outcomes.join(" "), "PASSED FAILED FAILED FAILED INFO NEEDS_INSPECTION PASSED");
+    assert_eq!(
+        outcomes.join(" "),
+        "PASSED FAILED FAILED FAILED INFO NEEDS_INSPECTION PASSED NEEDS_INSPECTION"
+    );
     let data = &results[0]["data"];
     for (key, value) in [
         ("item", "Fedora-IoT-43.x86_64.qcow2"),
@@ -233,7 +255,7 @@ fn the_table_tells_each_case_in_a_line() {
     let Some(suite) = suite() else { return };
     let text = table(&suite);
     assert_eq!(text.lines().count(), suite.cases.len() + 2);
-    assert!(text.ends_with("2 passed, 3 failed, 1 not tried, 1 left out in 130 s\n"), "{text}");
+    assert!(text.ends_with("2 passed, 3 failed, 2 error, 1 left out in 130 s\n"), "{text}");
     assert!(!suite.passed());
 }
 
@@ -257,8 +279,8 @@ fn the_page_is_whole_in_a_browser() {
     let count = |what: &str| dom.matches(what).count();
     assert_eq!(count("<details class=\"case\""), suite.cases.len(), "{dom}");
     assert_eq!(count("class=\"cell\""), suite.cases.len());
-    assert_eq!(count("<svg class=\"bar\""), 5);
-    assert_eq!(count("class=\"none\""), 1, "a disk without a case in a machine");
+    assert_eq!(count("<svg class=\"bar\""), 6);
+    assert_eq!(count("class=\"error\""), 2, "a colour of its own");
     assert!(dom.contains("&lt;script&gt;alert('x')&lt;/script&gt;"), "text stays text");
     for (name, width, arguments) in [
         ("wide", 1200, &["--blink-settings=preferredColorScheme=1"][..]),

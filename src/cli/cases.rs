@@ -10,13 +10,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use bootpress::error::unsupported;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use qemu::{
-    Accelerator, BootError, BootReport, Machine, Matrix, Reached, Resources, Rules, Verdict,
-    in_parallel,
-};
+use qemu::{BootError, BootReport, Machine, Matrix, News, Resources, Rules, Verdict, in_parallel};
 use serde_json::json;
 
-use super::machine_flags::Choice;
+use super::machine_flags::{Choice, UNNAMED};
 use super::test::{self, TestFlags};
 
 /// A disk in a machine.
@@ -30,6 +27,13 @@ pub(super) struct Trial {
     pub(super) evidence: Option<PathBuf>,
     /// The file of console rules, read once for all.
     pub(super) rules: Option<Arc<Rules>>,
+}
+
+impl Trial {
+    /// What the machine is called in reports, the same on every host.
+    pub(super) fn identity(&self) -> String {
+        if self.name == UNNAMED { self.machine.essentials() } else { self.name.clone() }
+    }
 }
 
 /// A machine that a disk is not tried in.
@@ -129,7 +133,8 @@ pub(super) fn run(
 ) -> Result<Vec<Outcome>> {
     let mut jobs = Vec::new();
     for case in &plan.cases {
-        let accelerator = Accelerator::best(case.machine.architecture).map_err(test::told)?;
+        let wish = flags.machine.acceleration();
+        let accelerator = qemu::choose(wish, &case.machine).map_err(test::told)?;
         jobs.push((case, Resources::of(&case.machine, &accelerator)));
     }
     let board = Board::new(plan);
@@ -140,7 +145,7 @@ pub(super) fn run(
         }
         let line = board.begin(case);
         let test = test::test_of(flags, case);
-        let tried = qemu::boot(&test, &mut |reached| line.reached(reached), stop);
+        let tried = qemu::boot(&test, &mut |news| line.hear(&news), stop);
         line.end(&tried);
         Outcome { began, tried }
     });
@@ -215,8 +220,13 @@ impl Board {
 }
 
 impl Line<'_> {
-    fn reached(&self, reached: Reached) {
-        self.say(&format!("{} after {:.1} s", reached.milestone, reached.seconds));
+    fn hear(&self, news: &News) {
+        self.say(&match news {
+            News::Reached(reached) => {
+                format!("{} after {:.1} s", reached.milestone, reached.seconds)
+            }
+            News::Again(why) => format!("KVM broke ({why}); once more under TCG"),
+        });
     }
 
     fn end(&self, tried: &Result<BootReport, BootError>) {
@@ -255,6 +265,7 @@ fn summary(report: &BootReport) -> String {
             format!("passed in {:.0} s, proof: {}", report.seconds, report.proof.described())
         }
         Verdict::Failed { reason } => format!("failed after {:.0} s: {reason}", report.seconds),
+        Verdict::Error { reason } => format!("error after {:.0} s: {reason}", report.seconds),
     }
 }
 
@@ -269,6 +280,9 @@ pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
                 }
                 Verdict::Failed { reason } => {
                     ("FAILED", format!("{:.0} s, {}: {reason}", report.seconds, report.furthest()))
+                }
+                Verdict::Error { reason } => {
+                    ("error", format!("{:.0} s, {}: {reason}", report.seconds, report.furthest()))
                 }
             },
             Err(error) => ("error", error.to_string()),
@@ -341,6 +355,6 @@ pub(super) fn json(plan: &Plan, outcomes: &[Outcome]) -> Result<String> {
         .iter()
         .map(|one| json!({ "disk": one.disk, "machine": one.machine, "reason": one.reason }))
         .collect();
-    let whole = json!({ "version": 1, "cases": cases, "left_out": left_out });
+    let whole = json!({ "version": 2, "cases": cases, "left_out": left_out });
     Ok(serde_json::to_string_pretty(&whole).context("printing the result")? + "\n")
 }

@@ -110,9 +110,7 @@ pub(super) fn run(
     let began = SystemTime::now();
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),
-        Progress::Reached(reached) => {
-            eprintln!("{:>5.1} s  {}", reached.seconds, reached.milestone);
-        }
+        Progress::Boot(news) => eprintln!("{}", super::test::told_news(&news)),
     };
     let report = match chain::run(test, &steps, &mut progress, stop) {
         Ok(report) => report,
@@ -126,8 +124,7 @@ pub(super) fn run(
     } else {
         write!(out, "{}", text(&report)).context("printing the result")?;
     }
-    let passed = report.verdict == Verdict::Passed;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(super::test::exit_code([Some(&report.verdict)].into_iter()))
 }
 
 /// For reports a leg is a case, in a machine that its number and name tell from the others.
@@ -135,7 +132,7 @@ fn cases(test: &Test<'_>, report: &ChainReport, began: SystemTime) -> Vec<Case> 
     let mut now = began;
     let mut cases = Vec::new();
     for (number, leg) in (1..).zip(&report.legs) {
-        let essentials = leg.boot.machine.essentials();
+        let essentials = test.machine.essentials();
         cases.push(Case {
             disk: test.disk.to_owned(),
             machine: format!("{essentials}, leg {number}: {}", leg.name),
@@ -158,9 +155,14 @@ fn text(report: &ChainReport) -> String {
     line(match &report.verdict {
         Verdict::Passed => format!("passed in {:.0} s, {} legs", report.seconds, report.legs.len()),
         Verdict::Failed { reason } => format!("failed after {:.0} s: {reason}", report.seconds),
+        Verdict::Error { reason } => format!("error after {:.0} s: {reason}", report.seconds),
     });
     for (index, leg) in report.legs.iter().enumerate() {
-        let mark = if leg.boot.passed() { "ok" } else { "not ok" };
+        let mark = match leg.boot.verdict {
+            Verdict::Passed => "ok",
+            Verdict::Failed { .. } => "not ok",
+            Verdict::Error { .. } => "error",
+        };
         let commit = leg.commit.as_deref().map_or("", |commit| &commit[..12]);
         let number = index + 1;
         line(format!(

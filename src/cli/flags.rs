@@ -34,7 +34,8 @@ Examples:
       tells what the image is and whether a build will do, without fetching layers
   bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
-Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input.
+Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input,
+5 a boot was broken by this machine, which says nothing about the disk.
 Set RUST_LOG=bootpress=debug to see why things happen.";
 
 /// Turns a bootc container image into disks that boot: without root, without mounts, without running it.

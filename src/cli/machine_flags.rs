@@ -10,10 +10,16 @@ use bootpress::architecture::Architecture as Ours;
 use bootpress::error::unsupported;
 use bootpress::inspect;
 use clap::Args;
-use qemu::{Architecture, DiskBus, Firmware, Machine, Matrix, Medium, Network, Profile, Tpm};
+use qemu::{
+    Acceleration, Architecture, DiskBus, DiskFormat, Firmware, Machine, Matrix, Medium, Network,
+    Profile, Tpm,
+};
 
 /// Where an ISO 9660 volume says what it is: in sector 16 of 2048 bytes, after the descriptor's type.
 const ISO_MAGIC_AT: u64 = 16 * 2048 + 1;
+
+/// What the machine is called that the flags describe.
+pub(super) const UNNAMED: &str = "machine";
 
 #[derive(Debug, Args)]
 pub(super) struct MachineFlags {
@@ -60,6 +66,19 @@ pub(super) struct MachineFlags {
     /// No serial port
     #[arg(long, help_heading = "Machine")]
     no_serial: bool,
+
+    /// What runs the guest: auto, kvm or tcg (QEMU's emulation)
+    ///
+    /// `auto` uses KVM if the machine's firmware starts under it, and TCG otherwise; a boot that breaks under KVM is tried once more
+    /// under TCG. The answer is kept in $XDG_CACHE_HOME/bootpress-machine until this machine restarts.
+    #[arg(long, value_name = "WAY", value_parser = acceleration, default_value = "auto", help_heading = "Machine")]
+    accel: Acceleration,
+
+    /// Format of the disk's file
+    ///
+    /// Without it the file's name says so (.raw, .iso, .qcow2, .vmdk, .vhdx, .vhd, .vdi), and for other names its first bytes.
+    #[arg(long, value_name = "FORMAT", value_parser = disk_format, help_heading = "Machine")]
+    disk_format: Option<DiskFormat>,
 }
 
 /// Which of the matrix' machines, if any were not named.
@@ -81,6 +100,16 @@ pub(super) struct Selection {
 }
 
 impl MachineFlags {
+    /// What is to run the guests.
+    pub(super) const fn acceleration(&self) -> Acceleration {
+        self.accel
+    }
+
+    /// What the disks' files are, if it was said.
+    pub(super) const fn disk_format(&self) -> Option<DiskFormat> {
+        self.disk_format
+    }
+
     /// Reads the matrix.
     pub(super) fn matrix(&self) -> Result<Matrix> {
         let Some(file) = &self.matrix else { return Ok(Matrix::built_in()) };
@@ -127,7 +156,7 @@ impl MachineFlags {
         match machine.impossible() {
             Some(why) => Err(unsupported(why, None)),
             None => {
-                let (name, about) = ("machine".to_owned(), "as the flags say".to_owned());
+                let (name, about) = (UNNAMED.to_owned(), "as the flags say".to_owned());
                 Ok(Profile { name, about, quick: false, machine })
             }
         }
@@ -270,8 +299,16 @@ fn tpm(name: &str) -> Result<Tpm, String> {
     Tpm::parse(name).ok_or_else(|| known(&Tpm::ALL.map(Tpm::name)))
 }
 
+fn acceleration(name: &str) -> Result<Acceleration, String> {
+    Acceleration::parse(name).ok_or_else(|| known(&Acceleration::ALL.map(Acceleration::name)))
+}
+
+fn disk_format(name: &str) -> Result<DiskFormat, String> {
+    DiskFormat::parse(name).ok_or_else(|| known(&DiskFormat::ALL.map(DiskFormat::name)))
+}
+
 fn known(names: &[&str]) -> String {
-    format!("known: {}", names.join(", "))
+    format!("expected one of: {}", names.join(", "))
 }
 
 #[cfg(test)]

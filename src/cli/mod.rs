@@ -34,6 +34,8 @@ mod exit {
     pub(super) const FAILED: u8 = 1;
     pub(super) const UNSUPPORTED: u8 = 3;
     pub(super) const CORRUPT: u8 = 4;
+    /// This machine broke a boot: nothing was learned about the disk.
+    pub(super) const HOST: u8 = 5;
 }
 
 /// Runs the command that the arguments name.

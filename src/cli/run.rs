@@ -11,7 +11,7 @@ use clap::Args;
 use qemu::{Accelerator, BootError, Ssh, Visit};
 
 use super::machine_flags::{Choice, MachineFlags};
-use super::test::{INTERRUPTED, interruption, told};
+use super::test::{INTERRUPTED, interruption, not_tried};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
@@ -62,9 +62,19 @@ pub(super) fn run(flags: &RunFlags) -> Result<ExitCode> {
         (Some(_), Some(key)) => Some(Ssh::Key(key)),
         (Some(_), None) => Some(Ssh::NewKey),
     };
-    let visit = Visit { disk: &flags.disk, write: flags.write, gui: flags.gui, ssh };
+    let visit = Visit {
+        disk: &flags.disk,
+        format: flags.machine.disk_format(),
+        acceleration: flags.machine.acceleration(),
+        write: flags.write,
+        gui: flags.gui,
+        ssh,
+    };
     let interrupted = interruption()?;
-    let prepared = visit.prepare(machine).map_err(told)?;
+    let prepared = match visit.prepare(machine) {
+        Ok(prepared) => prepared,
+        Err(error) => return not_tried(error),
+    };
     if let Accelerator::Tcg { why } = prepared.accelerator() {
         eprintln!("emulated, so it will take its time: {why}");
     }
@@ -78,7 +88,7 @@ pub(super) fn run(flags: &RunFlags) -> Result<ExitCode> {
     match prepared.run(&|| interrupted.load(Ordering::Relaxed)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(BootError::Stopped) => Ok(ExitCode::from(INTERRUPTED)),
-        Err(error) => Err(told(error)),
+        Err(error) => not_tried(error),
     }
 }
 

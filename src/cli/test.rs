@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use bootpress::error::unsupported;
+use bootpress::error::{corrupt, unsupported};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
-use qemu::{BootError, BootReport, Case, Level, Outcome, Reached, Test, Verdict};
+use qemu::{BootError, BootReport, Case, Level, News, Outcome, Test, Verdict};
 
 use super::cases::{self, Plan, Trial};
+use super::exit;
 use super::machine_flags::{self, Choice, MachineFlags};
 use super::report_flags::ReportFlags;
 use super::verdict_flags::VerdictFlags;
@@ -51,6 +52,8 @@ pub(crate) struct TestFlags {
     pub(super) jobs: Jobs,
 
     /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
+    ///
+    /// Time in which this machine is too busy to run the guest does not count; ten times as much by the clock is the most.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) timeout: Option<u64>,
 
@@ -84,7 +87,7 @@ fn jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
     text.parse().map(Some).map_err(|_| "a number from 1 on, or auto".to_owned())
 }
 
-/// Boots the disks and prints the results. Exit codes: 0 all passed, 1 one failed; what cannot be tried is an error.
+/// Boots the disks and prints the results. Exit codes: 0 all passed, 1 one failed, else 5 if this machine broke one.
 pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     let matrix = flags.machine.matrix()?;
     if flags.list {
@@ -131,14 +134,28 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     } else {
         cases::table(&plan, &outcomes)
     })?;
-    let passed =
-        outcomes.iter().all(|outcome| outcome.tried.as_ref().is_ok_and(BootReport::passed));
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let verdicts = outcomes.iter().map(|outcome| outcome.tried.as_ref().map(|boot| &boot.verdict));
+    Ok(exit_code(verdicts.map(Result::ok)))
+}
+
+/// The exit code of boots, `None` for one that could not be tried. What was learned about a disk counts more than what was not.
+pub(super) fn exit_code<'a>(verdicts: impl Iterator<Item = Option<&'a Verdict>>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for verdict in verdicts {
+        match verdict {
+            Some(Verdict::Failed { .. }) => return ExitCode::FAILURE,
+            Some(Verdict::Error { .. }) | None => code = ExitCode::from(exit::HOST),
+            Some(Verdict::Passed) => {}
+        }
+    }
+    code
 }
 
 /// The boot of a case.
 pub(super) fn test_of<'a>(flags: &TestFlags, case: &'a Trial) -> Test<'a> {
     Test {
+        format: flags.machine.disk_format(),
+        acceleration: flags.machine.acceleration(),
         time_limit: flags.timeout.map(Duration::from_secs),
         evidence: case.evidence.as_deref(),
         accept: flags.verdict.accept(),
@@ -154,28 +171,33 @@ fn one(flags: &TestFlags, case: &Trial, stop: &dyn Fn() -> bool) -> Result<ExitC
     let began = SystemTime::now();
     let progress = Progress::new(&case.disk);
     let test = test_of(flags, case);
-    let tried = qemu::boot(&test, &mut |reached| progress.reached(reached), stop);
+    let tried = qemu::boot(&test, &mut |news| progress.hear(&news), stop);
     progress.end();
+    let reported = |outcome: Outcome| {
+        let case = Case {
+            disk: case.disk.clone(),
+            machine: case.identity(),
+            began,
+            outcome,
+            evidence: case.evidence.clone(),
+        };
+        flags.reports.write(began, vec![case])
+    };
     let report = match tried {
         Ok(report) => report,
-        Err(error) => return not_tried(error),
+        Err(BootError::Stopped) => return not_tried(BootError::Stopped),
+        Err(error) => {
+            reported(Outcome::NotTried(error.to_string()))?;
+            return not_tried(error);
+        }
     };
-    flags.reports.write(
-        began,
-        vec![Case {
-            disk: case.disk.clone(),
-            machine: report.machine.essentials(),
-            began,
-            outcome: Outcome::Tried(Box::new(report.clone())),
-            evidence: case.evidence.clone(),
-        }],
-    )?;
+    reported(Outcome::Tried(Box::new(report.clone())))?;
     print(&if flags.json {
         serde_json::to_string_pretty(&report).context("printing the result")? + "\n"
     } else {
         text(&report)
     })?;
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code([Some(&report.verdict)].into_iter()))
 }
 
 /// What it means that a boot could not be tried.
@@ -184,6 +206,10 @@ pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
         BootError::Stopped => {
             eprintln!("interrupted");
             Ok(ExitCode::from(INTERRUPTED))
+        }
+        error @ (BootError::Io { .. } | BootError::Start { .. }) => {
+            eprintln!("error: {:#}", told(error));
+            Ok(ExitCode::from(exit::HOST))
         }
         error => Err(told(error)),
     }
@@ -197,6 +223,11 @@ pub(super) fn told(error: BootError) -> anyhow::Error {
             unsupported(format!("{what} was not found"), Some(&hint))
         }
         BootError::Unsupported(what) => unsupported(what, None),
+        BootError::Refused { .. } => {
+            let hint = "if you trust it, qemu-img convert -O qcow2 DISK PLAIN.qcow2 makes a disk in one file of it";
+            unsupported(error.to_string(), Some(hint))
+        }
+        BootError::Damaged { disk, why } => corrupt(format!("the disk {}", disk.display()), &why),
         error => error.into(),
     }
 }
@@ -246,8 +277,8 @@ impl Progress {
         Self { spinner: Some(spinner) }
     }
 
-    fn reached(&self, reached: Reached) {
-        let line = format!("{:>5.1} s  {}", reached.seconds, reached.milestone);
+    fn hear(&self, news: &News) {
+        let line = told_news(news);
         match &self.spinner {
             Some(spinner) => spinner.println(line),
             None => eprintln!("{line}"),
@@ -258,6 +289,14 @@ impl Progress {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
+    }
+}
+
+/// A line about what a boot tells while it goes on.
+pub(super) fn told_news(news: &News) -> String {
+    match news {
+        News::Reached(reached) => format!("{:>5.1} s  {}", reached.seconds, reached.milestone),
+        News::Again(why) => format!("KVM broke ({why}); once more under TCG"),
     }
 }
 
@@ -273,6 +312,9 @@ pub(super) fn text(report: &BootReport) -> String {
         Verdict::Failed { reason } => {
             format!("failed after {:.0} s ({essentials}): {reason}", report.seconds)
         }
+        Verdict::Error { reason } => {
+            format!("error after {:.0} s ({essentials}): {reason}", report.seconds)
+        }
     };
     let mut line = |line: String| {
         // Writing to a String cannot fail.
@@ -286,6 +328,19 @@ pub(super) fn text(report: &BootReport) -> String {
             (false, false) => "not ok",
         };
         line(format!("  {:<6}  {:<11}  {}", mark, check.name, check.detail));
+    }
+    if let Verdict::Error { .. } = report.verdict {
+        line(
+            "  note    this machine broke the boot; nothing was learned about the disk".to_owned(),
+        );
+    }
+    for earlier in &report.earlier {
+        line(format!(
+            "  note    before that, under {}: broke after {:.1} s: {}",
+            earlier.accelerator.name(),
+            earlier.seconds,
+            earlier.reason
+        ));
     }
     if let qemu::Accelerator::Tcg { why } = &report.machine.accelerator {
         line(format!("  note    emulated, {} cpu: {why}", report.machine.cpus));
@@ -310,7 +365,7 @@ pub(super) fn text(report: &BootReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use qemu::{Accelerator, Check, Guest, MachineReport, Milestone};
+    use qemu::{Accelerator, Check, Guest, MachineReport, Milestone, Reached};
 
     use super::*;
 
@@ -319,6 +374,8 @@ mod tests {
             verdict,
             proof: Level::Report,
             seconds: 41.2,
+            processor_seconds: 30.0,
+            lost_seconds: 0.5,
             machine: MachineReport {
                 architecture: qemu::Architecture::X86_64,
                 firmware: qemu::Firmware::Uefi,
@@ -346,6 +403,7 @@ mod tests {
             console_tail: vec!["login:".to_owned()],
             guest: Guest::default(),
             command: vec![],
+            earlier: vec![],
         }
     }
 
@@ -363,5 +421,27 @@ mod tests {
             "{failed}"
         );
         assert!(failed.ends_with("the console's last lines:\n  | login:\n"), "{failed}");
+        let error = Verdict::Error { reason: "KVM internal error".to_owned() };
+        let error = text(&report(error));
+        for part in [
+            "error after 41 s (tcg, OVMF, virtio): KVM internal error\n",
+            "  note    this machine broke the boot; nothing was learned about the disk\n",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn failed_boots_count_more_than_broken_ones() {
+        let failed = Verdict::Failed { reason: String::new() };
+        let error = Verdict::Error { reason: String::new() };
+        let code =
+            |verdicts: &[Option<&Verdict>]| format!("{:?}", exit_code(verdicts.iter().copied()));
+        let number = |number: u8| format!("{:?}", ExitCode::from(number));
+        let passed = Some(&Verdict::Passed);
+        assert_eq!(code(&[passed, passed]), number(0));
+        assert_eq!(code(&[passed, Some(&error)]), number(5));
+        assert_eq!(code(&[None, passed]), number(5));
+        assert_eq!(code(&[Some(&error), None, Some(&failed)]), number(1));
     }
 }

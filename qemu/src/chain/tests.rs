@@ -37,6 +37,8 @@ fn ran(commit: Option<char>) -> BootReport {
         verdict: Verdict::Passed,
         proof: Level::Report,
         seconds: 1.0,
+        processor_seconds: 1.0,
+        lost_seconds: 0.0,
         machine: MachineReport::of(
             &Machine::new(Architecture::X86_64),
             &accelerator,
@@ -51,6 +53,7 @@ fn ran(commit: Option<char>) -> BootReport {
         screens: Vec::new(),
         guest,
         command: Vec::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -66,7 +69,7 @@ fn judged(chain: &str, commits: &[Option<char>]) -> Vec<String> {
     reports
         .map(|report| match report.boot.verdict {
             Verdict::Passed => "passed".to_owned(),
-            Verdict::Failed { reason } => reason,
+            Verdict::Failed { reason } | Verdict::Error { reason } => reason,
         })
         .collect()
 }

@@ -12,8 +12,11 @@ fn shown_with(machine: &Machine, accelerator: &Accelerator, disks: &[Attached<'_
     let flash =
         Flash { code: PathBuf::from("/fw/code.fd"), variables: PathBuf::from("/t/variables.fd") };
     let credentials = Credentials { smbios: vec!["one,two".to_owned()], fw_cfg: Vec::new() };
+    let nodes = ["BASE", "DISK"].map(str::to_owned).to_vec();
+    let drive = Drive { nodes, size: 0 };
     let wiring = Wiring {
-        disk: Path::new("/t/a,b.qcow2"),
+        drive: &drive,
+        sandbox: true,
         flash: (machine.firmware != Firmware::Bios).then_some(&flash),
         console: Path::new("/t/console"),
         report: Path::new("/t/report"),
@@ -50,6 +53,8 @@ fn secure_boot_on_nvme_under_tcg() {
 -display none
 -S
 -nic none
+-action panic=none
+-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -no-reboot
 -machine q35,smm=on
 -accel tcg,thread=multi
@@ -59,7 +64,8 @@ fn secure_boot_on_nvme_under_tcg() {
 -global driver=cfi.pflash01,property=secure,value=on
 -drive if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd
 -drive if=pflash,unit=1,format=raw,file=/t/variables.fd
--drive if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=/t/a,,b.qcow2
+-blockdev BASE
+-blockdev DISK
 -device nvme,drive=disk,serial=disk,bootindex=0,logical_block_size=4096,physical_block_size=4096
 -device VGA
 -object rng-random,id=entropy,filename=/dev/urandom
@@ -71,6 +77,7 @@ fn secure_boot_on_nvme_under_tcg() {
 -chardev socket,id=report,path=/t/report
 -device virtio-serial-pci
 -device virtserialport,chardev=report,name=boot-report
+-device pvpanic-pci
 -smbios type=11,value=one,,two
 "
     );
@@ -83,7 +90,7 @@ fn arm_on_ahci_under_kvm() {
     let shown = shown(&machine, &Accelerator::Kvm);
     for expected in [
         "\n-machine virt,gic-version=host\n-accel kvm\n-cpu host\n-smp 2\n-m 1024M\n",
-        "\n-device ich9-ahci,id=ahci\n-device ide-hd,drive=disk,bus=ahci.0,bootindex=0\n",
+        "\n-device ich9-ahci,id=ahci\n-device ide-hd,drive=disk,bus=ahci.0,bootindex=0,rerror=stop,werror=stop\n",
     ] {
         assert!(shown.contains(expected), "{expected}{shown}");
     }
@@ -175,8 +182,8 @@ fn further_disks_are_beside_the_one_that_boots() {
     let machine = Machine { bus: DiskBus::Cdrom, ..Machine::new(Architecture::X86_64) };
     let shown = shown_with(&machine, &tcg(), &disks);
     for expected in [
-        "\n-device ide-cd,drive=disk,bus=ide.0,bootindex=0\n",
-        "\n-drive if=none,id=disk1,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=/t/target.raw\n",
+        "\n-device ide-cd,drive=disk,bus=ide.0,bootindex=0,rerror=stop,werror=stop\n",
+        "\n-drive if=none,id=disk1,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/t/target.raw\n",
         "\n-device ide-hd,bus=ide.1,drive=disk1,serial=S\n",
         "\n-device nvme,drive=disk2,serial=S\n",
         "\n-device usb-storage,bus=usb.0,removable=on,drive=disk3,serial=S\n",

@@ -80,7 +80,7 @@ const fn mark(state: State) -> &'static str {
         State::Passed => "✓",
         State::Failed => "✗",
         State::LeftOut => "–",
-        State::NotTried => "?",
+        State::Error => "?",
     }
 }
 
@@ -230,7 +230,7 @@ fn times(suite: &Suite) -> String {
 /// What is to be known about a case; unfolded if somebody has to look at it.
 fn details(index: usize, case: &Case) -> String {
     let state = case.state();
-    let open = if matches!(state, State::Failed | State::NotTried) { " open" } else { "" };
+    let open = if matches!(state, State::Failed | State::Error) { " open" } else { "" };
     let mut html = format!(
         "<details class=\"case\" id=\"case-{index}\"{open}><summary>{}{} on {}</summary>\n",
         chip(state, state.name()),
@@ -277,6 +277,15 @@ fn tried(report: &BootReport) -> String {
         );
     }
     html += "</table>\n";
+    for earlier in &report.earlier {
+        html += &format!(
+            "<p>Before that, {:.1} s under {}: {} (evidence: <code>{}</code>)</p>\n",
+            earlier.seconds,
+            earlier.accelerator.name(),
+            escaped(&earlier.reason),
+            escaped(&earlier.evidence)
+        );
+    }
     html += &notes(report);
     html += &pictures(report);
     html += &format!(

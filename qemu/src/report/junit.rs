@@ -5,11 +5,12 @@
 //!   testsuite name="DISK on MACHINE"      a case
 //!     properties                          the machine, and when it reached what
 //!     testcase name="systemd" …           a check: passed, failure, or skipped if it is tolerated
+//!     testcase name="boot"                an error, if the host broke the boot: then there is nothing to check
 //!     system-out                          the console's last lines
 //!     system-err                          what somebody should look at
 //! ```
 
-use super::suite::{Case, Outcome, Suite};
+use super::suite::{Case, Outcome, State, Suite};
 use super::text::{date, escaped};
 use super::{BootReport, Check};
 
@@ -25,18 +26,18 @@ pub(super) fn render(suite: &Suite) -> String {
 fn testsuite(id: usize, case: &Case) -> String {
     let disk = escaped(&case.disk_name());
     let machine = escaped(&case.machine);
-    let tests = case.report().map_or(1, |report| report.checks.len());
-    let failures = case.report().map_or(0, |report| {
-        report.checks.iter().filter(|check| !check.passed && !check.tolerated).count()
-    });
-    let errors = usize::from(matches!(case.outcome, Outcome::NotTried(_)));
-    let skipped = match &case.outcome {
-        Outcome::Tried(report) => {
-            report.checks.iter().filter(|check| !check.passed && check.tolerated).count()
-        }
-        Outcome::LeftOut(_) => 1,
-        Outcome::NotTried(_) => 0,
+    let broken = case.state() == State::Error;
+    let checks = match &case.outcome {
+        Outcome::Tried(report) if !broken => report.checks.as_slice(),
+        _ => &[],
     };
+    let count = |tolerated: bool| {
+        checks.iter().filter(|check| !check.passed && check.tolerated == tolerated).count()
+    };
+    let left_out = matches!(case.outcome, Outcome::LeftOut(_));
+    let tests = if broken || left_out { 1 } else { checks.len() };
+    let (failures, errors) = (count(false), usize::from(broken));
+    let skipped = count(true) + usize::from(left_out);
     let mut xml = format!(
         "  <testsuite name=\"{disk} on {machine}\" package=\"{disk}\" id=\"{id}\" timestamp=\"{}\" hostname=\"localhost\" \
          tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{:.3}\">\n",
@@ -46,6 +47,11 @@ fn testsuite(id: usize, case: &Case) -> String {
     xml += &properties(case);
     let class = format!("{disk}.{machine}");
     match &case.outcome {
+        _ if broken => {
+            let reason = escaped(case.reason().unwrap_or_default());
+            let error = format!("<error type=\"host\" message=\"{reason}\"/>");
+            xml += &testcase(&class, "boot", case.seconds(), &error);
+        }
         Outcome::Tried(report) => {
             for (index, check) in report.checks.iter().enumerate() {
                 // Checks take no time; the boot does, and is told once.
@@ -53,13 +59,9 @@ fn testsuite(id: usize, case: &Case) -> String {
                 xml += &testcase(&class, check.name, seconds, &result(report, check));
             }
         }
-        Outcome::LeftOut(reason) => {
+        Outcome::LeftOut(reason) | Outcome::NotTried(reason) => {
             let skipped = format!("<skipped message=\"{}\"/>", escaped(reason));
             xml += &testcase(&class, "boot", 0.0, &skipped);
-        }
-        Outcome::NotTried(reason) => {
-            let error = format!("<error type=\"not-tried\" message=\"{}\"/>", escaped(reason));
-            xml += &testcase(&class, "boot", 0.0, &error);
         }
     }
     let (console, notes) = case.report().map_or_else(Default::default, |report| {
@@ -99,6 +101,13 @@ fn properties(case: &Case) -> String {
         put("proof", report.proof.described().to_owned());
         put("accelerator", report.machine.accelerator.name().to_owned());
         put("qemu", report.machine.qemu.clone());
+        put("cpus", report.machine.cpus.to_string());
+        put("memory in MiB", report.machine.memory_mib.to_string());
+        put("seconds of processors", format!("{:.3}", report.processor_seconds));
+        put("seconds lost to other work", format!("{:.3}", report.lost_seconds));
+        for earlier in &report.earlier {
+            put(&format!("broke under {}", earlier.accelerator.name()), earlier.reason.clone());
+        }
         for reached in &report.reached {
             put(&format!("seconds to {}", reached.milestone), format!("{:.3}", reached.seconds));
         }

@@ -22,7 +22,7 @@ fn result(suite: &Suite, case: &Case) -> Value {
         State::Passed => "PASSED",
         State::Failed => "FAILED",
         State::LeftOut => "INFO",
-        State::NotTried => "NEEDS_INSPECTION",
+        State::Error => "NEEDS_INSPECTION",
     };
     let name = case.disk_name();
     let compose = suite.compose.as_deref().and_then(Compose::parse);

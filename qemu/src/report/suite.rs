@@ -36,7 +36,7 @@ pub struct Suite {
 pub struct Case {
     /// The disk's file.
     pub disk: PathBuf,
-    /// The machine's name, unique among those with this disk; steps of a chain add theirs.
+    /// The machine's name, unique among those with this disk, and the same on every host; steps of a chain add theirs.
     pub machine: String,
     /// When it began.
     pub began: SystemTime,
@@ -53,7 +53,7 @@ pub enum Outcome {
     Tried(Box<BootReport>),
     /// There can be no such case, for this reason.
     LeftOut(String),
-    /// It could not be tried, for this reason; that says nothing about the disk.
+    /// It could not even be tried, for this reason; that says nothing about the disk.
     NotTried(String),
 }
 
@@ -91,19 +91,20 @@ impl Suite {
 pub(super) enum State {
     Passed,
     Failed,
+    /// This machine or this program broke it; nothing was learned about the disk.
+    Error,
     LeftOut,
-    NotTried,
 }
 
 impl State {
-    pub(super) const ALL: [Self; 4] = [Self::Passed, Self::Failed, Self::NotTried, Self::LeftOut];
+    pub(super) const ALL: [Self; 4] = [Self::Passed, Self::Failed, Self::Error, Self::LeftOut];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
             Self::Failed => "failed",
             Self::LeftOut => "left out",
-            Self::NotTried => "not tried",
+            Self::Error => "error",
         }
     }
 }
@@ -123,20 +124,20 @@ impl Case {
 
     pub(super) fn state(&self) -> State {
         match &self.outcome {
-            Outcome::Tried(report) if report.passed() => State::Passed,
-            Outcome::Tried(_) => State::Failed,
+            Outcome::Tried(report) => match report.verdict {
+                Verdict::Passed => State::Passed,
+                Verdict::Failed { .. } => State::Failed,
+                Verdict::Error { .. } => State::Error,
+            },
+            Outcome::NotTried(_) => State::Error,
             Outcome::LeftOut(_) => State::LeftOut,
-            Outcome::NotTried(_) => State::NotTried,
         }
     }
 
     /// Why it did not pass.
     pub(super) fn reason(&self) -> Option<&str> {
         match &self.outcome {
-            Outcome::Tried(report) => match &report.verdict {
-                Verdict::Passed => None,
-                Verdict::Failed { reason } => Some(reason),
-            },
+            Outcome::Tried(report) => report.reason(),
             Outcome::LeftOut(reason) | Outcome::NotTried(reason) => Some(reason),
         }
     }

@@ -21,7 +21,7 @@ fn result(suite: &Suite, case: &Case) -> Value {
         State::Passed => "pass",
         State::Failed => "fail",
         State::LeftOut => "skip",
-        State::NotTried => "error",
+        State::Error => "error",
     };
     let seconds = case.seconds();
     let proof = case.report().map(|report| format!("proof: {}", report.proof.described()));

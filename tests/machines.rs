@@ -18,6 +18,11 @@ use nix::unistd::Pid;
 use support::boot_sector::{Then, disk};
 use support::tool;
 
+#[path = "machines/disks.rs"]
+mod disks;
+#[path = "machines/host.rs"]
+mod host;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// bootpress with its temporary files in a directory of the test's own.

@@ -101,6 +101,12 @@ impl Case {
         self.booted(&test)
     }
 
+    /// Boots a disk with the limits that users have.
+    pub(crate) fn tried_within_default(&self, disk: &Path) -> BootReport {
+        let evidence = self.directory();
+        self.booted(&Test { evidence: Some(&evidence), ..Test::new(disk, self.machine.clone()) })
+    }
+
     /// Boots a disk that must fail; time is up when the caller says so.
     pub(crate) fn tried_within(&self, disk: &Path, limit: Option<Duration>) -> BootReport {
         let evidence = self.directory();
@@ -119,8 +125,9 @@ impl Case {
 
 /// What somebody who has to find out why a boot failed wants to read first; `None` if it did not.
 pub(crate) fn failure(name: &str, report: &BootReport) -> Option<String> {
-    let qemu::Verdict::Failed { reason } = &report.verdict else { return None };
-    let mut text = format!("{name} ({}) failed: {reason}\n", report.machine.essentials());
+    let reason = report.reason()?;
+    let how = if let qemu::Verdict::Error { .. } = report.verdict { "broke" } else { "failed" };
+    let mut text = format!("{name} ({}) {how}: {reason}\n", report.machine.essentials());
     let at = report.reached.last().map_or(0.0, |reached| reached.seconds);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "it got as far as: {}, after {at:.1} s", report.furthest());

@@ -13,6 +13,7 @@ mod carried;
 mod disk;
 #[path = "../conformance/encapsulated.rs"]
 mod encapsulated;
+mod host;
 mod iso;
 mod labels;
 mod login;

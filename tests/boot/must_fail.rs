@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use qemu::{BootReport, DiskBus, Firmware, Milestone, Verdict};
+use qemu::{BootReport, DiskBus, Firmware, Machine, Milestone, Severity, Verdict};
 
 use crate::disk::directory;
 use crate::machine::Case;
@@ -181,6 +181,30 @@ fn a_panic() {
         Milestone::Kernel,
         &["the kernel panicked", "Attempted to kill init"],
     );
+}
+
+/// What the kernel says goes to a serial port that is not there, and to the screen as far as it has a console there. The panic
+/// device tells in any case, once its driver is loaded: that is where user space runs, as here.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn a_panic_on_a_machine_without_a_serial_port() {
+    let Some(medium) = Medium::new("must-fail-unheard") else { return };
+    let panic = "modprobe pvpanic-pci; echo 1 >/proc/sys/kernel/sysrq; date +%s >/run/now; echo c >/proc/sysrq-trigger";
+    medium.unit("panic.service", &format!("ExecStart=/bin/sh -c '{panic}'"));
+    let case = Case::new(
+        medium.name,
+        &HYBRID,
+        Machine { serial: false, ..machine(Firmware::Uefi, DiskBus::Virtio) },
+    );
+    let report = case.tried_within(&medium.file, None);
+    fs::remove_file(&medium.file).unwrap();
+    let Verdict::Failed { reason } = &report.verdict else { panic!("passed: {report:#?}") };
+    assert!(reason.contains("the kernel panicked"), "{reason}");
+    let finding =
+        report.findings.iter().find(|finding| finding.severity == Severity::Fatal).unwrap();
+    let waited = report.seconds - report.lost_seconds - finding.seconds;
+    eprintln!("unheard panic: {finding:?}, over {waited:.1} s later");
+    assert!(waited < 10.0, "{waited}");
 }
 
 #[test]

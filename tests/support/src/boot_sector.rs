@@ -17,6 +17,8 @@ pub enum Then {
     Flood,
     /// Fills the text screen after five seconds.
     Draw,
+    /// Tells the panic device of the PC's port 0x505 that its kernel has panicked.
+    Panic,
     /// Says `>`, then gives back what it gets on its serial port.
     Echo,
 }
@@ -74,6 +76,7 @@ pub fn disk(text: &str, then: Then) -> Vec<u8> {
             0xba, 0xf8, 0x03, // mov dx, 0x3f8: data
             0xec, 0xee, 0xeb, 0xf1, // in al, dx; out dx, al; jmp again
         ]),
+        Then::Panic => code.extend([0xba, 0x05, 0x05, 0xb0, 0x01, 0xee]), // mov dx, 0x505; mov al, 1; out dx, al
         Then::Halt | Then::Flood => {}
     }
     if let Then::Flood = then {

@@ -12,6 +12,7 @@ pub mod iso9660;
 pub mod squashfs;
 pub mod swap;
 pub mod verity;
+pub mod xfs;
 
 use anyhow::Result;
 use uuid::Uuid;

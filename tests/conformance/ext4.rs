@@ -15,12 +15,12 @@ use crate::unwritten::Unwritten;
 use support::tool::{run, tool};
 
 mod kernel;
-mod random;
+pub(crate) mod random;
 mod verity;
 
 const MIB: u64 = 1 << 20;
 
-fn store() -> Arc<ContentStore> {
+pub(crate) fn store() -> Arc<ContentStore> {
     Arc::new(ContentStore::create_in(&std::env::temp_dir()).unwrap())
 }
 
@@ -63,7 +63,7 @@ fn check(volume: &Unwritten) {
     e2fsck(&path);
 }
 
-fn xattrs(pairs: &[(&str, &[u8])]) -> Xattrs {
+pub(crate) fn xattrs(pairs: &[(&str, &[u8])]) -> Xattrs {
     let mut xattrs = Xattrs::NONE;
     for (name, value) in pairs {
         xattrs.set(name.as_bytes(), value);
@@ -86,12 +86,12 @@ fn access_list() -> Vec<u8> {
 }
 
 /// A target of this length; ext4-view wants components of at most 255 bytes.
-fn target(length: usize) -> Box<[u8]> {
+pub(crate) fn target(length: usize) -> Box<[u8]> {
     b"some/directory/".iter().copied().cycle().take(length).collect()
 }
 
 /// One of everything.
-fn rich_tree(contents: &ContentStore) -> Tree {
+pub(crate) fn rich_tree(contents: &ContentStore) -> Tree {
     let label: &[u8] = b"system_u:object_r:usr_t:s0\0";
     let labelled =
         |mode| Metadata { xattrs: xattrs(&[("security.selinux", label)]), ..Metadata::root(mode) };

@@ -41,12 +41,17 @@ pub fn signer(name: &str) -> Option<Command> {
     from("signers", name)
 }
 
+/// A tool of a file system as the newest Debian has it, from `target/filesystems/bin` if `tests/run` has put it there, else from `PATH`.
+pub fn newest(name: &str) -> Option<Command> {
+    from("filesystems", name)
+}
+
 fn from(place: &str, name: &str) -> Option<Command> {
     let made = fetched(place).join("bin").join(name);
     if made.is_file() { Some(Command::new(made)) } else { tool(name) }
 }
 
-/// The directory below `target/` where `tests/run` puts what it fetches for the tests: `forky`, `signers`, `policy`, `tmt`, `pykickstart`.
+/// The directory below `target/` where `tests/run` puts what it fetches for the tests: `forky`, `signers`, `filesystems`, `policy`, `tmt`, `pykickstart`.
 pub fn fetched(name: &str) -> PathBuf {
     // Not Cargo's target directory, which may be elsewhere: the script knows only this one.
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).join(name)

@@ -78,11 +78,6 @@ impl Volume {
             Err(error) => Err(blame(error, &format!("{path} on {}", self.name))),
         }
     }
-
-    /// The same of a text; what is no UTF-8 is replaced.
-    pub(super) fn text(&self, path: &str) -> Result<Option<String>> {
-        Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-    }
 }
 
 /// Used bytes, by a super block; field names are those of the kernel's documentation.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file ─► raw or qcow2 ─► partition table ─► FAT: files, EFI programs and their signatures
-//!                                        └─► ext4: boot entries, deployments, bootupd's state
+//!                                        └─► ext4, XFS: boot entries, deployments, bootupd's state
 //! ```
 //!
 //! Any disk may be looked at, so nothing of it is believed: what does not fit together is `Corrupt`. Nothing is written.
@@ -14,6 +14,8 @@ mod pe;
 mod qcow2;
 mod signature;
 mod system;
+mod volume;
+mod xfs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,10 +25,10 @@ use partitioning::{ParseError, Role, Scheme, Table, type_byte_name, type_name};
 use serde::Serialize;
 
 use self::disk::{Disk, Slice};
-use self::ext4::Volume;
 use self::fat::{Entry, Fat};
 pub use self::signature::Signature;
 pub use self::system::{BootEntry, Component, Deployment};
+use self::volume::Volume;
 use crate::architecture::Architecture;
 use crate::error::corrupt;
 
@@ -202,10 +204,12 @@ impl Looking {
         let mut role = partition.role;
         let filesystem = if Fat::is_it(&head) {
             Some(self.fat(slice, partition.role == Some(Role::Esp))?)
-        } else if Volume::is_it(&head) {
-            Some(self.ext4(slice, partition, &mut role)?)
         } else {
-            other_kind(&head)
+            let whose = format!("partition {}", partition.number);
+            match Volume::open(slice, &head, &whose) {
+                Some(volume) => Some(self.volume(volume?, partition, &mut role)?),
+                None => other_kind(&head),
+            }
         };
         self.facts.partitions.push(PartitionFacts {
             number: partition.number,
@@ -234,18 +238,17 @@ impl Looking {
         Ok(FilesystemFacts { kind: "vfat", label: Some(label), uuid: Some(fat.uuid()), used })
     }
 
-    fn ext4(
+    fn volume(
         &mut self,
-        slice: Slice,
+        volume: Volume,
         partition: &partitioning::Partition,
         role: &mut Option<Role>,
     ) -> Result<FilesystemFacts> {
-        let volume = Volume::open(slice, format!("the ext4 of partition {}", partition.number))?;
         let facts = FilesystemFacts {
-            kind: "ext4",
+            kind: volume.kind(),
             label: Some(volume.label()),
             uuid: Some(volume.uuid()),
-            used: Some(volume.used),
+            used: Some(volume.used()),
         };
         // An MBR has no type for it.
         let of_boot = partition.type_byte.is_some() && !volume.names("/loader/entries")?.is_empty();
@@ -352,7 +355,6 @@ fn other_kind(head: &[u8]) -> Option<FilesystemFacts> {
         head.get(offset..).is_some_and(|bytes| bytes.starts_with(magic))
     };
     let kind = [
-        ("xfs", at(0, b"XFSB")),
         ("btrfs", at(0x10040, b"_BHRfS_M")),
         ("crypto_LUKS", at(0, b"LUKS\xba\xbe")),
         ("swap", at(4086, b"SWAPSPACE2")),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ext4::Volume;
+use super::volume::Volume;
 
 /// A boot entry (Boot Loader Specification, Type #1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -14,6 +14,7 @@ pub mod written;
 
 // Vocabulary: used by all, uses nothing but itself.
 pub mod architecture;
+pub mod command_line;
 pub mod content;
 pub mod error;
 pub mod filesystem_kind;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::bootc::{self, Settings};
+use crate::bootloader;
 use crate::config::{self, Layout, MediumInImage};
 use crate::content::ContentStore;
 use crate::oci::{self, Source};
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub union: Union,
     /// What it configures.
     pub settings: Settings,
+    /// When its bootupd was built, in seconds since 1970, if a layer says so.
+    pub bootupd_age: Option<i64>,
     /// Its SELinux policy, if it enables one.
     pub policy: Option<Policy>,
     /// The partitions that the configuration or the image lays out; `None`: those of the preset.
@@ -74,6 +77,7 @@ pub fn read(
 ) -> Result<Loaded> {
     let image = &source.image;
     let layers = source.unpack(&contents, progress)?;
+    let bootupd_age = bootloader::bootupd_age(&layers);
     let union = ostree::unite(image, layers, &contents).context("uniting the layers")?;
     bootc::check(image, &union.root)?;
     let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
@@ -86,7 +90,7 @@ pub fn read(
     } else {
         MediumInImage::default()
     };
-    Ok(Loaded { contents, source, verdict, union, settings, policy, layout, medium })
+    Ok(Loaded { contents, source, verdict, union, settings, bootupd_age, policy, layout, medium })
 }
 
 /// The layout that counts: the user's, else the image's, else none and the preset's.

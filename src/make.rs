@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::bootc::Settings;
-use crate::bootloader::{self, Boot};
+use crate::bootloader::{self, Boot, BootOptions};
 use crate::bound::Others;
 use crate::config;
 use crate::content::ContentStore;
@@ -63,13 +63,17 @@ pub fn make(
     others: Others,
     progress: &Progress,
 ) -> Result<Made> {
-    let Loaded { contents, source, verdict, union, settings, policy, medium, .. } = loaded;
+    let Loaded { contents, source, verdict, union, settings, bootupd_age, policy, medium, .. } =
+        loaded;
     let Others { bound, configured, payload } = others;
     let image = source.into_image();
     let labels = load::labels(policy.as_ref());
     let labels = labels.as_ref().map(|labels| labels as &Labels<'_>);
     let mut boot = match &plan.bootloader {
-        Some(options) => bootloader::prepare(&union.root, &contents, options)?,
+        Some(options) => {
+            let options = BootOptions { time: bootupd_age.unwrap_or(0), ..options.clone() };
+            bootloader::prepare(&union.root, &contents, &options)?
+        }
         None => Boot::none(),
     };
     config::customize_boot(&mut boot.boot, &request.config.blueprint, &contents)?;
@@ -168,6 +172,8 @@ impl Work<'_> {
         let mounting = &self.plan.system.mounting;
         let seed = self.plan.identity.disk.to_string();
         let changes = config::customize(tree, places, blueprint, mounting, &seed, self.contents)?;
+        let written: Vec<&str> = changes.written.iter().map(|(path, _)| path.as_str()).collect();
+        self.plan.system.refuse_lost(self.settings, &written)?;
         changes.warnings.into_iter().for_each(|warning| self.progress.warn(warning));
         Ok(Changed { written: changes.written, volumes: changes.volumes })
     }

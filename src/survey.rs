@@ -147,7 +147,7 @@ fn look_inside(request: &Request, image: Unvouched, progress: &Progress) -> Resu
     let bootloader = match &plan.bootloader {
         Some(options) => {
             let boot = bootloader::prepare(&loaded.union.root, &loaded.contents, options)?;
-            [boot.found, boot.warnings].concat()
+            [boot.found, boot.warnings, Vec::from_iter(plan.boot_idles.clone())].concat()
         }
         None => vec!["none is wanted".to_owned()],
     };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Used by all, uses nothing but itself.
 const VOCABULARY: &[&str] = &[
     "architecture",
+    "command_line",
     "content",
     "error",
     "filesystem_kind",
@@ -40,9 +41,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A medium carries a disk and starts it, so it joins what the disk joined; it may read and write finished media.
     ("iso", &["bootloader", "disk", "filesystem"]),
     // Everything that is asked for, in the words of those who are asked.
-    ("request", &["config", "disk", "iso", "oci", "output", "trust"]),
+    ("request", &["bootloader", "config", "disk", "iso", "oci", "output", "trust"]),
     // The first half of a build: read, and decide nothing.
-    ("load", &["bootc", "config", "oci", "ostree", "plan", "request", "selinux", "trust"]),
+    (
+        "load",
+        &["bootc", "bootloader", "config", "oci", "ostree", "plan", "request", "selinux", "trust"],
+    ),
     // Choices, from values.
     ("plan", &["bootc", "bootloader", "config", "disk", "iso", "ostree", "output", "request"]),
     // Second images, from where the request says they are.

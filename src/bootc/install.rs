@@ -177,6 +177,7 @@ pub(super) fn load(
         if !matches_architecture(table.match_architectures.as_deref(), architecture) {
             continue;
         }
+        super::kernel_arguments::sound(&path, table.kargs.as_deref().unwrap_or_default())?;
         for key in table.unknown() {
             progress.warn(format!("{path}: unknown key install.{key}"));
         }

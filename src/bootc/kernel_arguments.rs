@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Files, Settings, has_extension, matches_architecture};
 use crate::architecture::Architecture;
+use crate::command_line::{check, split};
 use crate::error::corrupt;
 
 const DIRECTORY: &str = "usr/lib/bootc/kargs.d";
@@ -29,12 +30,21 @@ pub(super) fn load(files: &Files<'_>, architecture: Architecture) -> Result<Vec<
         let document: Document =
             toml::from_str(&text).map_err(|error| corrupt(&path, error.to_string().trim_end()))?;
         if matches_architecture(document.match_architectures.as_deref(), architecture) {
+            sound(&path, &document.kargs)?;
             arguments.extend(
                 document.kargs.iter().flat_map(|argument| split(argument)).map(str::to_owned),
             );
         }
     }
     Ok(arguments)
+}
+
+/// Refuses arguments in a file of the image that no boot loader could pass on.
+pub(super) fn sound(path: &str, arguments: &[String]) -> Result<()> {
+    arguments.iter().try_for_each(|argument| {
+        check(argument)
+            .map_err(|why| corrupt(path, format!("the kernel argument {argument:?}: {why}")))
+    })
 }
 
 /// Where the installed system finds its file systems: `UUID=…`, a path or whatever `mount` understands.
@@ -92,17 +102,6 @@ pub fn command_line(
     line
 }
 
-/// The arguments of a line. White space between double quotes belongs to the argument; nothing escapes a quote.
-fn split(line: &str) -> Vec<&str> {
-    let mut quoted = false;
-    line.split(|character: char| {
-        quoted ^= character == '"';
-        !quoted && character.is_ascii_whitespace()
-    })
-    .filter(|argument| !argument.is_empty())
-    .collect()
-}
-
 /// Key and value without the quotes that kept them together: `key="a b"` and `"key=a b"` are the same.
 fn parse(argument: &str) -> (&str, Option<&str>) {
     let bare = unquoted(argument);
@@ -136,8 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_keep_words_together() {
-        assert_eq!(split(r#" a  b="c d" "e=f g"	h "#), ["a", r#"b="c d""#, r#""e=f g""#, "h"]);
+    fn keys_and_values_lose_their_quotes() {
         assert_eq!(parse(r#"b="c d""#), ("b", Some("c d")));
         assert_eq!(parse(r#""e=f g""#), ("e", Some("f g")));
         assert_eq!(parse("root=UUID=1"), ("root", Some("UUID=1")));

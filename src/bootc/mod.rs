@@ -6,8 +6,10 @@ mod bound_images;
 mod install;
 mod kernel_arguments;
 mod keyfile;
+mod lost;
 mod os_release;
 mod prepare_root;
+mod systemd;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use crate::tree::{InodeId, Kind, Tree};
 
 pub use install::{Bootloader, InstallConfig};
 pub use kernel_arguments::{Mounts, command_line};
+pub use lost::{Lost, lost_by_arguments};
 pub use prepare_root::{Composefs, PrepareRoot};
 
 /// Where kernels live, one directory a version.
@@ -70,6 +73,12 @@ pub struct Settings {
     pub kernel_arguments: Vec<String>,
     /// `prepare-root.conf`.
     pub prepare_root: PrepareRoot,
+    /// Directories that are others when the system runs.
+    pub lost: Vec<Lost>,
+    /// The version of its systemd, if that can be told.
+    pub systemd: Option<u32>,
+    /// Whether systemd unmounts a `/boot` on the root file system that nobody has used for two minutes.
+    pub boot_idles: bool,
     /// The kernel.
     pub kernel: Kernel,
     /// What boot entries call the system: `PRETTY_NAME`, else `ID`, of os-release.
@@ -91,10 +100,14 @@ impl Settings {
         progress: &Progress,
     ) -> Result<Self> {
         let files = Files { root, contents };
+        let prepare_root = prepare_root::load(&files)?;
         Ok(Self {
+            lost: lost::load(&files, &prepare_root)?,
+            systemd: systemd::version(&files),
+            boot_idles: systemd::boot_idles(&files, &prepare_root)?,
             install: install::load(&files, architecture, progress)?,
             kernel_arguments: kernel_arguments::load(&files, architecture)?,
-            prepare_root: prepare_root::load(&files)?,
+            prepare_root,
             kernel: find_kernel(root)?,
             title: os_release::title(&files)?,
             product: os_release::product(&files)?,

@@ -265,3 +265,74 @@ fn bound_images_are_listed() {
         assert!(root.load().is_err(), "{text:?} was accepted");
     }
 }
+
+#[test]
+fn directories_that_are_others_at_boot_are_found() {
+    let lost = |root: &Rootfs| {
+        let lost = root.load().unwrap().lost;
+        lost.into_iter().map(|lost| (lost.path, lost.because)).collect::<Vec<_>>()
+    };
+    assert!(lost(&Rootfs::bootable()).is_empty());
+    let root = Rootfs::bootable()
+        .file("etc/ostree/prepare-root.conf", "[etc]\ntransient = true\n")
+        .file("usr/lib/systemd/system/var.mount", "[Mount]\nWhat=tmpfs\nWhere=/var\n")
+        .file("usr/lib/systemd/system/tmp.mount", "[Mount]\nWhere=/tmp\n")
+        .file("usr/lib/systemd/system/var-lib-machines.mount", "Where=/var/lib/machines\n")
+        .file(
+            "usr/etc/fstab",
+            "# LABEL=x /etc x\nLABEL=home /var/home/ btrfs defaults 0 0\nLABEL=y /var/y xfs noauto 0 0\n",
+        );
+    let found = lost(&root);
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["/etc", "/var", "/var/home"]);
+    assert!(found[0].1.contains("[etc] transient = true"), "{found:?}");
+    assert!(found[1].1.contains("usr/lib/systemd/system/var.mount"), "{found:?}");
+    assert!(found[2].1.contains("etc/fstab"), "{found:?}");
+}
+
+/// Images whose prepare-root tells systemd the device of the root, without `/efi`.
+#[test]
+fn boot_that_idles_out_is_foreseen() {
+    let image = || {
+        Rootfs::bootable()
+            .file("usr/lib/systemd/system-generators/systemd-gpt-auto-generator", "ELF")
+            .file("usr/lib/ostree/ostree-prepare-root", "\0/run/systemd/volatile-root\0")
+            .file("usr/lib64/systemd/libsystemd-shared-260.2-1.fc44.so", "ELF")
+    };
+    let settings = image().load().unwrap();
+    assert!(settings.boot_idles);
+    assert_eq!(settings.systemd, Some(260));
+    let debian =
+        Rootfs::bootable().file("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "");
+    assert_eq!(debian.load().unwrap().systemd, Some(257));
+    let mut with_efi = image();
+    with_efi.tree.make_directories("efi", &Metadata::root(0o755));
+    for safe in [
+        Rootfs::bootable(),
+        with_efi,
+        image().file("usr/lib/ostree/ostree-prepare-root", "an older one"),
+        image().file("etc/ostree/prepare-root.conf", "[composefs]\nenabled = no\n"),
+        image().file("usr/etc/fstab", "LABEL=boot /boot ext4 ro 0 0\n"),
+        image().link("usr/etc/systemd/system/boot.automount", "/dev/null"),
+    ] {
+        assert!(!safe.load().unwrap().boot_idles);
+    }
+}
+
+/// What GRUB would stop at is refused with the file that has it.
+#[test]
+fn unbalanced_quotes_name_their_file() {
+    let kargs =
+        Rootfs::bootable().file("usr/lib/bootc/kargs.d/5.toml", "kargs = ['quiet', 'a=\"b']\n");
+    let install =
+        Rootfs::bootable().file("usr/lib/bootc/install/5.toml", "[install]\nkargs = [\"a='b\"]\n");
+    for (root, file) in [(kargs, "kargs.d/5.toml"), (install, "install/5.toml")] {
+        let error = root.load().unwrap_err();
+        assert!(error.is::<Corrupt>(), "{error:#}");
+        let told = format!("{error:#}");
+        assert!(told.contains(file) && told.contains("quote is not closed"), "{told}");
+    }
+    let fine =
+        Rootfs::bootable().file("usr/lib/bootc/kargs.d/5.toml", "kargs = ['a=\"b c\" $x']\n");
+    assert_eq!(fine.load().unwrap().kernel_arguments, ["a=\"b c\"", "$x"]);
+}

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
+use super::components::Loader;
 use super::{NO_BOOTLOADER, UPDATES, names};
 use crate::architecture::Architecture;
 use crate::content::{Content, ContentStore};
@@ -22,9 +23,26 @@ use crate::tree::{Kind, Metadata, Tree};
 /// Where packages bring their EFI files, each below its name and version.
 const PACKAGES: &str = "usr/lib/efi";
 
+/// The packages below [`PACKAGES`] that bring EFI files, and their directories, in the order of their names.
+pub(super) fn packages(root: &Tree) -> Vec<(String, String)> {
+    let mut packages = Vec::new();
+    for package in names(root, PACKAGES) {
+        for version in names(root, &format!("{PACKAGES}/{package}")) {
+            let path = format!("{PACKAGES}/{package}/{version}/EFI");
+            if root.resolve(&path).is_some_and(|id| root.inode(id).is_directory()) {
+                packages.push((package.clone(), path));
+            }
+        }
+    }
+    packages
+}
+
 /// The files that go below `EFI/` on the ESP.
 pub(super) struct Payload {
+    /// Where they are from.
     place: &'static str,
+    /// The directory that bootupd reads: what it calls the source of a file begins behind it.
+    read_from: String,
     /// By path below `EFI/`; parents come before what is in them.
     entries: BTreeMap<String, Entry>,
 }
@@ -35,23 +53,20 @@ enum Entry {
 }
 
 impl Payload {
-    /// The payload of an image.
-    pub(super) fn find(root: &Tree, contents: &ContentStore) -> Result<Self> {
-        let packages: Vec<String> = names(root, PACKAGES)
-            .iter()
-            .flat_map(|package| {
-                let versions = names(root, &format!("{PACKAGES}/{package}"));
-                versions
-                    .into_iter()
-                    .map(move |version| format!("{PACKAGES}/{package}/{version}/EFI"))
-            })
-            .filter(|path| root.resolve(path).is_some_and(|id| root.inode(id).is_directory()))
+    /// The payload of an image, without the boot loaders that `loader` excludes.
+    pub(super) fn find(root: &Tree, contents: &ContentStore, loader: Loader) -> Result<Self> {
+        let packages: Vec<String> = packages(root)
+            .into_iter()
+            .filter(|(package, _)| !loader.excludes(package))
+            .map(|(_, directory)| directory)
             .collect();
-        let (place, directories) = match packages.is_empty() {
-            false => (PACKAGES, packages),
-            true => (UPDATES, vec![format!("{UPDATES}/EFI")]),
+        let (place, read_from, directories) = if packages.is_empty() {
+            let directory = format!("{UPDATES}/EFI");
+            (UPDATES, directory.clone(), vec![directory])
+        } else {
+            (PACKAGES, PACKAGES.to_owned(), packages)
         };
-        let mut payload = Self { place, entries: BTreeMap::new() };
+        let mut payload = Self { place, read_from, entries: BTreeMap::new() };
         for directory in directories {
             payload.take(root, contents, &directory)?;
         }
@@ -185,6 +200,8 @@ impl Payload {
         let mut children = Map::new();
         for (path, source, content) in self.files() {
             let sha512 = sha512(contents, content).with_context(|| format!("reading {source}"))?;
+            let source = source.strip_prefix(&self.read_from).unwrap_or(source);
+            let source = source.trim_start_matches('/');
             let file = json!({"source": source, "size": content.size, "sha512": format!("sha512:{sha512}")});
             children.insert(path.to_owned(), file);
         }

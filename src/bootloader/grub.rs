@@ -1,7 +1,7 @@
 //! GRUB's static configuration: the image's pieces, put together as bootupd does.
 //!
 //! ```text
-//! /boot/grub2/grub.cfg            0600   header, grub-static-pre.cfg, configs.d/*.cfg
+//! /boot/grub2/grub.cfg            0600   header, grub-static-pre.cfg, configs.d/*.cfg, grub-static-post.cfg
 //! /boot/grub2/grubenv             0600   1024 bytes that GRUB rewrites in place
 //! /boot/grub2/bootuuid.cfg        0600   the file system that holds /boot
 //! ESP/EFI/<vendor>/grub.cfg              grub-static-efi.cfg: finds /boot, goes on with the file above
@@ -19,16 +19,38 @@ use crate::tree::{InodeId, Kind, Metadata, Name, Tree};
 pub(super) const PRE: &str = "usr/lib/bootupd/grub2-static/grub-static-pre.cfg";
 /// The configuration on the ESP.
 pub(super) const EFI: &str = "usr/lib/bootupd/grub2-static/grub-static-efi.cfg";
+/// The end of the configuration, and its only `blscfg`, in images with a bootupd before 0.2.28 (June 2025).
+const POST: &str = "usr/lib/bootupd/grub2-static/grub-static-post.cfg";
 /// Where vendors drop pieces.
 const DROP_INS: &str = "usr/lib/bootupd/grub2-static/configs.d";
 
 /// GRUB finds the block by its first line, and never changes its size.
 const ENVIRONMENT_SIZE: usize = 1024;
 
+/// Commands that read boot entries, make them, start something or go on in another file.
+const STARTS: [&str; 14] = [
+    "blscfg",
+    "bls_import",
+    "blsuki",
+    "menuentry",
+    "submenu",
+    "linux",
+    "linux16",
+    "linuxefi",
+    "chainloader",
+    "multiboot2",
+    "configfile",
+    "normal",
+    "extract_entries_configfile",
+    "extract_entries_source",
+];
+
 /// The image's configuration.
 pub(super) struct Configs {
     main: Vec<u8>,
     stub: Option<Vec<u8>>,
+    /// What is wrong with them, a line each.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Configs {
@@ -52,7 +74,26 @@ impl Configs {
             }
             main.extend(format!("### END {name} ###\n").bytes());
         }
-        Ok(Self { main, stub: read(root, contents, EFI)? })
+        if let Some(post) = read(root, contents, POST)? {
+            main.push(b'\n');
+            main.extend(post);
+        }
+        let stub = read(root, contents, EFI)?;
+        let mut warnings = Vec::new();
+        if !starts_something(&main) {
+            warnings.push(
+                "the image's configuration for GRUB (usr/lib/bootupd/grub2-static) has neither blscfg nor a menuentry: \
+                 the menu will be empty; add a drop-in with blscfg to configs.d"
+                    .to_owned(),
+            );
+        }
+        if stub.as_ref().is_some_and(|stub| !starts_something(stub)) {
+            warnings.push(format!(
+                "the image's configuration for GRUB on the ESP ({EFI}) never goes on to another file: \
+                 machines with UEFI will end at GRUB's prompt"
+            ));
+        }
+        Ok(Self { main, stub, warnings })
     }
 
     /// Puts `grub2` into `/boot`.
@@ -87,6 +128,23 @@ impl Configs {
         put(esp, directory, "grub.cfg", contents, stub)?;
         put_boot_uuid(esp, directory, contents, options)
     }
+}
+
+/// Whether GRUB has something to do with a configuration besides showing an empty menu or its prompt.
+fn starts_something(text: &[u8]) -> bool {
+    words(&String::from_utf8_lossy(text)).any(|command| STARTS.contains(&command))
+}
+
+/// The words of a configuration that may be commands: without comments, and without what comes after the first word but behind
+/// `;`, `{`, `then`, `else`, `do`, `if`, `!` and the like.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let separators = |c: char| ";{}&|".contains(c);
+    text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(move |line| {
+        line.split(separators).filter_map(|part| {
+            let keywords = ["then", "else", "do", "if", "elif", "while", "until", "!", "("];
+            part.split_whitespace().find(|word| !keywords.contains(word))
+        })
+    })
 }
 
 fn put_boot_uuid(

@@ -9,6 +9,8 @@
 //! Everything here is data for the disk; nothing has to be called later.
 
 mod bios;
+mod bootupd;
+mod components;
 mod efi;
 mod grub;
 mod state;
@@ -26,6 +28,8 @@ use crate::error::{corrupt, unsupported};
 use crate::tree::{Kind, Metadata, Tree};
 
 pub use bios::{BiosCode, MediumCode};
+pub use bootupd::age as bootupd_age;
+pub use components::Loader;
 
 /// Where an image keeps what bootupd installs.
 const UPDATES: &str = "usr/lib/bootupd/updates";
@@ -36,6 +40,8 @@ const NO_BOOTLOADER: &str = "build without a boot loader: --bootloader none";
 pub struct BootOptions {
     /// Of the image.
     pub architecture: Architecture,
+    /// The boot loader that was asked for, by the user or by the image's install configuration; `None`: bootupd's rules.
+    pub loader: Option<Loader>,
     /// UUID of the file system that holds `/boot`: the root's, unless `/boot` has one of its own.
     pub boot_uuid: Uuid,
     /// Whether GRUB shall search by the label `boot` instead, as images with `skip-boot-uuid` ask.
@@ -48,7 +54,7 @@ pub struct BootOptions {
     pub dos: bool,
     /// Whether a BIOS can start from the disk: none does from sectors of 4096 bytes.
     pub bios: bool,
-    /// Seconds since 1970 to record as bootupd's age when the image does not say it.
+    /// Seconds since 1970 to record as the age of the image's bootupd: see [`bootupd_age`].
     pub time: i64,
 }
 
@@ -86,7 +92,7 @@ impl Boot {
 /// `Unsupported`: the image brings none, or another kind than GRUB with bootupd's payload. `Corrupt`: its files are broken.
 pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> Result<Boot> {
     refuse_other_kinds(root)?;
-    let efi_metadata = component(root, contents, "EFI")?;
+    let mut efi_metadata = component(root, contents, "EFI")?;
     let mut bios_metadata = match options.architecture {
         Architecture::X86_64 => component(root, contents, "BIOS")?,
         Architecture::Aarch64 => None,
@@ -108,7 +114,18 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
                 .to_owned(),
         );
     }
+    let packages: Vec<String> = efi::packages(root).into_iter().map(|(name, _)| name).collect();
+    let loader = components::choose(
+        options.loader,
+        efi_metadata.as_ref(),
+        &packages,
+        bios_metadata.is_some(),
+    )?;
+    for metadata in efi_metadata.iter_mut().chain(&mut bios_metadata) {
+        loader.filter(metadata);
+    }
     let configs = grub::Configs::read(root, contents)?;
+    boot.warnings.extend(configs.warnings.iter().cloned());
     configs.install(&mut boot.boot, contents, options)?;
     let mut state = state::State::default();
 
@@ -127,19 +144,22 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
         }
     }
     if let Some(metadata) = efi_metadata {
-        let payload = efi::Payload::find(root, contents)?;
+        let payload = efi::Payload::find(root, contents, loader)?;
         let vendor = payload.vendor(options.architecture)?;
         boot.found.push(format!("UEFI: {}, {payload}, vendor {vendor}", version(&metadata)));
         let mut esp = payload.esp();
         configs.install_stub(&mut esp, &vendor, contents, options)?;
         boot.esp = Some(esp);
+        // Where bootc mounts the ESP to install, and leaves the directory; without it, bootupd would mount it over /boot.
+        boot.boot.make_directories("efi", &Metadata::root(0o755));
         state.add("EFI", metadata, Some(payload.file_tree(contents)?));
     }
     if boot.esp.is_none() && boot.bios.is_none() {
         return Err(unsupported(boot.warnings.join("; "), Some(NO_BOOTLOADER)));
     }
 
-    let state = contents.insert_bytes(&state.json(root, options.time)?)?;
+    let state =
+        contents.insert_bytes(&state.json(bootupd::version(root, contents)?, options.time)?)?;
     boot.boot.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));
     Ok(boot)
 }
@@ -181,12 +201,19 @@ fn names(root: &Tree, path: &str) -> Vec<String> {
 }
 
 /// Kinds that boot in another way, and that an installed GRUB would not boot.
+///
+/// bootc installs a unified kernel image if there is one in `boot/EFI/Linux`, else the kernel in `usr/lib/modules`. One that
+/// lies beside a `vmlinuz` there, as package kernel-uki-virt has it, boots nothing.
 fn refuse_other_kinds(root: &Tree) -> Result<()> {
-    let directories =
-        names(root, "usr/lib/modules").into_iter().map(|v| format!("usr/lib/modules/{v}"));
-    for directory in directories.chain(["boot/EFI/Linux".to_owned()]) {
-        if let Some(name) = names(root, &directory).into_iter().find(|name| name.ends_with(".efi"))
-        {
+    let unified = |directory: &str| {
+        names(root, directory).into_iter().find(|name| name.to_ascii_lowercase().ends_with(".efi"))
+    };
+    let modules = names(root, "usr/lib/modules").into_iter();
+    let without_kernel = modules
+        .map(|version| format!("usr/lib/modules/{version}"))
+        .filter(|directory| root.file(&format!("{directory}/vmlinuz")).is_none());
+    for directory in ["boot/EFI/Linux".to_owned()].into_iter().chain(without_kernel) {
+        if let Some(name) = unified(&directory) {
             let what = format!(
                 "the image boots a unified kernel image, {directory}/{name}; \
                  only images with a separate kernel and initramfs can be installed"

@@ -3,8 +3,6 @@
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use crate::tree::Tree;
-
 /// Its name in `/boot`.
 pub(super) const FILE: &[u8] = b"bootupd-state.json";
 
@@ -21,30 +19,20 @@ impl State {
         self.installed.insert(name.to_owned(), component);
     }
 
-    /// The file. Its keys are bootupd's; it refuses others at the top.
-    pub(super) fn json(self, root: &Tree, time: i64) -> Result<Vec<u8>> {
+    /// The file. Its keys are bootupd's; it refuses others at the top. `version` and `time` are of the image's bootupd.
+    pub(super) fn json(self, version: Option<String>, time: i64) -> Result<Vec<u8>> {
         let state = json!({
             "installed": self.installed,
             "pending": null,
             "static-configs": {
-                "timestamp": rfc3339(bootupd_time(root).unwrap_or(time)),
-                // bootupd writes the version it was built as, and only shows it. It cannot be read off the image
-                // without running it.
-                "version": "unknown",
+                "timestamp": rfc3339(time),
+                // bootupd only shows it.
+                "version": version.as_deref().unwrap_or("unknown"),
                 "versions": null,
             },
         });
         Ok(serde_json::to_vec(&state)?)
     }
-}
-
-/// When the image's bootupd was built, as far as the image still knows it.
-fn bootupd_time(root: &Tree) -> Option<i64> {
-    ["usr/libexec/bootupd", "usr/bin/bootupctl"]
-        .iter()
-        .filter_map(|path| root.resolve(path))
-        .map(|id| root.inode(id).metadata.mtime)
-        .find(|&time| time > 0)
 }
 
 /// Seconds since 1970 as `2026-01-31T12:00:00Z`, of years 1970 to 9999; others become the nearest of those.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
+use bootpress::bootloader::Loader;
 use bootpress::config::Purpose;
 use bootpress::disk::SectorSize;
 use bootpress::error::unsupported;
@@ -107,7 +108,8 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         root: flags.filesystem,
         btrfs_compression: flags.output_flags.btrfs_compression.clone(),
         btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
-        install_bootloader: flags.bootloader == BootloaderFlag::Auto,
+        install_bootloader: flags.bootloader != BootloaderFlag::None,
+        loader: (flags.bootloader == BootloaderFlag::Grub).then_some(Loader::Grub),
         image_layout: !flags.config.ignore_image_layout,
         grow: flags.config.grow,
     };

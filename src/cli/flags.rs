@@ -110,7 +110,7 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_name = "TYPE", value_parser = filesystem, help_heading = "Disk")]
     pub(crate) filesystem: Option<FileSystem>,
 
-    /// Boot loader: the image's own, or none at all
+    /// Boot loader of the image to install
     #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk")]
     pub(crate) bootloader: BootloaderFlag,
 
@@ -122,7 +122,7 @@ pub(crate) struct BuildFlags {
     #[arg(
         long = "karg",
         value_name = "ARG",
-        value_parser = one_line,
+        value_parser = karg,
         allow_hyphen_values = true,
         help_heading = "Installed system"
     )]
@@ -211,7 +211,11 @@ impl From<LayoutFlag> for Preset {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BootloaderFlag {
+    /// what the image configures
     Auto,
+    /// GRUB, where the image brings other boot loaders, too
+    Grub,
+    /// the disk boots by other means
     None,
 }
 
@@ -224,6 +228,12 @@ pub(crate) enum ProgressFlag {
     /// JSON lines
     Json,
     None,
+}
+
+/// A kernel argument that boot loaders can pass on.
+pub(crate) fn karg(text: &str) -> Result<String, String> {
+    bootpress::command_line::check(text)?;
+    one_line(text)
 }
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.

@@ -1,7 +1,7 @@
 //! Users and groups that a blueprint asks for: `user`, `group` and the older `sshkey`.
 
 use super::document::Value;
-use super::table::{Found, Problems, Table};
+use super::table::{Found, Gravity, Problems, Table};
 
 /// The largest number of a user or group; the one above it means "none".
 const MOST: i64 = u32::MAX as i64 - 1;
@@ -16,7 +16,7 @@ pub struct User {
     pub name: String,
     /// The comment field, which mostly is the person's name.
     pub description: Option<String>,
-    /// As it stands in the configuration: a hash of crypt(3), plain text, or empty for "none asked for".
+    /// As it stands in the configuration: a hash of crypt(3), plain text, or empty for an account that is locked.
     pub password: Option<String>,
     /// Public ssh keys, one line each.
     pub keys: Vec<String>,
@@ -90,6 +90,16 @@ fn user(entry: &mut Table<'_>, problems: &mut Problems) -> User {
         if field.value.contains([':', '\n', '\0']) && !is_hash(&field.value) {
             problems.wrong(field.at, "a `:` or a line break cannot stand in an account's fields");
         }
+    }
+    if let Some(password) = password.as_ref().filter(|password| password.value.is_empty()) {
+        let name = entry.name("password");
+        problems.add(
+            password.at,
+            Gravity::Idle,
+            format!(
+                "{name} is empty: the account is locked, and nobody logs in to it with a password"
+            ),
+        );
     }
     for path in [&home, &shell].into_iter().flatten() {
         if !path.value.starts_with('/') {

@@ -9,6 +9,7 @@ use super::layout::Layout;
 use super::system::{Firewall, Ignition, Locale, Script, Services, Sshd, Timezone};
 use super::table::{Gravity, Problems, Table};
 use super::{Purpose, accounts, containers, disk, files, installer, system};
+use crate::command_line;
 
 /// Everything that a blueprint asks of the installed system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,6 +136,11 @@ fn customizations(
         let append = kernel.text("append", problems);
         if let Some(append) = append.as_ref().filter(|append| append.value.contains('\n')) {
             problems.wrong(append.at, "kernel arguments are one line");
+        }
+        if let Some(append) = &append
+            && let Err(why) = command_line::check(&append.value)
+        {
+            problems.wrong(append.at, format!("{}: {why}", kernel.name("append")));
         }
         kernel.finish(problems);
         append.map(|append| append.value)

@@ -13,6 +13,7 @@ use super::document::{self, Language, Value};
 use super::layout::{Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind};
 use super::table::{Found, Gravity, Problems, Table};
 use super::{Config, Reading};
+use crate::command_line;
 use crate::content::ContentStore;
 use crate::error::corrupt;
 use crate::filesystem_kind::FileSystem;
@@ -89,7 +90,7 @@ fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
     });
     let mut kernel_arguments = Vec::new();
     for argument in top.texts("kernel_args", &mut problems) {
-        kernel_arguments.extend(argument.value.split_whitespace().map(str::to_owned));
+        kernel_arguments.extend(command_line::split(&argument.value).map(str::to_owned));
     }
     if let Some(grub) = top.table("grub2", &mut problems) {
         menu(grub, &mut problems);

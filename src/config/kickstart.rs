@@ -201,9 +201,11 @@ impl Lines {
             expire_day: _,
             force_password_reset: _,
         } = user;
-        let password = password.as_ref().map(|password| hashed(password, seed, name));
+        let locked = password.as_deref() == Some("");
+        let password = password.as_ref().filter(|_| !locked);
+        let password = password.map(|password| hashed(password, seed, name));
         if name == "root" {
-            if let Some(password) = password.as_ref().filter(|password| !password.is_empty()) {
+            if let Some(password) = &password {
                 self.add(&["rootpw", "--iscrypted", password]);
             }
         } else {
@@ -211,6 +213,8 @@ impl Lines {
             if let Some(password) = password {
                 self.further("--password", &password);
                 self.option("--iscrypted");
+            } else if locked {
+                self.option("--lock");
             }
             let options = [("--gecos", description), ("--homedir", home), ("--shell", shell)];
             for (option, value) in options {
@@ -236,7 +240,10 @@ impl Lines {
         let has_password = |user: &User| {
             user.name == "root" && user.password.as_ref().is_some_and(|text| !text.is_empty())
         };
-        if whole && !blueprint.users.iter().any(has_password) {
+        let locks_root = |user: &User| user.name == "root" && user.password.as_deref() == Some("");
+        if blueprint.users.iter().any(locks_root)
+            || whole && !blueprint.users.iter().any(has_password)
+        {
             self.add(&["rootpw", "--lock"]);
         }
         let or = |said: Option<&String>, usual: &str| match said {
@@ -274,7 +281,7 @@ impl Lines {
                 self.add(&["services", option, &units.join(",")]);
             }
         }
-        let mut arguments = kernel_arguments(blueprint);
+        let mut arguments = kernel_arguments(blueprint, None);
         arguments.extend(installation.arguments.iter().cloned());
         if !arguments.is_empty() {
             self.add(&["bootloader", "--append", &arguments.join(" ")]);
@@ -407,5 +414,20 @@ mod tests {
         let text = "[[customizations.files]]\npath = \"/etc/x\"\ndata = \"y\"\n";
         let error = made(text, &INSTALLATION).unwrap_err().to_string();
         assert!(error.contains("customizations.files"), "{error}");
+    }
+
+    #[test]
+    fn accounts_with_an_empty_password_are_locked() {
+        let user =
+            |name: &str| format!("[[customizations.user]]\nname = \"{name}\"\npassword = \"\"\n");
+        let base = made(&user("ann"), &INSTALLATION).unwrap().base;
+        assert!(base.contains("user --name ann --lock\n"), "{base}");
+        assert!(!base.contains("--iscrypted"), "{base}");
+        let base = made(&user("root"), &INSTALLATION).unwrap().base;
+        assert!(base.contains("rootpw --lock\n") && !base.contains("--iscrypted"), "{base}");
+        let own =
+            format!("{}[customizations.installer.kickstart]\ncontents = \"text\"\n", user("root"));
+        let base = made(&own, &INSTALLATION).unwrap().base;
+        assert!(base.contains("rootpw --lock\n"), "{base}");
     }
 }

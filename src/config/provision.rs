@@ -270,4 +270,10 @@ mod tests {
         }
         assert!(script("").unwrap().contains("# nothing\n"));
     }
+
+    #[test]
+    fn empty_password_locks_the_account() {
+        let text = script("[[customizations.user]]\nname = \"ann\"\npassword = \"\"\n").unwrap();
+        assert!(text.contains("password 'ann' '!'\n"), "{text}");
+    }
 }

@@ -18,7 +18,7 @@ pub(super) enum Gravity {
     Unknown,
     /// It makes sense, but bootpress cannot do it; a warning if the user is lenient.
     Refused,
-    /// It has no effect on a disk, and never fails a build.
+    /// It has no effect on a disk, or another one than people expect, and never fails a build.
     Idle,
 }
 

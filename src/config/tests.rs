@@ -107,3 +107,30 @@ fn broken_files_are_errors() {
         }
     }
 }
+
+/// An empty field of shadow would let anybody in, in group wheel, too.
+#[test]
+fn empty_password_is_told_to_lock_the_account() {
+    let text = "[[customizations.user]]\nname = \"ann\"\ngroups = [\"wheel\"]\npassword = \"\"\n";
+    let read = |text: &str| {
+        Config::read(text, "c.toml", Reading::default(), &|_| unreachable!("it names no files"))
+    };
+    let warnings = read(text).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("password is empty: the account is locked"), "{warnings:?}");
+    assert!(warnings[0].starts_with("c.toml:4:"), "{warnings:?}");
+}
+
+#[test]
+fn unbalanced_quote_in_kernel_append_is_wrong() {
+    let read = |append: &str| {
+        let text = format!("[customizations.kernel]\nappend = '{append}'\n");
+        Config::read(&text, "c.toml", Reading::default(), &|_| unreachable!("it names no files"))
+    };
+    let error = format!("{:#}", read("quiet a=\"b").unwrap_err());
+    assert!(
+        error.contains("c.toml:2:") && error.contains("a double quote is not closed"),
+        "{error}"
+    );
+    assert!(read("a=\"b c\" $x").is_ok());
+}

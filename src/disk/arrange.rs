@@ -264,6 +264,11 @@ impl Arrangement {
         self.slots.iter().any(|slot| slot.role == Role::Boot)
     }
 
+    /// The label of a `/boot` of its own.
+    pub fn boot_label(&self) -> Option<String> {
+        self.slots.iter().find(|slot| slot.role == Role::Boot).map(Slot::label)
+    }
+
     /// Whether the table is a master boot record.
     pub fn is_dos(&self) -> bool {
         self.layout.table == TableKind::Dos

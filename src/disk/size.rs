@@ -14,7 +14,7 @@ use crate::progress::Progress;
 /// Bytes that a file system has free of which nobody says how large it shall be.
 const SPARE: u64 = 64 * MIB;
 
-/// Inodes that a file system beside the root has free.
+/// Inodes that a file system has free, beyond those that an upgrade of the root takes.
 const SPARE_INODES: u32 = 64;
 
 /// ostree refuses to write when less than this much of the file system would stay free (`min-free-space-percent`).
@@ -130,6 +130,7 @@ fn needs(installed: &Installed, options: &DiskOptions<'_>) -> Result<Needs> {
     let upgrade = measure(&installed.root);
     let free = upgrade.bytes + BREATHING_ROOM;
     let free = free + (least + free) * OSTREE_FREE_PERCENT / 100;
-    let comfortable = fit(Room { bytes: free, inodes: upgrade.inodes })?;
+    let inodes = upgrade.inodes.saturating_add(SPARE_INODES);
+    let comfortable = fit(Room { bytes: free, inodes })?;
     Ok(Needs { least, comfortable })
 }

@@ -200,20 +200,22 @@ fn fit_ext4(tree: &Tree, room: Room, options: &VolumeOptions<'_>) -> Result<u64>
 }
 
 fn format_ext4(tree: &Tree, size: u64, options: &VolumeOptions<'_>) -> Result<(SparseMap, u64)> {
-    // An inode for so many bytes, and in any case one for every inode of the tree and an upgrade of it.
-    let inodes = (size / BYTES_PER_INODE).max(2 * u64::from(measure(tree).inodes) + 64);
-    let options = ext4::Options {
+    let options = |inodes: u64| ext4::Options {
         size,
         uuid: options.uuid,
         label: options.label.to_owned(),
         hash_seed: options.hash_seed,
-        inode_count: u32::try_from(inodes).unwrap_or(u32::MAX),
+        inode_count: u32::try_from(inodes.max(size / BYTES_PER_INODE)).unwrap_or(u32::MAX),
         journal_blocks: ext4::default_journal_blocks(size),
         // Nobody but root writes to these file systems' roots before an administrator decides otherwise.
         reserved_percent: 0,
         time: 0,
     };
-    let layout = ext4::Layout::of(tree, &options)?;
+    // An inode for so many bytes, and in any case one for every inode of the tree and an upgrade of it. A size that somebody asked
+    // for may have room for what is there, and not for so many: ten inodes besides the tree's are ext4's own.
+    let inodes = u64::from(measure(tree).inodes);
+    let layout = ext4::Layout::of(tree, &options(2 * inodes + 64))
+        .or_else(|error| ext4::Layout::of(tree, &options(inodes + 10)).map_err(|_| error))?;
     let usage = layout.usage();
     Ok((layout.emit(tree), (usage.blocks - usage.free_blocks) * 4096))
 }
@@ -266,6 +268,7 @@ fn format_host(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Content;
     use crate::tree::Metadata;
 
     const OPTIONS: VolumeOptions<'_> = VolumeOptions {
@@ -298,6 +301,27 @@ mod tests {
                 _ => OPTIONS.uuid.to_string(),
             };
             assert_eq!(volume.uuid, expected);
+        }
+    }
+
+    /// Sizes follow from inodes, too: what is sized can be formatted, also where a block group of ext4 is just full.
+    #[test]
+    fn many_small_files_fit_the_size_that_they_are_given() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        for count in [0, 16_000, 32_650, 117_000, 119_760, 120_000] {
+            let mut tree = Tree::new(Metadata::root(0o755));
+            for number in 0..count {
+                tree.put(&format!("{}/{number}", number / 500), Content::EMPTY);
+            }
+            let filling = Filling::of(&tree);
+            // Nothing more, what a volume for data gets, and an upgrade as the default size of a root has it.
+            for inodes in [0, 64, measure(&tree).inodes + 64] {
+                let room = Room { bytes: 0, inodes };
+                let size = FileSystem::Ext4.fit(&filling, room, &OPTIONS).unwrap();
+                let size = size.next_multiple_of(1 << 20);
+                let made = FileSystem::Ext4.format(&filling, size, &OPTIONS, &contents);
+                assert!(made.is_ok(), "{count} files, {inodes} free: {:#}", made.unwrap_err());
+            }
         }
     }
 

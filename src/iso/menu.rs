@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::command_line;
 use crate::error::unsupported;
 
 /// Bytes of the settings, whatever is in them.
@@ -122,9 +123,8 @@ fn check_word(word: &str) -> Result<(), String> {
 }
 
 /// The kernel arguments of the live system, from those of the installed one.
-pub(super) fn live_arguments(command_line: &str, root_type: &str, root_flags: &str) -> Vec<String> {
-    let own = command_line
-        .split_whitespace()
+pub(super) fn live_arguments(line: &str, root_type: &str, root_flags: &str) -> Vec<String> {
+    let own = command_line::split(line)
         .filter(|argument| !OF_THE_ROOT.contains(&argument.split('=').next().unwrap_or_default()));
     // An installed twin in the same machine has the same UUIDs, so the live root goes by its device, and nothing is mounted
     // because a table or fstab names it.
@@ -158,8 +158,12 @@ pub(super) fn grub_cfg(
         .replace("@INITRDS@", &initrds.join(" ")))
 }
 
-/// A word of GRUB's language that stands for itself.
-pub(super) fn quoted(word: &str) -> Result<String> {
+/// A kernel argument as a word of GRUB's language.
+///
+/// Its double quotes go: GRUB's `linux` puts them back around an argument with blanks, and would pass those that are there on
+/// as `\"`.
+pub(super) fn quoted(argument: &str) -> Result<String> {
+    let word = command_line::bare(argument);
     if word.contains(['\'', '\n']) {
         return Err(unsupported(
             format!("the kernel argument {word:?} cannot be written down for GRUB"),
@@ -167,7 +171,7 @@ pub(super) fn quoted(word: &str) -> Result<String> {
         ));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "=/._-,:@+%".contains(c);
-    Ok(if word.chars().all(plain) { word.to_owned() } else { format!("'{word}'") })
+    Ok(if word.chars().all(plain) { word } else { format!("'{word}'") })
 }
 
 /// A title that menus, shells and firmware take as it is.
@@ -249,9 +253,26 @@ mod tests {
     }
 
     #[test]
+    fn quoted_arguments_of_the_disk_stay_whole() {
+        let line = r#"root=UUID=1 rw foo="a b" "bar=root=x y" quiet"#;
+        let arguments = live_arguments(line, "ext4", "x");
+        assert!(arguments.ends_with(&[
+            r#"foo="a b""#.to_owned(),
+            r#""bar=root=x y""#.to_owned(),
+            "quiet".to_owned()
+        ]));
+        let menu = grub_cfg("t", "id", &arguments, &["/initrd"]).unwrap();
+        assert!(menu.contains(" 'foo=a b' 'bar=root=x y' quiet $bootpress_kargs"), "{menu}");
+    }
+
+    #[test]
     fn what_grub_would_read_otherwise_is_quoted() {
         assert_eq!(quoted("root=UUID=1").unwrap(), "root=UUID=1");
         assert_eq!(quoted("a=$b;c").unwrap(), "'a=$b;c'");
+        for argument in [r#"foo="a b""#, r#""foo=a b""#] {
+            assert_eq!(quoted(argument).unwrap(), "'foo=a b'");
+        }
+        assert_eq!(quoted(r#"foo="a""#).unwrap(), "foo=a");
         assert!(quoted("it's").is_err());
         assert_eq!(safe_title("Fedora Linux 43 \"x\" {$y}"), "Fedora Linux 43 x y");
     }

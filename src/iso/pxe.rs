@@ -218,10 +218,13 @@ fn ipxe(parts: &Parts<'_>, initrds: &[&str], memory: u64) -> Result<String> {
         .replace("@TITLE@", &parts.live.title))
 }
 
-/// iPXE has no quotes: what would mean something to it cannot be said.
+/// iPXE has no quotes of its own: what would mean something to it cannot be said.
 fn word_for_ipxe(word: String) -> Result<String> {
-    let operator = ["&&", "||", ";"].contains(&word.as_str()) || word.starts_with('#');
-    if operator || word.contains("${") || word.contains(char::is_whitespace) {
+    let operator = |word: &str| ["&&", "||", ";"].contains(&word) || word.starts_with('#');
+    // iPXE joins words with single blanks: what is quoted for the kernel passes if it has no others.
+    let words: Vec<&str> = word.split_ascii_whitespace().collect();
+    let changed = words.join(" ") != word;
+    if word.is_empty() || changed || word.contains("${") || words.iter().any(|one| operator(one)) {
         return Err(unsupported(
             format!("the kernel argument {word:?} cannot be written down for iPXE"),
             Some("leave it away with --karg-delete"),
@@ -298,7 +301,8 @@ mod tests {
 
     #[test]
     fn what_ipxe_would_act_upon_is_refused() {
-        for bad in ["&&", "||", "#x", "a=${mac}", "a b"] {
+        assert_eq!(word_for_ipxe(r#"foo="a b""#.to_owned()).unwrap(), r#"foo="a b""#);
+        for bad in ["&&", "||", "#x", "a=${mac}", "a=\"b  c\"", "a=\"b # c\"", "a=\"b\tc\""] {
             assert!(word_for_ipxe(bad.to_owned()).is_err(), "{bad}");
         }
         assert_eq!(word_for_ipxe("a=$b&c".to_owned()).unwrap(), "a=$b&c");

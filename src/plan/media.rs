@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::Plan;
 use super::system::name_of;
 use crate::bootc::Settings;
+use crate::command_line;
 use crate::config::{self, MediumInImage};
 use crate::filesystem_kind::FileSystem;
 use crate::identity::Identity;
@@ -79,8 +80,8 @@ fn anaconda(
     )?;
     let installer = &wanted.blueprint.installer;
     let mut arguments: Vec<String> = Vec::new();
-    for line in config::kernel_arguments(&wanted.blueprint).iter().chain(added) {
-        arguments.extend(line.split_whitespace().map(str::to_owned));
+    for line in config::kernel_arguments(&wanted.blueprint, None).iter().chain(added) {
+        arguments.extend(command_line::split(line).map(str::to_owned));
     }
     Ok(iso::Anaconda {
         payload: payload.layout,

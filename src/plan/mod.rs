@@ -2,6 +2,7 @@
 //!
 //! A plan owns decisions and nothing else: it is made from values, can be printed, and no stage asks the request again.
 
+mod boot;
 mod media;
 mod root;
 mod shown;
@@ -12,7 +13,7 @@ mod tests;
 use anyhow::Result;
 
 use crate::bootc::{Bootloader, Composefs, Settings};
-use crate::bootloader::BootOptions;
+use crate::bootloader::{BootOptions, Loader};
 use crate::config::Layout;
 use crate::disk::{self, Arrangement, DiskOptions, DiskSize, Partitioning, SectorSize};
 use crate::error::unsupported;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub system: SystemPlan,
     /// How the disk files are written.
     pub files: output::Options,
+    /// What is told of a `/boot` that systemd unmounts when nobody uses it.
+    pub boot_idles: Option<String>,
     /// What the user should know, a line each.
     pub warnings: Vec<String>,
 }
@@ -73,6 +76,7 @@ impl Plan {
     pub fn of(request: &Request, known: Known<'_>) -> Result<Self> {
         let Known { image, settings, layout, root: image_root } = known;
         refuse_what_we_cannot(request, settings)?;
+        boot::refuse_lost_keys(request, settings)?;
         let mut warnings = request.config.warnings.clone();
         if request.applications.bound == BoundImages::Skip {
             warnings.extend(settings.bound_images.iter().map(|bound| {
@@ -87,14 +91,19 @@ impl Plan {
             preset: request.disk.preset,
             architecture: image.architecture,
             root: &root.volume(&request.disk, settings, layout)?,
-            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then.
-            separate_boot: root.filesystem != FileSystem::Ext4,
+            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then. And what is found by its label has one.
+            separate_boot: root.filesystem != FileSystem::Ext4
+                || boot::by_label(request, settings).is_some(),
         };
         let arrangement = Arrangement::of(&partitioning, &identity, image_root)?;
+        boot::check_label(request, settings, &arrangement)?;
         let sector_size = layout.and_then(disk::sector_size).unwrap_or(request.disk.sector_size);
         let system =
             SystemPlan::of(request, image, settings, &identity, &arrangement, &mut warnings)?;
+        let boot_idles = boot::idles(request, settings, &arrangement, &system.kernel_arguments);
+        warnings.extend(boot_idles.iter().cloned());
         Ok(Self {
+            boot_idles,
             bootloader: bootloader(request, image, settings, &identity, &arrangement, sector_size),
             files: output::Options {
                 sector_size: sector_size.bytes(),
@@ -135,12 +144,14 @@ fn bootloader(
     sector_size: SectorSize,
 ) -> Option<BootOptions> {
     let configured = settings.install.bootloader;
-    if !request.disk.install_bootloader || configured == Some(Bootloader::None) {
+    let none = configured == Some(Bootloader::None) && request.disk.loader.is_none();
+    if !request.disk.install_bootloader || none {
         return None;
     }
     let separate_boot = arrangement.separate_boot();
     Some(BootOptions {
         architecture: image.architecture,
+        loader: request.disk.loader.or(configured.and_then(boot::loader)),
         boot_uuid: if separate_boot { identity.boot_filesystem } else { identity.root_filesystem },
         skip_boot_uuid: settings.install.skip_boot_uuid == Some(true),
         boot_partition: arrangement.boot_partition(),
@@ -160,17 +171,14 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             Some("`enabled = verity` checks the same contents without a signature"),
         ));
     }
-    match settings.install.bootloader {
-        Some(other @ (Bootloader::Systemd | Bootloader::GrubCc))
-            if request.disk.install_bootloader =>
-        {
-            Err(unsupported(
-                format!(
-                    "the image's install configuration asks for the boot loader {other:?}, and bootpress installs GRUB only"
-                ),
-                Some("build without a boot loader: --bootloader none"),
-            ))
-        }
+    let asks_otherwise = request.disk.install_bootloader && request.disk.loader.is_none();
+    match settings.install.bootloader.and_then(boot::loader) {
+        Some(other) if other != Loader::Grub && asks_otherwise => Err(unsupported(
+            format!(
+                "the image's install configuration asks for the boot loader {other}, and bootpress installs GRUB only"
+            ),
+            Some("install GRUB with --bootloader grub, or none with --bootloader none"),
+        )),
         _ => Ok(()),
     }
 }

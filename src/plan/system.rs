@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::bootc::{self, Composefs, Mounts, Settings};
+use crate::command_line;
 use crate::config::{self, Grow, Mounting};
 use crate::disk::{Arrangement, Preset};
 use crate::error::unsupported;
@@ -12,7 +13,7 @@ use crate::name::StaterootName;
 use crate::ostree::SignaturePolicy;
 use crate::request::Request;
 
-use super::root;
+use super::{boot, root};
 
 /// Kernel arguments that osbuild adds to those of the image.
 const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
@@ -66,8 +67,15 @@ impl SystemPlan {
             }
             Preset::Osbuild | Preset::Bootc => Vec::new(),
         };
-        added.extend(config::kernel_arguments(&request.config.blueprint));
+        added.extend(boot::mount_argument(&mounts, settings)?);
+        let platform = boot::ignition_platform(request, settings)?;
+        added.extend(config::kernel_arguments(&request.config.blueprint, platform));
         added.extend_from_slice(&asked.kernel_arguments);
+        let kernel_arguments =
+            bootc::command_line(settings, &mounts, &added, &asked.kernel_argument_deletes);
+        command_line::check(&kernel_arguments.join(" ")).map_err(|why| {
+            unsupported(format!("invalid kernel command line {kernel_arguments:?}: {why}"), None)
+        })?;
         let enforce = asked.enforce_container_sigpolicy
             || settings.install.enforce_container_sigpolicy == Some(true);
         Ok(Self {
@@ -78,17 +86,41 @@ impl SystemPlan {
                 SignaturePolicy::Unverified
             },
             stateroot: stateroot(request, settings)?,
-            kernel_arguments: bootc::command_line(
-                settings,
-                &mounts,
-                &added,
-                &asked.kernel_argument_deletes,
-            ),
+            kernel_arguments,
             mounts,
             mounting: mounting(request, identity, arrangement),
             fs_verity: settings.prepare_root.composefs == Composefs::Verity,
             repository_config: repository_config(settings),
         })
+    }
+}
+
+impl SystemPlan {
+    /// Refuses what the configuration wrote to a directory that is another one when the system runs.
+    pub fn refuse_lost(&self, settings: &Settings, written: &[&str]) -> Result<()> {
+        let by_arguments = bootc::lost_by_arguments(&self.kernel_arguments);
+        // What a volume of the disk's own is mounted over is written to that volume.
+        let own = |path: &str| {
+            let mounts = self.mounting.mounts.iter();
+            mounts.filter_map(|mount| mount.mountpoint.as_deref()).any(|place| {
+                let rest = path.strip_prefix(place);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        };
+        for lost in settings.lost.iter().chain(&by_arguments) {
+            if let Some(path) = written.iter().find(|path| lost.holds(path) && !own(path)) {
+                return Err(unsupported(
+                    format!(
+                        "the configuration writes {path}, which would be gone when the system runs: {}",
+                        lost.because
+                    ),
+                    Some(
+                        "do it in the image's Containerfile instead, or leave that out of the image",
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

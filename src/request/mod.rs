@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::architecture::Architecture;
+use crate::bootloader::Loader;
 use crate::config::Config;
 use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::filesystem_kind::FileSystem;
@@ -72,6 +73,8 @@ pub struct DiskRequest {
     pub btrfs_subvolume: Option<SubvolumeName>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
+    /// Which one; `None`: what the image configures, else by bootupd's rules.
+    pub loader: Option<Loader>,
     /// Whether a layout inside the image counts, where the configuration has none.
     pub image_layout: bool,
     /// Whether the root shall fill its disk at the first boot.
@@ -120,6 +123,7 @@ impl Default for DiskRequest {
             btrfs_compression: None,
             btrfs_subvolume: None,
             install_bootloader: true,
+            loader: None,
             image_layout: true,
             grow: false,
         }
@@ -152,6 +156,7 @@ impl Request {
     pub fn check(&self) -> Result<()> {
         let layout = self.config.blueprint.layout.as_ref();
         self.disk.check(layout)?;
+        self.system.check()?;
         self.output.check(&self.disk)
     }
 }

@@ -1,5 +1,9 @@
 //! What is asked of the installed system.
 
+use anyhow::Result;
+
+use crate::command_line;
+use crate::error::unsupported;
 use crate::name::StaterootName;
 
 /// What is asked of the installed system, besides what a configuration file asks for.
@@ -25,6 +29,20 @@ pub struct SystemRequest {
     pub enforce_container_sigpolicy: bool,
     /// Public keys that let root log in by ssh: the text of an `authorized_keys` file.
     pub root_ssh_keys: Option<Vec<u8>>,
+}
+
+impl SystemRequest {
+    /// Refuses kernel arguments that GRUB could not read.
+    pub(super) fn check(&self) -> Result<()> {
+        self.kernel_arguments.iter().try_for_each(|argument| {
+            command_line::check(argument).map_err(|why| {
+                unsupported(
+                    format!("invalid --karg {argument:?}: {why}"),
+                    Some("put the value between double quotes, as in key=\"a b\""),
+                )
+            })
+        })
+    }
 }
 
 impl Default for SystemRequest {

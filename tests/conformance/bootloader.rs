@@ -93,6 +93,7 @@ fn the_kernel_and_its_modules_are_those_of_grub_mkimage() {
         let contents = ContentStore::create_in(directory.path()).unwrap();
         let options = BootOptions {
             architecture: Architecture::X86_64,
+            loader: None,
             boot_uuid: Uuid::nil(),
             skip_boot_uuid: false,
             boot_partition: 3,

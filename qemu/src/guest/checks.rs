@@ -201,7 +201,11 @@ impl Guest {
         let missing: Vec<&str> = expected
             .iter()
             .map(String::as_str)
-            .filter(|wanted| !words(line).any(|word| word == *wanted))
+            // Boot loaders move quotes: foo="a b" comes as "foo=a b".
+            .filter(|wanted| {
+                let bare = wanted.replace('"', "");
+                !words(line).any(|word| word == bare)
+            })
             .collect();
         match missing[..] {
             [] => Check::new("arguments", true, expected.join(" ")),

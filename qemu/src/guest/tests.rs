@@ -252,6 +252,7 @@ fn arguments_are_words() {
     facts.push(("cmdline", "root=UUID=1 quiet console=ttyS0,115200 dyndbg=\"file a +p\" rw"));
     let with = |arguments: &[&str]| failing_as(&facts, Firmware::Uefi, &expected(arguments));
     assert_eq!(with(&["quiet", "console=ttyS0,115200", "dyndbg=file a +p"]), []);
+    assert_eq!(with(&["dyndbg=\"file a +p\"", "\"dyndbg=file a +p\""]), []);
     assert!(with(&["console=ttyS0"])[0].1.starts_with("console=ttyS0 missing in: root="));
     assert_eq!(with(&["qui", "oops"]).len(), 1);
 }

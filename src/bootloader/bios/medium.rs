@@ -23,7 +23,8 @@ const MODULES: [&str; 11] = [
     "iso9660",
     "normal",
     "configfile",
-    "search_fs_file",
+    // The command; it loads search_fs_file, which does what `search --file` asks.
+    "search",
     "linux",
     "test",
     "echo",
@@ -107,6 +108,48 @@ impl MediumCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Commands of GRUB 2.14 by the module that has them (its command.lst); `None`: the kernel or the language itself.
+    const COMMANDS: [(&str, Option<&str>); 14] = [
+        ("search", Some("search")),
+        ("set", None),
+        ("if", None),
+        ("then", None),
+        ("else", None),
+        ("fi", None),
+        ("}", None),
+        ("source", Some("configfile")),
+        ("serial", Some("serial")),
+        ("terminal_input", Some("terminal")),
+        ("terminal_output", Some("terminal")),
+        ("menuentry", Some("normal")),
+        ("linux", Some("linux")),
+        ("initrd", Some("linux")),
+    ];
+
+    /// A medium has no other modules, so a command that none of these has is an error on every BIOS.
+    #[test]
+    fn commands_of_the_menus_are_built_in() {
+        let menus = [
+            include_str!("../../iso/guest/grub.cfg"),
+            include_str!("../../iso/guest/anaconda.cfg"),
+        ];
+        for line in menus.iter().flat_map(|menu| menu.lines()) {
+            let line = line.trim();
+            let mut words = line.split_whitespace();
+            let Some(mut command) = words.next().filter(|word| !word.starts_with('#')) else {
+                continue;
+            };
+            if command == "if" {
+                command = words.next().filter(|word| *word != "[").unwrap_or("if");
+                assert!(MODULES.contains(&"test"));
+            }
+            let command = command.trim_end_matches(';');
+            let known = COMMANDS.iter().find(|(name, _)| *name == command);
+            let (_, module) = known.unwrap_or_else(|| panic!("which module has {command}? {line}"));
+            assert!(module.is_none_or(|module| MODULES.contains(&module)), "{line}");
+        }
+    }
 
     #[test]
     fn the_code_knows_where_it_is() {

@@ -411,11 +411,14 @@ impl Accounts {
     }
 }
 
-/// A password as the shadow file has it; what is a hash, or empty, stays.
+/// A password as the shadow file has it; what is a hash stays. An empty one locks the account: an empty field would let anybody in.
 pub(in crate::config) fn hashed(password: &str, seed: &str, user: &str) -> String {
-    match password.is_empty() || is_hash(password) {
-        true => password.to_owned(),
-        false => crypt::sha512(password.as_bytes(), &crypt::salt(seed, user)),
+    if password.is_empty() {
+        "!".to_owned()
+    } else if is_hash(password) {
+        password.to_owned()
+    } else {
+        crypt::sha512(password.as_bytes(), &crypt::salt(seed, user))
     }
 }
 

@@ -186,14 +186,16 @@ pub fn customize_boot(
     Ok(())
 }
 
-/// The kernel arguments that a blueprint adds, one line each.
-pub fn kernel_arguments(blueprint: &Blueprint) -> Vec<String> {
+/// The kernel arguments that a blueprint adds, one line each. `platform`: the value of `ignition.platform.id`; `None`: somebody
+/// else names it.
+pub fn kernel_arguments(blueprint: &Blueprint, platform: Option<&str>) -> Vec<String> {
     let mut arguments: Vec<String> = blueprint.kernel_append.iter().cloned().collect();
     if blueprint.fips {
         arguments.push("fips=1".to_owned());
     }
     if let Some(ignition) = &blueprint.ignition {
-        arguments.push("$ignition_firstboot ignition.platform.id=metal".to_owned());
+        arguments.push("$ignition_firstboot".to_owned());
+        arguments.extend(platform.map(|id| format!("ignition.platform.id={id}")));
         if let Ignition::Url(url) = ignition {
             arguments.push(format!("ignition.config.url={url}"));
         }

@@ -164,7 +164,7 @@ gid = 2000
     assert_eq!(sandbox.line("/etc/shadow", "alice"), "alice:$6$x$y:0:0:99999:7::20500:");
     let hashed = crypt::sha512(b"secret", &crypt::salt("seed", "bob"));
     assert_eq!(sandbox.line("/etc/shadow", "bob"), format!("bob:{hashed}::0:99999:7:::"));
-    assert_eq!(sandbox.line("/etc/shadow", "root"), "root:::0:99999:7:::");
+    assert_eq!(sandbox.line("/etc/shadow", "root"), "root:!::0:99999:7:::", "locked, not open");
     assert_eq!(sandbox.access("/etc/shadow"), "0 0:0");
     assert_eq!(sandbox.line("/etc/group", "wheel"), "wheel:x:10:alice");
     assert_eq!(sandbox.line("/etc/group", "render"), "render:x:105:alice");
@@ -484,12 +484,15 @@ fn boot_gets_its_console_and_ignition() {
     assert_eq!(console, b"serial --unit=0\nterminal_input serial console\n");
     assert!(tree.file("ignition.firstboot").is_some());
     assert_eq!(
-        kernel_arguments(&blueprint),
+        kernel_arguments(&blueprint, Some("qemu")),
         [
-            "$ignition_firstboot ignition.platform.id=metal",
+            "$ignition_firstboot",
+            "ignition.platform.id=qemu",
             "ignition.config.url=https://x.example/c.ign"
         ]
     );
+    let named = kernel_arguments(&blueprint, None);
+    assert!(named.iter().all(|argument| !argument.contains("platform")), "{named:?}");
     let error = customize_boot(&mut boot("console.cfg"), &blueprint, &contents).unwrap_err();
     assert!(error.to_string().contains("never reads ignition.firstboot"), "{error}");
 }

@@ -464,7 +464,7 @@ fn every_effect() -> Vec<(&'static str, &'static str)> {
         ("boot/loader/entries/ostree-1.conf", " one two=3 fips=1 "),
         (
             "boot/loader/entries/ostree-1.conf",
-            " ignition.config.url=https://ignition.example/c.ign",
+            " $ignition_firstboot ignition.platform.id=metal ignition.config.url=https://ignition.example/c.ign",
         ),
     ]
 }
@@ -482,9 +482,10 @@ fn press_every(flags: &[&str]) -> Option<(Pressed, String)> {
     Some((pressed, deployment))
 }
 
-/// Where a path of the running system is on the disk.
+/// Where a path of the running system is on the disk; what is below `/boot` is on a file system of its own.
 fn place(path: &str, deployment: &str) -> String {
     match path.split_once('/').map(|(top, _)| top) {
+        Some("boot") => path["boot".len()..].to_owned(),
         Some("etc") => format!("/ostree/deploy/default/deploy/{deployment}/{path}"),
         Some("var") => format!("/ostree/deploy/default/{path}"),
         _ => format!("/{path}"),
@@ -501,8 +502,9 @@ fn every_key_is_on_the_disk() {
             Some(path) => ("stat", path),
             None => ("cat", what),
         };
+        let number = if path.starts_with("boot/") { pressed.number("boot") } else { root };
         let said =
-            pressed.debugfs(root, &format!("{request} {}", place(path, &deployment))).unwrap();
+            pressed.debugfs(number, &format!("{request} {}", place(path, &deployment))).unwrap();
         if !said.contains(expected) {
             missing.push(format!("{what}: not {expected:?} but {said}"));
         }
@@ -518,7 +520,7 @@ fn every_key_is_on_the_disk() {
     let name = name.unwrap_or_else(|| panic!("{names}"));
     let anchor = pressed.debugfs(root, &format!("cat {anchors}/{name}")).unwrap();
     assert!(anchor.starts_with(CERTIFICATE), "{anchor}");
-    assert_eq!(pressed.check(), 1);
+    assert_eq!(pressed.check(), 2, "root and, for Ignition, /boot");
     let warnings = pressed.report["warnings"].as_array().unwrap();
     assert!(
         warnings.iter().all(|warning| !warning.to_string().contains("no effect")),
@@ -779,4 +781,107 @@ fn a_root_grows_with_what_the_image_has() {
     run(&mut shell);
     let (_, pending, _, warnings) = grown(&[]).unwrap();
     assert!(!pending && warnings.contains("the root will not grow"), "{warnings}");
+}
+
+const FIRSTBOOT: &str = "[customizations.ignition.firstboot]\nurl = \"https://x.example/c.ign\"\n";
+const READS_IT: (&str, &str) =
+    ("usr/lib/bootupd/grub2-static/configs.d/20_ignition.cfg", "ignition.firstboot\n");
+
+/// CoreOS' drop-in looks at the top of the file system that holds /boot, and its platform follows from the format.
+#[test]
+fn ignition_gets_a_boot_of_its_own_and_the_platform_of_the_format() {
+    if tool("debugfs").is_none() {
+        return;
+    }
+    for (flags, id) in
+        [(&[][..], "metal"), (&["--karg", "ignition.platform.id=nutanix"], "nutanix")]
+    {
+        let pressed = Pressed::new(FIRSTBOOT, &[READS_IT], flags);
+        let boot = pressed.number("boot");
+        let label = &pressed.report["partitions"][boot - 1]["filesystem"]["label"];
+        assert_eq!(label, "boot");
+        let said = pressed.debugfs(boot, "stat /ignition.firstboot").unwrap();
+        assert!(said.contains("Type: regular"), "{said}");
+        let entry = pressed.debugfs(boot, "cat /loader/entries/ostree-1.conf").unwrap();
+        assert!(entry.contains(&format!(" ignition.platform.id={id} ")), "{entry}");
+        assert_eq!(entry.matches("ignition.platform.id=").count(), 1, "{entry}");
+    }
+    let refused = |config: &str, flags: &[&str], why: &str| {
+        let failed = press(config, &[READS_IT], flags).unwrap_err();
+        assert!(failed.code == 3 && failed.said.contains(why), "{failed:?}");
+    };
+    let both = "raw and qcow2 cannot be made at once with customizations.ignition";
+    refused(FIRSTBOOT, &["--format", "qcow2"], both);
+    let layout = format!(
+        "{FIRSTBOOT}[[customizations.disk.partitions]]\nmountpoint = \"/boot\"\nfs_type = \"ext4\"\nlabel = \"mine\"\nminsize = \"512 MiB\"\n"
+    );
+    refused(&layout, &[], "labelled `boot`, and the layout labels /boot `mine`");
+}
+
+/// Without a UUID, GRUB's static files search for the label `boot`.
+#[test]
+fn skip_boot_uuid_gets_a_file_system_labelled_boot() {
+    let skip = ("usr/lib/bootc/install/50.toml", "[install.bootupd]\nskip-boot-uuid = true\n");
+    let pressed = Pressed::new("", &[skip], &[]);
+    let boot = pressed.number("boot");
+    let filesystem = &pressed.report["partitions"][boot - 1]["filesystem"];
+    assert_eq!((&filesystem["kind"], &filesystem["label"]), (&"ext4".into(), &"boot".into()));
+    let said = pressed.debugfs(boot, "ls -p /grub2").unwrap_or_default();
+    assert!(said.is_empty() || !said.contains("bootuuid.cfg"), "{said}");
+}
+
+/// What goes to a directory that is another one when the system runs.
+#[test]
+fn what_would_be_gone_when_the_system_runs_is_refused() {
+    const USER: &str = "[[customizations.user]]\nname = \"ann\"\n";
+    const FILE: &str = "[[customizations.files]]\npath = \"/var/lib/x\"\ndata = \"x\"\n";
+    let transient =
+        ("etc/ostree/prepare-root.conf", "[composefs]\nenabled = yes\n[etc]\ntransient = true\n");
+    let var = ("usr/lib/systemd/system/var.mount", "[Mount]\nWhat=tmpfs\nWhere=/var\n");
+    let fstab = ("etc/fstab", "LABEL=home /var/home btrfs defaults 0 0\n");
+    let systemd = ("usr/lib/systemd/libsystemd-shared-257.so", "ELF");
+    for (config, layer, flags, why) in [
+        (USER, &[transient][..], &[][..], "writes /etc/passwd, which would be gone"),
+        (
+            FILE,
+            &[var],
+            &[],
+            "usr/lib/systemd/system/var.mount of the image mounts something over /var",
+        ),
+        (USER, &[fstab], &[], "etc/fstab of the image mounts something over /var/home"),
+        (FILE, &[], &["--karg", "systemd.volatile=state"], "systemd.volatile=state empties it"),
+        ("", &[transient], &["--layout", "osbuild"], "/boot is a file system of its own"),
+    ] {
+        let failed = press(config, layer, flags).unwrap_err();
+        assert!(failed.code == 3 && failed.said.contains(why), "{why}: {failed:?}");
+    }
+    // What survives is done: a file in /var beside a transient /etc, and /boot where systemd takes it from the command line.
+    Pressed::new(FILE, &[transient], &[]);
+    let pressed = Pressed::new("", &[transient, systemd], &["--layout", "osbuild"]);
+    let line = pressed.report["system"]["command_line"].to_string();
+    assert!(line.contains("systemd.mount-extra=UUID="), "{line}");
+    assert!(line.contains(":/boot:auto:ro"), "{line}");
+}
+
+/// What GRUB would stop at is refused, and says where it came from.
+#[test]
+fn kernel_arguments_that_grub_cannot_read_are_refused_wherever_they_are() {
+    let kargs = ("usr/lib/bootc/kargs.d/5.toml", "kargs = ['a=\"b']\n");
+    let install = ("usr/lib/bootc/install/5.toml", "[install]\nkargs = ['a=\"b']\n");
+    let append = "[customizations.kernel]\nappend = 'a=\"b'\n";
+    for (config, layer, flags, code, place) in [
+        ("", &[][..], &["--karg", "a=\"b"][..], 2, "--karg"),
+        (append, &[], &[], 1, "config.toml:2:"),
+        ("", &[kargs], &[], 4, "usr/lib/bootc/kargs.d/5.toml"),
+        ("", &[install], &[], 4, "usr/lib/bootc/install/5.toml"),
+        ("", &[], &["--root-mount-spec", "LABEL=\"x"], 3, "kernel command line"),
+    ] {
+        let failed = press(config, layer, flags).unwrap_err();
+        let told = &failed.said;
+        assert!(
+            told.contains(place) && told.contains("a double quote is not closed"),
+            "{failed:?}"
+        );
+        assert_eq!(failed.code, code, "{failed:?}");
+    }
 }

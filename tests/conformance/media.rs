@@ -556,3 +556,37 @@ id -nG ann
         assert!(said.contains(line), "{line}: {said}");
     }
 }
+
+/// GRUB's `regexp` takes POSIX expressions, as `sed -E` does: what the menu makes of where GRUB says that it was found.
+#[test]
+fn menu_finds_the_top_of_its_directory_from_where_grub_says_it_is() {
+    let menu = include_str!("../../src/iso/guest/pxe.cfg");
+    let expressions: Vec<&str> = menu
+        .lines()
+        .filter_map(|line| {
+            line.trim().strip_prefix("regexp --set=1:bootpress '")?.split_once("' \"$bootpress\"")
+        })
+        .map(|(expression, _)| expression)
+        .collect();
+    assert_eq!(expressions.len(), 2, "{menu}");
+    for (found, top) in [
+        // A file name without a slash at its beginning, to Fedora's GRUB and to others.
+        ("(tftp,10.0.2.2)EFI/BOOT", "(tftp,10.0.2.2)"),
+        ("(tftp,10.0.2.2)/EFI/BOOT", "(tftp,10.0.2.2)"),
+        ("(http,boot.example:8080)EFI/fedora", "(http,boot.example:8080)"),
+        ("(http,boot.example)/os/43/EFI/BOOT", "(http,boot.example)/os/43"),
+        ("(tftp,10.0.2.2)os/43/EFI/BOOT", "(tftp,10.0.2.2)os/43"),
+        ("(tftp,10.0.2.2)/os", "(tftp,10.0.2.2)/os"),
+        ("(tftp,10.0.2.2)", "(tftp,10.0.2.2)"),
+    ] {
+        let mut place = found.to_owned();
+        for expression in &expressions {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), &place).unwrap();
+            let script = format!("s|{expression}|\\1|");
+            place =
+                run(Command::new("sed").args(["-E", &script]).arg(file.path())).trim().to_owned();
+        }
+        assert_eq!(place, top, "{found}");
+    }
+}

@@ -205,6 +205,8 @@ fn errand(leg: &Leg<'_, Update>, edited: bool) -> Result<(String, Vec<Server>), 
             Deed::Do(script) => (*script).to_owned(),
             Deed::Install(install) => install.command.clone(),
             Deed::Rollback => ROLLBACK.to_owned(),
+            // What idles out does so while nothing looks at it.
+            Deed::Idle(seconds) => format!("sleep {seconds}"),
             Deed::Upgrade(Update { commit, references, site, .. }) => {
                 let server = Server::start(Arc::clone(site))?;
                 let names = references.join(" ");
@@ -267,7 +269,7 @@ impl State {
                     self.edited |= !leg.ending_is_early();
                 }
                 Deed::Rollback => next = self.before.clone().unwrap_or_default(),
-                Deed::Do(_) | Deed::Install(_) => {}
+                Deed::Do(_) | Deed::Idle(_) | Deed::Install(_) => {}
             }
         }
         self.next = match leg.ending {

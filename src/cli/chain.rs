@@ -21,7 +21,7 @@ use super::report_flags::ReportFlags;
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
     /// What to do with the machine instead of booting it once, step by step:
-    /// boot, reboot, upgrade=IMAGE, rollback; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down);
+    /// boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down);
     /// for a medium install=BUS[:SIZE], as in nvme:20G, then boot and so on from the disk that was installed.
     /// IMAGE is what `build` takes; the guest's own ostree pulls it from here
     #[arg(long, value_name = "STEPS", value_parser = Steps::parse)]

@@ -17,6 +17,8 @@ pub enum Step<U> {
     Upgrade(U),
     /// Makes the deployment before the one that runs the next.
     Rollback,
+    /// Lets the machine run without touching anything, for so many seconds of the guest's clock.
+    Idle(u32),
     /// Runs a shell script in the guest, which must succeed. Not on command lines.
     Do(String),
     /// Restarts the machine, and pulls the plug while it goes down, when upgrades are finished.
@@ -69,7 +71,7 @@ impl Step<String> {
     pub fn parse(text: &str) -> Result<Vec<Self>, String> {
         let steps: Vec<Self> = text.split(',').map(Self::parse_one).collect::<Result<_, _>>().map_err(|word| {
             format!(
-                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, with the plug pulled \
+                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS, with the plug pulled \
                  cut, cut-boot, cut-upgrade=IMAGE, and for media install=BUS or install=BUS:SIZE, as in nvme:20G"
             )
         })?;
@@ -85,6 +87,12 @@ impl Step<String> {
             (_, Some(("cut-upgrade", image))) if !image.is_empty() => {
                 Ok(Self::CutUpgrade(image.to_owned()))
             }
+            (_, Some(("idle", seconds))) => seconds
+                .parse()
+                .ok()
+                .filter(|seconds| (1..=LONGEST_IDLE).contains(seconds))
+                .map(Self::Idle)
+                .ok_or(word),
             (_, Some(("install", onto))) => Install::parse(onto).map(Self::Install).ok_or(word),
             ("boot", _) => Ok(Self::Boot),
             ("reboot", _) => Ok(Self::Reboot),
@@ -107,6 +115,7 @@ impl<U> Step<U> {
             Self::Reboot => Step::Reboot,
             Self::Upgrade(update) => Step::Upgrade(replace(update)?),
             Self::Rollback => Step::Rollback,
+            Self::Idle(seconds) => Step::Idle(seconds),
             Self::Do(script) => Step::Do(script),
             Self::Cut => Step::Cut,
             Self::Install(install) => Step::Install(install),
@@ -141,9 +150,13 @@ impl<U> Leg<'_, U> {
 pub(super) enum Deed<'a, U> {
     Upgrade(&'a U),
     Rollback,
+    Idle(u32),
     Do(&'a str),
     Install(&'a Install),
 }
+
+/// Seconds that a machine may be left alone at most: an hour.
+const LONGEST_IDLE: u32 = 3600;
 
 /// The fact that a guest says when it begins to deploy an upgrade.
 pub(super) const DEPLOYING: &str = "upgrade.deploying";
@@ -194,6 +207,7 @@ pub(super) fn legs<U>(steps: &[Step<U>]) -> Result<Vec<Leg<'_, U>>, String> {
             }
             Step::Upgrade(update) => ("upgrade", Some(Deed::Upgrade(update)), None),
             Step::Rollback => ("rollback", Some(Deed::Rollback), None),
+            Step::Idle(seconds) => ("idle", Some(Deed::Idle(*seconds)), None),
             Step::Do(script) => ("errand", Some(Deed::Do(script)), None),
             Step::Cut => ("cut", None, Some(Ending::CutAfter("end", INTO_SHUTDOWN))),
             Step::CutUpgrade(update) => (
@@ -231,6 +245,10 @@ mod tests {
             ["boot, upgrade: Reboot", "reboot, rollback: Reboot", "reboot: PowerOff"]
         );
         assert_eq!(
+            shown("boot,idle=150,upgrade=b,idle=150,reboot"),
+            ["boot, idle, upgrade, idle: Reboot", "reboot: PowerOff"]
+        );
+        assert_eq!(
             shown("cut-boot,boot,cut-upgrade=b,boot,upgrade=b,cut,boot,boot"),
             [
                 "boot, cut: CutAt(Userspace)",
@@ -263,6 +281,10 @@ mod tests {
             ("boot,jump", "`jump`"),
             ("boot,upgrade=", "`upgrade=`"),
             ("boot,reboot=x", "`reboot=x`"),
+            ("boot,idle=0", "`idle=0`"),
+            ("boot,idle=3601", "`idle=3601`"),
+            ("boot,idle=soon", "`idle=soon`"),
+            ("idle=5", "begins with boot"),
             ("reboot", "begins with boot"),
             ("cut-boot,upgrade=x", "follows a power cut"),
             ("boot,cut,reboot", "follows a power cut"),

@@ -327,8 +327,32 @@ impl Looking {
             let state = volume.read(&format!("{prefix}/bootupd-state.json"))?;
             self.facts.bootupd = state.map(|state| system::components(&state)).unwrap_or_default();
         }
+        if let Some(volume) = volume
+            && let Some(grub) = volume.text(&format!("{prefix}/grub2/grub.cfg"))?
+            && !system::starts_something(&grub)
+        {
+            self.facts.warnings.push(
+                "GRUB shows an empty menu: its configuration has neither blscfg nor a menuentry"
+                    .to_owned(),
+            );
+        }
         if let Some(root) = &self.root {
             self.facts.deployments = system::deployments(root)?;
+            let off = |entry: &BootEntry| {
+                entry.options.split_whitespace().any(|word| word == "systemd.gpt_auto=0")
+            };
+            let waits = self.facts.boot_entries.iter().any(|entry| !off(entry));
+            if self.boot.is_none()
+                && !self.facts.esp.is_empty()
+                && waits
+                && system::boot_idles(root, &self.facts.deployments)?
+            {
+                self.facts.warnings.push(
+                    "with UEFI, systemd unmounts /boot when nobody has used it for two minutes; then bootc fails, and a staged \
+                     upgrade is lost (bootc issue 2402); the kernel argument systemd.gpt_auto=0 prevents it"
+                        .to_owned(),
+                );
+            }
         }
         Ok(())
     }

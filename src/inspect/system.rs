@@ -129,6 +129,48 @@ pub(super) fn deployments(root: &Volume) -> Result<Vec<Deployment>> {
     Ok(found)
 }
 
+/// Whether GRUB's configuration has a command that makes a menu, or goes on elsewhere.
+pub(super) fn starts_something(grub: &str) -> bool {
+    const STARTS: [&str; 6] =
+        ["blscfg", "menuentry", "submenu", "configfile", "linux", "chainloader"];
+    let lines = grub.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .flat_map(|line| line.split(|c: char| c.is_whitespace() || ";{}".contains(c)))
+        .any(|word| STARTS.contains(&word))
+}
+
+/// Whether systemd of a deployment mounts the ESP over the `/boot` of the root file system and unmounts both when they idle: its
+/// ostree tells systemd the device of the root, and there is no `/efi`, which would be preferred.
+pub(super) fn boot_idles(root: &Volume, deployments: &[Deployment]) -> Result<bool> {
+    const GENERATORS: &str = "usr/lib/systemd/system-generators";
+    const TELLS_DEVICE: &[u8] = b"/run/systemd/volatile-root";
+    for deployment in deployments {
+        let Deployment { stateroot, commit, serial, .. } = deployment;
+        let at = format!("/ostree/deploy/{stateroot}/deploy/{commit}.{serial}");
+        let generators = root.names(&format!("{at}/{GENERATORS}"))?;
+        let program = root.read(&format!("{at}/usr/lib/ostree/ostree-prepare-root"))?;
+        let table = root.text(&format!("{at}/etc/fstab"))?.unwrap_or_default();
+        let units = root.names(&format!("{at}/etc/systemd/system"))?;
+        let tells = program.is_some_and(|bytes| {
+            bytes.windows(TELLS_DEVICE.len()).any(|window| window == TELLS_DEVICE)
+        });
+        let in_table =
+            table.lines().filter(|line| !line.trim_start().starts_with('#')).any(|line| {
+                line.split_whitespace().nth(1).is_some_and(|at| ["/boot", "/efi"].contains(&at))
+            });
+        let masked = units.iter().any(|unit| unit == "boot.automount" || unit == "boot.mount");
+        if tells
+            && generators.iter().any(|name| name == "systemd-gpt-auto-generator")
+            && !root.names(&at)?.iter().any(|name| name == "efi")
+            && !in_table
+            && !masked
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn visible(names: Vec<String>) -> impl Iterator<Item = String> {
     names.into_iter().filter(|name| !name.starts_with('.'))
 }

@@ -28,6 +28,7 @@ use std::process::Command;
 use fixture::{Architecture, Variant};
 use qemu::chain::{Install, Step};
 use qemu::{DiskBus, Firmware, Machine, Matrix, Milestone, Session};
+use support::tool;
 
 use crate::disk::Disk;
 use crate::machine::{AARCH64, Case, X86_64};

@@ -23,6 +23,9 @@ use crate::tree::Tree;
 /// Where images keep what builders of disks shall know; the first that has a file wins.
 const DIRECTORIES: [&str; 2] = ["usr/lib/image-builder/bootc", "usr/lib/bootc-image-builder"];
 
+/// How a disk is built without what the image says about partitions.
+const WITHOUT_LAYOUT: &str = "use --ignore-image-layout to build with the usual partitions";
+
 /// A layout larger than this is none.
 const LARGEST: u64 = 1 << 20;
 
@@ -46,7 +49,9 @@ pub fn layout_in_image(
             let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
             // Of such a file only the partitions count; the rest is for somebody else.
             let reading = Reading { lenient: true, ..Reading::default() };
-            let config = Config::read(&text, &format!("the image's {path}"), reading, &nothing)?;
+            let file = format!("the image's {path}");
+            let config = Config::read(&text, &file, reading, &nothing)
+                .map_err(|error| corrupt(file, format!("{error:#} ({WITHOUT_LAYOUT})")))?;
             return Ok((config.blueprint.layout, Vec::new()));
         }
     }
@@ -79,7 +84,8 @@ pub fn medium_in_image(
 }
 
 fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
-    let node = document::parse(text, Language::Yaml, file)?;
+    let node = document::parse(text, Language::Yaml, file)
+        .map_err(|error| corrupt(file, error.to_string()))?;
     let mut problems = Problems::of(file);
     let mut top = Table::of(&node, "", &mut problems);
     let label = top.text("label", &mut problems).filter(|label| !label.value.is_empty());
@@ -97,7 +103,7 @@ fn iso_yaml(text: &str, file: &str) -> Result<(MediumInImage, Vec<String>)> {
     }
     drop(top);
     let medium = MediumInImage { label, kernel_arguments };
-    Ok((medium, problems.settle(true)?))
+    Ok((medium, problems.settle_in_image(None)?))
 }
 
 /// `grub2`: checked, and not used.
@@ -130,7 +136,8 @@ fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<Strin
 
 /// Reads a `disk.yaml`; unknown keys pass with a warning, as builders before passed them.
 pub(super) fn disk_yaml(text: &str, file: &str) -> Result<(Layout, Vec<String>)> {
-    let node = document::parse(text, Language::Yaml, file)?;
+    let node = document::parse(text, Language::Yaml, file)
+        .map_err(|error| corrupt(file, format!("{error} ({WITHOUT_LAYOUT})")))?;
     let mut problems = Problems::of(file);
     let mut top = Table::of(&node, "", &mut problems);
     let mut layout = Layout {
@@ -159,7 +166,7 @@ pub(super) fn disk_yaml(text: &str, file: &str) -> Result<(Layout, Vec<String>)>
     for fault in layout.faults() {
         problems.wrong(node.at, fault);
     }
-    Ok((layout, problems.settle(true)?))
+    Ok((layout, problems.settle_in_image(Some(WITHOUT_LAYOUT))?))
 }
 
 fn partition_table(mut table: Table<'_>, layout: &mut Layout, problems: &mut Problems) {
@@ -257,11 +264,8 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
         }
         ("btrfs", Some(payload)) => read.payload = btrfs(payload, problems),
         ("luks" | "lvm", _) => {
-            let text = format!(
-                "bootpress makes no {} yet; --ignore-image-layout builds with the usual partitions",
-                kind.to_uppercase()
-            );
-            problems.wrong(at, text);
+            let text = format!("{} volumes in disk.yaml are not supported", kind.to_uppercase());
+            problems.add(at, Gravity::Impossible, text);
         }
         ("" | "empty" | "no-payload", Some(_)) => problems.wrong(at, "payload_type is missing"),
         (_, None) => problems.wrong(at, format!("the payload of type {kind} is missing")),
@@ -275,7 +279,10 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
 
 fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
     let text = |text: Found<String>| Some(text.value).filter(|text| !text.is_empty());
-    let kind = payload.required("type", problems).and_then(|kind| {
+    let at = payload.at();
+    let kind = payload.text("type", problems).filter(|kind| !kind.value.is_empty());
+    let is_typed = kind.is_some();
+    let kind = kind.and_then(|kind| {
         let known = FileSystem::parse(&kind.value).filter(|kind| kind.holds_files());
         if known.is_none() {
             problems.wrong(
@@ -296,6 +303,10 @@ fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
         frequency: number(payload.integer("fstab_freq", 0..=9, problems)),
         pass: number(payload.integer("fstab_passno", 0..=9, problems)),
     };
+    // The root is what the image's install configuration says.
+    if !is_typed && read.mountpoint.as_deref() != Some("/") {
+        problems.wrong(at, format!("{} is missing", payload.name("type")));
+    }
     // fs-verity needs no option with us, and geometry means nothing any more.
     payload.take("mkfs_options");
     payload.finish(problems);
@@ -425,9 +436,58 @@ partition_table:
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("grub2 has no effect"), "{warnings:?}");
         let said = |text: &str| iso_yaml(text, "iso.yaml").unwrap_err().to_string();
-        assert!(said("label: a b\n").contains("iso.yaml:1:8: invalid label `a b`"));
+        assert!(said("label: a b\n").contains("iso.yaml is corrupt: 1:8: invalid label `a b`"));
         assert!(said("kernel_args: x\n").contains("must be a list"));
         assert!(said("grub2: {entries: [{name: a}]}\n").contains("entries[0].linux is missing"));
+    }
+
+    #[test]
+    fn root_without_a_type_is_left_to_the_install_configuration() {
+        let typeless = YAML.replace("<<: *ext4\n        mountpoint: /\n", "mountpoint: /\n");
+        assert_ne!(typeless, YAML);
+        let (layout, _) = disk_yaml(&typeless, "disk.yaml").unwrap();
+        assert_eq!(layout.root_kind(), None);
+        let points: Vec<_> = layout.partitions.iter().map(Partition::mountpoint).collect();
+        assert_eq!(points[4], Some("/"));
+        // No other file system has a default.
+        let error = disk_yaml(&YAML.replace("        type: vfat\n", ""), "disk.yaml").unwrap_err();
+        assert!(error.to_string().contains("payload.type is missing"), "{error}");
+    }
+
+    #[test]
+    fn plain_numbers_may_have_underscores() {
+        let size = |text: &str| {
+            let yaml = YAML.replace("size: 2 GiB", &format!("size: {text}"));
+            disk_yaml(&yaml, "disk.yaml").map(|(layout, _)| layout.partitions[3].minsize)
+        };
+        assert_eq!(size("100_000_000").unwrap(), 100_000_000);
+        assert_eq!(size("0x10_00").unwrap(), 4096);
+        assert_eq!(size("1_048_576 # a mebibyte").unwrap(), 1 << 20);
+        for bad in ["\"100_000_000\"", "'1_0'", "_", "1_x", "100_000 MiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mistakes_of_the_image_are_corrupt_and_name_the_way_out() {
+        use crate::error::{Corrupt, Unsupported};
+        let error = |from: &str, to: &str| {
+            disk_yaml(&YAML.replace(from, to), "the image's disk.yaml").unwrap_err()
+        };
+        for (from, to) in [
+            ("type: vfat", "type: zfs"),
+            ("size: 20 GiB", "size: 20 GB x"),
+            ("partition_table:", "table:"),
+            ("mount_configuration: fstab", "mount_configuration: ["),
+        ] {
+            let error = error(from, to);
+            assert!(error.is::<Corrupt>(), "{to}: {error}");
+            assert!(error.to_string().contains("--ignore-image-layout"), "{error}");
+        }
+        let error = error("payload_type: swap", "payload_type: lvm");
+        let hint = error.downcast_ref::<Unsupported>().unwrap().hint.clone();
+        assert!(hint.unwrap().contains("--ignore-image-layout"));
+        assert!(iso_yaml("label: a b\n", "iso.yaml").unwrap_err().is::<Corrupt>());
     }
 
     #[test]
@@ -437,7 +497,7 @@ partition_table:
         };
         assert!(
             said("payload_type: swap", "payload_type: luks")
-                .contains("disk.yaml:32:7: bootpress makes no LUKS yet")
+                .contains("disk.yaml:32:7: LUKS volumes in disk.yaml are not supported")
         );
         assert!(said("type: vfat", "type: zfs").contains("`zfs` is no file system"));
         assert!(said("mountpoint: /boot/efi", "mountpoint: /boot").contains("mounted twice"));

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::document::{Key, Node, Place, Value};
 use super::size;
-use crate::error::Unsupported;
+use crate::error::{Unsupported, corrupt, unsupported};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Gravity {
     Unknown,
     /// It makes sense, but bootpress cannot do it; a warning if the user is lenient.
     Refused,
+    /// It makes sense, but bootpress cannot do it, and a disk without it would be another one.
+    Impossible,
     /// It has no effect on a disk, or another one than people expect, and never fails a build.
     Idle,
 }
@@ -54,7 +56,7 @@ impl Problems {
     pub(super) fn settle(mut self, lenient: bool) -> Result<Vec<String>> {
         self.found.sort_by_key(|problem| problem.at);
         let fatal = |gravity| match gravity {
-            Gravity::Wrong => true,
+            Gravity::Wrong | Gravity::Impossible => true,
             Gravity::Unknown | Gravity::Refused => !lenient,
             Gravity::Idle => false,
         };
@@ -65,7 +67,8 @@ impl Problems {
             return Ok(warnings.into_iter().map(line).collect());
         }
         let text = errors.iter().copied().map(line).collect::<Vec<_>>().join("\n");
-        match errors.iter().all(|problem| problem.gravity == Gravity::Refused) {
+        let can_be_skipped = |problem: &&Problem| problem.gravity == Gravity::Refused;
+        match errors.iter().all(can_be_skipped) {
             true => Err(Unsupported {
                 what: text,
                 hint: Some("with --lenient such keys are skipped with a warning".to_owned()),
@@ -73,6 +76,37 @@ impl Problems {
             .into()),
             false => Err(anyhow!(text)),
         }
+    }
+}
+
+impl Problems {
+    /// The warnings of a file of the image, or one error: `Corrupt` where it makes no sense, `Unsupported` where bootpress cannot
+    /// do it. What is unknown, or can be skipped, passes with a warning, as builders before passed it. `way_out`: how to build
+    /// without the file.
+    pub(super) fn settle_in_image(mut self, way_out: Option<&str>) -> Result<Vec<String>> {
+        self.found.sort_by_key(|problem| problem.at);
+        let fatal =
+            |problem: &Problem| matches!(problem.gravity, Gravity::Wrong | Gravity::Impossible);
+        if !self.found.iter().any(fatal) {
+            return self.settle(true);
+        }
+        let errors: Vec<&Problem> = self.found.iter().filter(|problem| fatal(problem)).collect();
+        if errors.iter().all(|problem| problem.gravity == Gravity::Impossible) {
+            let lines = errors
+                .iter()
+                .map(|problem| format!("{}:{}: {}", self.file, problem.at, problem.text));
+            let what = lines.collect::<Vec<_>>().join("\n");
+            return Err(unsupported(what, way_out));
+        }
+        let mut reason = errors
+            .iter()
+            .map(|problem| format!("{}: {}", problem.at, problem.text))
+            .collect::<Vec<_>>()
+            .join("\n");
+        if let Some(way_out) = way_out {
+            reason += &format!(" ({way_out})");
+        }
+        Err(corrupt(self.file, reason))
     }
 }
 
@@ -265,6 +299,8 @@ impl<'a> Table<'a> {
 
     /// Whatever nobody asked for is unknown.
     pub(super) fn finish(self, problems: &mut Problems) {
+        #[cfg(test)]
+        self.asked.iter().for_each(|key| asked::add(&self.name(key)));
         for (key, _) in &self.left {
             let mut text = format!("unknown key {}", self.name(&key.name));
             if let Some(near) = nearest(&key.name, &self.asked) {
@@ -317,6 +353,30 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Every key that readers asked for on this thread, for the test that holds them against the schema.
+#[cfg(test)]
+pub(super) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(in crate::config) fn add(name: &str) {
+        let plain = name.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest));
+        ASKED.with_borrow_mut(|set| set.insert(plain.collect::<Vec<_>>().join("[]")));
+    }
+
+    pub(in crate::config) fn clear() {
+        ASKED.with_borrow_mut(BTreeSet::clear);
+    }
+
+    pub(in crate::config) fn all() -> BTreeSet<String> {
+        ASKED.with_borrow(Clone::clone)
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::bootc::{Bootloader, Composefs, Settings};
 use crate::bootloader::{BootOptions, Loader};
 use crate::config::Layout;
 use crate::disk::{self, Arrangement, DiskOptions, DiskSize, Partitioning, SectorSize};
-use crate::error::unsupported;
+use crate::error::{Unsupported, unsupported};
 use crate::filesystem_kind::FileSystem;
 use crate::identity::Identity;
 use crate::image::Image;
@@ -85,17 +85,20 @@ impl Plan {
         }
         let identity = Identity::derive(&image.manifest_digest, &request.seed);
         let identity = disk::identify(identity, layout)?;
-        let root = RootChoice::of(&request.disk, settings, layout)?;
+        // Who got the layout with the image can build without it.
+        let is_images = layout.is_some() && request.config.blueprint.layout.is_none();
+        let told = |error| if is_images { without_layout(error) } else { error };
+        let root = RootChoice::of(&request.disk, settings, layout).map_err(told)?;
         let partitioning = Partitioning {
             layout,
             preset: request.disk.preset,
             architecture: image.architecture,
-            root: &root.volume(&request.disk, settings, layout)?,
+            root: &root.volume(&request.disk, settings, layout).map_err(told)?,
             // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then. And what is found by its label has one.
             separate_boot: root.filesystem != FileSystem::Ext4
                 || boot::by_label(request, settings).is_some(),
         };
-        let arrangement = Arrangement::of(&partitioning, &identity, image_root)?;
+        let arrangement = Arrangement::of(&partitioning, &identity, image_root).map_err(told)?;
         boot::check_label(request, settings, &arrangement)?;
         let sector_size = layout.and_then(disk::sector_size).unwrap_or(request.disk.sector_size);
         let system =
@@ -180,5 +183,17 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
             Some("install GRUB with --bootloader grub, or none with --bootloader none"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Names the way out of a layout that the image brings and bootpress cannot make.
+fn without_layout(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Unsupported>() {
+        Ok(Unsupported { what, hint }) => {
+            let way_out = "use --ignore-image-layout to build with the usual partitions";
+            let hint = hint.map_or(way_out.to_owned(), |hint| format!("{hint}; or {way_out}"));
+            unsupported(what, Some(&hint))
+        }
+        Err(error) => error,
     }
 }

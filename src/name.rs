@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StaterootName(String);
 
-/// The name of a btrfs subvolume: one component of a path, and a part of mount options.
+/// The name of a btrfs subvolume: its path from the top of the volume, such as `root` or `subvols/root`, and a part of mount options.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SubvolumeName(String);
 
@@ -48,14 +48,14 @@ impl FromStr for SubvolumeName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"@-_.+".contains(&byte);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"@-_.+/".contains(&byte);
         if text.is_empty() || !text.bytes().all(allowed) {
             return Err(
-                r#"only letters, digits, "@", "-", "_", "." and "+" are allowed"#.to_owned()
+                r#"only letters, digits, "@", "-", "_", ".", "+" and "/" are allowed"#.to_owned()
             );
         }
-        if matches!(text, "." | "..") {
-            return Err(r#""." and ".." are not names"#.to_owned());
+        if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(r#"expected a path without ".", ".." and empty parts"#.to_owned());
         }
         Ok(Self(text.to_owned()))
     }
@@ -139,10 +139,11 @@ mod tests {
             assert!(bad.parse::<StaterootName>().is_err(), "{bad:?}");
         }
         assert_eq!("my-os_1.x".parse::<StaterootName>().unwrap().as_str(), "my-os_1.x");
-        for bad in ["", ".", "..", "a/b", "a b", "a,b"] {
+        for bad in ["", ".", "..", "/a", "a/", "a//b", "a/../b", "a b", "a,b"] {
             assert!(bad.parse::<SubvolumeName>().is_err(), "{bad:?}");
         }
         assert!("@root+1".parse::<SubvolumeName>().is_ok());
+        assert!("subvols/root".parse::<SubvolumeName>().is_ok());
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn bad_value_is_refused_before_the_image_is_opened() {
         (&["--filesystem", "ext4", "--btrfs-subvolume", "root"], 3, "--btrfs-subvolume"),
         (&["--filesystem", "zfs"], 2, "--filesystem"),
         (&["--btrfs-compress", "zstd:99"], 2, "--btrfs-compress"),
-        (&["--btrfs-subvolume", "a/b"], 2, "--btrfs-subvolume"),
+        (&["--btrfs-subvolume", "a//b"], 2, "--btrfs-subvolume"),
         (&["--format", "iso", "--volume-id", "a/b"], 2, "--volume-id"),
         (&["--format", "iso", "--publisher", &long], 2, "--publisher"),
         (&["--format", "iso", "--application-id", "ä"], 2, "--application-id"),

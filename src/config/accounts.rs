@@ -101,9 +101,16 @@ fn user(entry: &mut Table<'_>, problems: &mut Problems) -> User {
             ),
         );
     }
-    for path in [&home, &shell].into_iter().flatten() {
-        if !path.value.starts_with('/') {
-            problems.wrong(path.at, format!("`{path}` is no absolute path"));
+    let empty = |path: &&Found<String>| path.value.is_empty();
+    for path in [&home, &shell].into_iter().flatten().filter(|path| !empty(path)) {
+        // `/home/../etc` would put keys where nobody looks for them.
+        if !is_plain_path(&path.value) {
+            problems.wrong(
+                path.at,
+                format!(
+                    "invalid path `{path}`: expected an absolute path without `.`, `..` and `//`"
+                ),
+            );
         }
     }
     let groups = entry.texts("groups", problems);
@@ -114,7 +121,7 @@ fn user(entry: &mut Table<'_>, problems: &mut Problems) -> User {
         description: description.map(|text| text.value),
         password: password.map(|text| text.value),
         keys: key.map(|key| keys(&key, problems)).unwrap_or_default(),
-        home: home.map(|home| trimmed(&home.value)),
+        home: home.filter(|home| !home.value.is_empty()).map(|home| trimmed(&home.value)),
         shell: shell.map(|shell| shell.value).filter(|shell| !shell.is_empty()),
         groups: groups.into_iter().map(|group| group.value).collect(),
         uid: number(entry, "uid", problems),
@@ -122,6 +129,13 @@ fn user(entry: &mut Table<'_>, problems: &mut Problems) -> User {
         expire_day: entry.integer("expiredate", 0..=i64::from(u32::MAX), problems).and_then(id),
         force_password_reset: entry.bool("force_password_reset", problems) == Some(true),
     }
+}
+
+/// Whether a path is absolute and names its target without detours; a slash at its end is allowed.
+fn is_plain_path(path: &str) -> bool {
+    let inner = path.strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    inner.is_some_and(|inner| inner.is_empty() || inner.split('/').all(plain))
 }
 
 fn trimmed(path: &str) -> String {

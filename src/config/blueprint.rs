@@ -2,7 +2,7 @@
 
 use super::accounts::{Group, User};
 use super::containers::Containers;
-use super::document::Node;
+use super::document::{Node, Value};
 use super::files::{Directory, File, ReadFile};
 use super::installer::Installer;
 use super::layout::Layout;
@@ -55,6 +55,7 @@ pub struct Blueprint {
 }
 
 const IN_THE_IMAGE: &str = "a bootc image brings its packages; add them in its Containerfile";
+const FOR_OSBUILD: &str = "it is for osbuild's own manifests; use the options of this command";
 const FOR_PACKAGES: &str = "it configures systems that are installed from packages";
 
 /// Reads a whole blueprint.
@@ -65,25 +66,13 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Blueprint {
     let mut top = Table::of(node, "", problems);
-    // Sent to osbuild's services, blueprints travel inside of this.
     if let Some(inner) = top.take("blueprint") {
-        top.finish(problems);
+        build_config(top, problems);
         return read(inner, purpose, read_file, problems);
     }
-    for key in ["name", "description", "distro", "architecture", "arch"] {
+    // The reference tool never looks at a version's form: most real files say "1.0".
+    for key in ["name", "description", "version", "distro", "architecture"] {
         top.text(key, problems);
-    }
-    if let Some(version) = top.text("version", problems).filter(|version| !version.value.is_empty())
-    {
-        let core = version.value.split(['-', '+']).next().unwrap_or_default();
-        let numbers =
-            core.split('.').map(|part| part.parse::<u64>()).collect::<Result<Vec<_>, _>>();
-        if !numbers.is_ok_and(|numbers| numbers.len() == 3) {
-            problems.wrong(
-                version.at,
-                format!("version `{version}` is no semantic version such as 1.0.0"),
-            );
-        }
     }
     for key in ["packages", "modules", "groups", "enabled_modules"] {
         refuse(&mut top, key, IN_THE_IMAGE, problems);
@@ -98,15 +87,33 @@ pub(super) fn read(
     blueprint
 }
 
-/// A key that says something we cannot do; empty lists say nothing.
+/// Reads what stands beside `blueprint` in osbuild's build configurations: nothing of it reaches a bootc disk.
+fn build_config(mut wrapper: Table<'_>, problems: &mut Problems) {
+    wrapper.text("name", problems);
+    for key in ["options", "custom_repos"] {
+        let empty = [Value::Table(Vec::new()), Value::List(Vec::new())];
+        if let Some(node) = wrapper.take(key).filter(|node| !empty.contains(&node.value)) {
+            let text = format!("{key} has no effect: {FOR_OSBUILD}");
+            problems.add(node.at, Gravity::Idle, text);
+        }
+    }
+    // They order osbuild's own tests.
+    for key in ["depends", "solver"] {
+        wrapper.take(key);
+    }
+    wrapper.finish(problems);
+}
+
+/// A key that says something we cannot do; what is empty says nothing.
 pub(super) fn refuse(
     table: &mut Table<'_>,
     key: &'static str,
     reason: &str,
     problems: &mut Problems,
 ) {
+    let empty = [Value::List(Vec::new()), Value::Text(String::new()), Value::Table(Vec::new())];
     if let Some(node) = table.take(key)
-        && node.value != super::document::Value::List(Vec::new())
+        && !empty.contains(&node.value)
     {
         problems.add(
             node.at,
@@ -130,8 +137,11 @@ fn customizations(
         problems.wrong(name.at, format!("`{name}` is no host name"));
     }
     let kernel_append = table.table("kernel", problems).and_then(|mut kernel| {
-        if kernel.has("name") {
-            refuse(&mut kernel, "name", "the kernel is the one of the image", problems);
+        // The reference tool's default is the package of this name.
+        let name = kernel.text("name", problems);
+        if let Some(name) = name.filter(|name| !["", "kernel"].contains(&name.value.as_str())) {
+            let text = "customizations.kernel.name cannot be honoured: the kernel is the image's";
+            problems.add(name.at, Gravity::Refused, text);
         }
         let append = kernel.text("append", problems);
         if let Some(append) = append.as_ref().filter(|append| append.value.contains('\n')) {
@@ -176,10 +186,8 @@ fn customizations(
 }
 
 /// Stands in for a table that has been read.
-static EMPTY: Node = Node {
-    value: super::document::Value::Table(Vec::new()),
-    at: super::document::Place { line: 1, column: 1 },
-};
+static EMPTY: Node =
+    Node { value: Value::Table(Vec::new()), at: super::document::Place { line: 1, column: 1 } };
 
 /// RFC 1123, with the length that Linux allows.
 fn is_hostname(name: &str) -> bool {

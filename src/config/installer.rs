@@ -60,7 +60,8 @@ pub(super) fn installer(
             refuse(table, key, FOR_INSTALLERS, problems);
         }
     }
-    if let Some(device) = table.text("installation_device", problems) {
+    let device = table.text("installation_device", problems);
+    if let Some(device) = device.filter(|device| !device.value.is_empty()) {
         let path = match device.value.strip_prefix("/dev/") {
             Some(_) => device.value.clone(),
             None => format!("/dev/{}", device.value),

@@ -109,7 +109,7 @@ pub enum Payload {
 /// A subvolume of a btrfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subvolume {
-    /// Its name: one component of a path.
+    /// Its path from the top of the volume, without a leading slash: `root`, `subvols/root`.
     pub name: String,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
@@ -297,7 +297,13 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
         }
         if name.parse::<SubvolumeName>().is_err() {
             fault(format!(
-                "`{name}` is no name for a subvolume here: letters, digits, `@`, `-`, `_`, `.` and `+`"
+                "invalid name `{name}` of a subvolume: expected a path of letters, digits, `@`, `-`, `_`, `.` and `+`"
+            ));
+        }
+        if let Some(outer) = subvolumes.iter().find(|other| is_inside(name, &other.name)) {
+            fault(format!(
+                "the subvolume {name} lies inside of the subvolume {}: put it beside it",
+                outer.name
             ));
         }
         if mountpoint.as_deref() == Some("/boot/efi") {
@@ -309,6 +315,11 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
             ));
         }
     }
+}
+
+/// Whether a path of a subvolume lies inside of another.
+fn is_inside(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Why this is no place to mount something at.

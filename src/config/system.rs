@@ -64,6 +64,10 @@ pub struct Script {
     pub ignore_failure: bool,
     /// Its text.
     pub contents: String,
+    /// Units that it starts after, if they start, too.
+    pub after: Vec<String>,
+    /// Units that wait for it, if they start, too.
+    pub before: Vec<String>,
 }
 
 /// `ignition`.
@@ -297,10 +301,6 @@ pub(super) fn firstboot(
 ) -> (Vec<Script>, Vec<Vec<u8>>) {
     let Some(mut entry) = table.table("firstboot", problems) else { return Default::default() };
     let (mut scripts, mut certificates) = (Vec::<Script>::new(), Vec::new());
-    // The script that stands in the table itself is the older form.
-    if entry.has("type") {
-        scripts.extend(script(&mut entry, 0, &mut certificates, problems));
-    }
     for (mut inner, index) in entry.tables("scripts", problems).into_iter().zip(1..) {
         let at = inner.at();
         if let Some(script) = script(&mut inner, index, &mut certificates, problems) {
@@ -324,39 +324,77 @@ fn script(
     let kind = entry.required("type", problems);
     let name = entry.text("name", problems);
     let ignore_failure = entry.bool("ignore_failure", problems) == Some(true);
+    let after = ordering(entry, "after", problems);
+    let before = ordering(entry, "before", problems);
     if let Some(name) = &name
         && !is_word(&name.value, "-_")
     {
         problems.wrong(name.at, format!("`{name}` is no name for a script"));
     }
     let kind = kind?;
-    let contents = match kind.value.as_str() {
-        "custom" => {
-            let short = entry.has("contents");
-            let key = if short { "contents" } else { "custom_contents" };
-            entry.required(key, problems)?.value
-        }
+    let contents = match kind.value.to_ascii_lowercase().as_str() {
+        "custom" => entry.required("contents", problems)?.value,
         "satellite" => {
-            let command = entry.required("satellite_command", problems);
-            certificates_wanted.extend(certificates(entry, "satellite_cacerts", problems));
+            let command = entry.required("command", problems);
+            certificates_wanted.extend(certificates(entry, "cacerts", problems));
             format!("#!/bin/sh\nset -e\n{}\n", command?.value)
         }
         "aap" => {
-            let url = entry.required("aap_job_template_url", problems);
-            let key = entry.required("aap_host_config_key", problems);
-            certificates_wanted.extend(certificates(entry, "aap_cacerts", problems));
+            let url = entry.required("job_template_url", problems);
+            let key = entry.required("host_config_key", problems);
+            certificates_wanted.extend(certificates(entry, "cacerts", problems));
             let (url, key) =
                 (quoted(&url?.value), quoted(&format!("host_config_key={}", key?.value)));
             format!("#!/bin/sh\nexec curl --fail --silent --show-error --data {key} {url}\n")
         }
         _ => {
-            problems
-                .wrong(kind.at, format!("`{kind}` is no script: custom, satellite and aap are"));
+            problems.wrong(
+                kind.at,
+                format!(
+                    "invalid type `{kind}` of a script: expected one of: custom, satellite, aap"
+                ),
+            );
             return None;
         }
     };
-    let name = name.map_or_else(|| format!("{}-{index}", kind.value), |name| name.value);
-    Some(Script { name, ignore_failure, contents })
+    let name = name
+        .map_or_else(|| format!("{}-{index}", kind.value.to_ascii_lowercase()), |name| name.value);
+    Some(Script { name, ignore_failure, contents, after, before })
+}
+
+/// Targets that are reached before any ordinary service starts.
+const EARLY: [&str; 7] = [
+    "basic.target",
+    "local-fs-pre.target",
+    "local-fs.target",
+    "paths.target",
+    "sockets.target",
+    "sysinit.target",
+    "timers.target",
+];
+
+/// The units of `after` or `before`, by their full names.
+fn ordering(entry: &mut Table<'_>, key: &'static str, problems: &mut Problems) -> Vec<String> {
+    let mut units = Vec::new();
+    for unit in entry.texts(key, problems) {
+        if !is_word(&unit.value, ":-_.\\@") || unit_name(&unit.value) != unit.value {
+            problems.wrong(
+                unit.at,
+                format!(
+                    "invalid unit `{unit}` in {}: expected a full name such as postgresql.service",
+                    entry.name(key)
+                ),
+            );
+        } else if key == "before" && EARLY.contains(&unit.value.as_str()) {
+            problems.wrong(
+                unit.at,
+                format!("a first-boot script cannot run before {unit}: services start after it"),
+            );
+        } else {
+            units.push(unit.value);
+        }
+    }
+    units
 }
 
 /// One word for a shell.

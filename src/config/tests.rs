@@ -134,3 +134,108 @@ fn unbalanced_quote_in_kernel_append_is_wrong() {
     );
     assert!(read("a=\"b c\" $x").is_ok());
 }
+
+/// osbuild's own examples, rebuilt: the verdicts are those of its tools, or the difference has a reason.
+#[test]
+fn osbuild_examples_get_the_verdict_of_the_corpus() {
+    let corpus = fs::read_to_string(corpus().join("osbuild.txt")).unwrap();
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for case in corpus.split("### ").skip(1) {
+        let (head, text) = case.split_once('\n').unwrap();
+        let expected = head.split(',').next().unwrap();
+        let result = read(text, "config.json", false);
+        let verdict = match &result {
+            Ok(config) if config.warnings.is_empty() => "accepted",
+            Ok(_) => "idle",
+            Err(error) if error.downcast_ref::<Unsupported>().is_some() => "refused",
+            Err(_) => "wrong",
+        };
+        if verdict != expected {
+            wrong.push(format!("{verdict} instead of {head}: {text}{result:?}"));
+        }
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 50, "only {count} cases");
+}
+
+/// A document in which a key of the schema has a value of its kind.
+fn document_with(key: &str, value: serde_json::Value) -> serde_json::Value {
+    let mut document = value;
+    for part in key.rsplit('.') {
+        let (name, list) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+        // What kind of thing it is decides which keys it has.
+        let kind = match key.rsplit('.').next().unwrap() {
+            _ if name == "partitions" && key.contains("subvolumes") => "btrfs",
+            _ if name == "partitions" && key.contains("logical_volumes") => "lvm",
+            "name" if name == "partitions" => "lvm",
+            "command" | "cacerts" if name == "scripts" => "satellite",
+            "job_template_url" | "host_config_key" if name == "scripts" => "aap",
+            _ if name == "scripts" => "custom",
+            _ => "",
+        };
+        if !kind.is_empty() && document.get("type").is_none() {
+            document["type"] = kind.into();
+        }
+        document = match list {
+            true => serde_json::json!({ name: [document] }),
+            false => serde_json::json!({ name: document }),
+        };
+    }
+    document
+}
+
+/// Keys that we read and the schema has not, each with its reason.
+const OURS: [(&str, &str); 7] = [
+    ("blueprint", "build configurations wrap the blueprint"),
+    ("options", "it stands beside a wrapped blueprint"),
+    ("custom_repos", "it stands beside a wrapped blueprint"),
+    ("depends", "it stands beside a wrapped blueprint"),
+    ("solver", "it stands beside a wrapped blueprint"),
+    ("customizations.filesystem[].size", "the schema's own decoder reads it beside minsize"),
+    (
+        "customizations.sshd.challenge_response_authentication",
+        "OpenSSH's older name for kbd_interactive_authentication",
+    ),
+];
+
+#[test]
+fn keys_of_the_schema_are_known_and_no_others() {
+    let schema = fs::read_to_string(corpus().join("schema.txt")).unwrap();
+    let lines = schema.lines().filter(|line| !line.starts_with('#'));
+    let keys: Vec<(&str, &str)> = lines.map(|line| line.split_once(' ').unwrap()).collect();
+    assert!(keys.len() > 140, "only {} keys", keys.len());
+    table::asked::clear();
+    for (key, kind) in &keys {
+        let value = match *kind {
+            "text" | "owner" => "x".into(),
+            "list" => serde_json::json!(["x"]),
+            "number" | "size" => 1.into(),
+            "bool" => true.into(),
+            other => panic!("{key} is a {other}"),
+        };
+        for purpose in [Purpose::Disk, Purpose::Anaconda] {
+            let text = document_with(key, value.clone()).to_string();
+            let said = match read_for(&text, "c.json", Reading { lenient: true, purpose }) {
+                Ok(config) => config.warnings.join("\n"),
+                Err(error) => error.to_string(),
+            };
+            assert!(!said.contains("unknown key"), "{key}: {said}\n{text}");
+            let kind = format!("{key} must be");
+            assert!(!said.replace("[0]", "[]").contains(&kind), "{key}: {said}");
+        }
+    }
+    let wrapped = r#"{"name": "x", "blueprint": {}, "options": {}}"#;
+    read(wrapped, "c.json", false).unwrap();
+    let known = |asked: &str| {
+        let inside =
+            |key: &str| key.strip_prefix(asked).is_some_and(|rest| rest.starts_with(['.', '[']));
+        keys.iter().any(|(key, _)| *key == asked || inside(key))
+            || OURS.iter().any(|(key, _)| *key == asked)
+    };
+    let asked = table::asked::all();
+    let invented: Vec<&String> = asked.iter().filter(|key| !known(key)).collect();
+    assert!(invented.is_empty(), "the schema has no {invented:?}");
+    let unused: Vec<_> = OURS.iter().filter(|(key, _)| !asked.contains(*key)).collect();
+    assert!(unused.is_empty(), "nobody reads {unused:?}");
+}

@@ -239,10 +239,14 @@ fn make_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
 }
 
 fn create_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
-    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-        bail!("{name:?} is no name of a subvolume");
+    if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        bail!("invalid name {name:?} of a subvolume");
     }
     let path = on.join(name);
+    // The directories above it belong to the volume itself.
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("making the path of {name}"))?;
+    }
     run(Command::new(btrfs()?).args(["-q", "subvolume", "create"]).arg(&path))?;
     Ok(path)
 }

@@ -379,11 +379,11 @@ name = "once"
 contents = "#!/bin/sh\necho once\n"
 [[customizations.firstboot.scripts]]
 type = "satellite"
-satellite_command = "register --now"
+command = "register --now"
 [[customizations.firstboot.scripts]]
 type = "aap"
-aap_job_template_url = "https://aap.example/9/"
-aap_host_config_key = "key"
+job_template_url = "https://aap.example/9/"
+host_config_key = "key"
 [customizations.ignition.firstboot]
 url = "https://ignition.example/c.ign"
 [customizations.bootloader.grub2]

@@ -16,6 +16,9 @@ const SCRIPTS: &str = "/etc/bootpress/firstboot";
 /// What is still to be done. `ConditionFirstBoot=` would ask for a machine without an id, which images may have.
 const PENDING: &str = "/var/lib/bootpress/pending";
 
+/// Targets on the way to a network that is up.
+const NETWORK: [&str; 3] = ["network-pre.target", "network.target", "network-online.target"];
+
 /// One unit for each script, one after the other; what is done is done, also if the machine is switched off in between.
 pub(super) fn scripts(system: &mut System<'_>, scripts: &[Script]) -> Result<()> {
     let mut before: Option<(String, bool)> = None;
@@ -50,16 +53,25 @@ pub(in crate::config) fn script_unit(
 ) -> Result<ScriptUnit> {
     let path = format!("{SCRIPTS}/{}", script.name);
     let stamp = format!("{PENDING}/{}", script.name);
-    let order = match before {
+    let mut order = match before {
         None => String::new(),
         // A script that fails stops those behind it, unless it may fail.
         Some((before, true)) => format!("After={before}\n"),
         Some((before, false)) => format!("After={before}\nRequires={before}\n"),
     };
+    // Who wants to run before the network is up cannot wait for it.
+    if !script.before.iter().any(|unit| NETWORK.contains(&unit.as_str())) {
+        order += "Wants=network-online.target\nAfter=network-online.target\n";
+    }
+    for (key, units) in [("After", &script.after), ("Before", &script.before)] {
+        if !units.is_empty() {
+            order += &format!("{key}={}\n", units.join(" "));
+        }
+    }
     let dash = if script.ignore_failure { "-" } else { "" };
     let text = format!(
-        "[Unit]\nDescription=First boot: {name}\nConditionPathExists={stamp}\nWants=network-online.target\n\
-         After=network-online.target local-fs.target\n{order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+        "[Unit]\nDescription=First boot: {name}\nConditionPathExists={stamp}\nAfter=local-fs.target\n\
+         {order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
          ExecStart={dash}{interpreter} {path}\nExecStartPost=rm -f {stamp}\nStandardOutput=journal+console\n\n\
          [Install]\nWantedBy=multi-user.target\n",
         name = script.name,

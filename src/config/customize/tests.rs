@@ -419,8 +419,10 @@ print("hello")
 """
 [[customizations.firstboot.scripts]]
 type = "aap"
-aap_job_template_url = "https://aap.example/9/callback/"
-aap_host_config_key = "it's"
+job_template_url = "https://aap.example/9/callback/"
+host_config_key = "it's"
+after = ["db.service"]
+before = ["network-online.target", "app.service"]
 "##
         ))
         .unwrap();
@@ -446,6 +448,15 @@ aap_host_config_key = "it's"
     );
     assert_eq!(sandbox.access("/etc/bootpress/firstboot/hello"), "700 0:0");
     let second = sandbox.text("/etc/systemd/system/bootpress-firstboot-aap-2.service");
+    assert!(
+        hello.contains("Wants=network-online.target\nAfter=network-online.target\n"),
+        "{hello}"
+    );
+    assert!(
+        second.contains("After=db.service\nBefore=network-online.target app.service\n")
+            && !second.contains("=network-online.target\n"),
+        "it would wait for what waits for it: {second}"
+    );
     assert!(
         second.contains("After=bootpress-firstboot-hello.service\n")
             && !second.contains("Requires="),

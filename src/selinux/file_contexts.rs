@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::pattern::{has_meta_characters, stem};
+use super::pattern::{has_meta_characters, stems};
 use crate::error::corrupt;
 
 /// A line of `file_contexts`.
@@ -27,8 +27,8 @@ pub(super) struct Spec {
     pub(super) file_type: Option<u32>,
     /// `None`: `<<none>>`.
     pub(super) label: Option<Arc<[u8]>>,
-    /// The first component, if the expression begins with a whole one: only paths below it are compared.
-    pub(super) stem: Option<Box<[u8]>>,
+    /// The first components of the directory that the path has to be in, without slashes; none for an exact path.
+    pub(super) stems: Vec<Box<[u8]>>,
 }
 
 impl Spec {
@@ -39,10 +39,19 @@ impl Spec {
         specs
     }
 
-    /// Whether the path begins as the expression demands apart from its own syntax.
-    pub(super) fn stem_fits(&self, path: &[u8]) -> bool {
-        let Some(stem) = &self.stem else { return true };
-        path.strip_prefix(&**stem).is_some_and(|rest| rest.starts_with(b"/"))
+    /// Whether the path is in the directory that the expression demands, whatever its own syntax would take.
+    pub(super) fn stems_fit(&self, path: &[u8]) -> bool {
+        let mut rest = path;
+        self.stems.iter().all(|stem| {
+            let below = rest.strip_prefix(b"/").and_then(|rest| rest.strip_prefix(&**stem));
+            rest = below.unwrap_or_default();
+            rest.starts_with(b"/")
+        })
+    }
+
+    /// Whether it is an expression that takes labels away.
+    pub(super) fn is_none(&self) -> bool {
+        self.label.is_none() && has_meta_characters(&self.regex)
     }
 }
 
@@ -69,7 +78,7 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Spec>> {
             origin,
             file_type,
             label: (label != b"<<none>>").then(|| label.into()),
-            stem: stem(regex).map(Into::into),
+            stems: if has_meta_characters(regex) { stems(regex) } else { Vec::new() },
         });
     }
     Ok(specs)

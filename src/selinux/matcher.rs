@@ -14,7 +14,7 @@ use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 
 use super::file_contexts::Spec;
-use super::pattern::translate;
+use super::pattern::{MOST_STEMS, has_meta_characters, translate};
 use crate::error::unsupported;
 
 /// States that are kept, a file type: policies of 6,000 lines need a third of it for all paths of a system.
@@ -28,8 +28,28 @@ pub(super) struct Matchers {
     specs: Vec<Spec>,
     /// For `regex-automata`; one for each of `specs`.
     patterns: Vec<String>,
-    /// By type bits, and the first of `specs` that it has.
-    matchers: Mutex<BTreeMap<(u32, usize), Shared>>,
+    /// By type bits, scope, and the first of `specs` that it has.
+    matchers: Mutex<BTreeMap<(u32, Scope, usize), Shared>>,
+}
+
+/// Which of the lines are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    All,
+    /// Expressions that take labels away.
+    None,
+    /// Expressions with so many stems.
+    Depth(usize),
+}
+
+impl Scope {
+    fn has(self, spec: &Spec) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => spec.is_none(),
+            Self::Depth(depth) => has_meta_characters(&spec.regex) && spec.stems.len() == depth,
+        }
+    }
 }
 
 /// Each search needs the automaton's cache for itself.
@@ -50,31 +70,68 @@ impl Matchers {
 
     /// The label of a path, after substitutions.
     pub(super) fn label(&self, path: &[u8], st_mode: u32) -> Result<Option<Arc<[u8]>>> {
+        let type_bits = st_mode & 0o170_000;
+        let Some(found) = self.find(path, type_bits, Scope::All)? else { return Ok(None) };
+        let spec = &self.specs[found];
+        let is_exact = !has_meta_characters(&spec.regex);
+        // Few lines take labels away, so that this one is seldom hidden by a line before it.
+        if is_exact || spec.label.is_none() || self.find(path, type_bits, Scope::None)?.is_none() {
+            return Ok(spec.label.clone());
+        }
+        self.deepest(path, type_bits)
+    }
+
+    /// The label as libselinux ≥ 3.8 finds it: directory by directory, from the deepest that lines name up to the root, in each the last
+    /// line that matches and comes behind what was found before. One that takes the label away ends the search.
+    fn deepest(&self, path: &[u8], type_bits: u32) -> Result<Option<Arc<[u8]>>> {
+        let mut best: Option<usize> = None;
+        for depth in (0..=MOST_STEMS).rev() {
+            let Some(found) = self.find(path, type_bits, Scope::Depth(depth))? else { continue };
+            // In order of precedence: what is smaller comes later in the files.
+            if best.is_none_or(|best| found < best) {
+                if self.specs[found].label.is_none() {
+                    return Ok(None);
+                }
+                best = Some(found);
+            }
+        }
+        Ok(best.and_then(|best| self.specs[best].label.clone()))
+    }
+
+    /// The first line of a scope, in order of precedence, that matches a path.
+    fn find(&self, path: &[u8], type_bits: u32, scope: Scope) -> Result<Option<usize>> {
         let mut first = 0;
         loop {
-            let matcher = self.matcher(st_mode & 0o170_000, first)?;
+            let Some(matcher) = self.matcher(type_bits, scope, first)? else { return Ok(None) };
             let found = matcher.lock().unwrap_or_else(PoisonError::into_inner).find(path)?;
-            let Some(found) = found else { return Ok(None) };
-            let spec = &self.specs[found];
-            if spec.stem_fits(path) {
-                return Ok(spec.label.clone());
+            match found {
+                Some(found) if !self.specs[found].stems_fit(path) => {
+                    // Only an expression such as `/usr/?` comes here: libselinux never compares it with `/usr`. Go on behind it.
+                    first = found + 1;
+                }
+                found => return Ok(found),
             }
-            // Only an expression such as `/usr/?` comes here: libselinux never compares it with `/usr`. Go on behind it.
-            first = found + 1;
         }
     }
 
-    fn matcher(&self, type_bits: u32, first: usize) -> Result<Shared> {
+    /// `None`: there are no such lines.
+    fn matcher(&self, type_bits: u32, scope: Scope, first: usize) -> Result<Option<Shared>> {
         let mut matchers = self.matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(matcher) = matchers.get(&(type_bits, first)) {
-            return Ok(matcher.clone());
+        if let Some(matcher) = matchers.get(&(type_bits, scope, first)) {
+            return Ok(Some(matcher.clone()));
         }
-        let fits = |i: &usize| self.specs[*i].file_type.is_none_or(|bits| bits == type_bits);
+        let fits = |i: &usize| {
+            let spec = &self.specs[*i];
+            spec.file_type.is_none_or(|bits| bits == type_bits) && scope.has(spec)
+        };
         let lines: Vec<usize> = (first..self.specs.len()).filter(fits).collect();
+        if lines.is_empty() {
+            return Ok(None);
+        }
         let patterns: Vec<&str> = lines.iter().map(|&i| &*self.patterns[i]).collect();
         let matcher = Arc::new(Mutex::new(Matcher::new(lines, &patterns)?));
-        matchers.insert((type_bits, first), matcher.clone());
-        Ok(matcher)
+        matchers.insert((type_bits, scope, first), matcher.clone());
+        Ok(Some(matcher))
     }
 }
 

@@ -4,8 +4,8 @@
 //! path ─subs─► path ─subs_dist─► path ─file_contexts, .homedirs, .local─► label
 //! ```
 //!
-//! Exact paths win over expressions, then the last line wins. libselinux 3.8 and later takes the most specific expression
-//! instead; for a policy as semodule sorts it, that is the same one.
+//! Exact paths win over expressions, then the last line wins; only a line with `<<none>>` for a deeper directory wins over later ones for
+//! directories above it. That is what libselinux 3.8 and later do; for a policy as semodule sorts it, older ones find the same.
 
 mod file_contexts;
 mod matcher;
@@ -43,9 +43,10 @@ impl Policy {
     /// `Unsupported`: the configuration names a policy that is not there, or a regular expression uses what we cannot match.
     /// `Corrupt`: a line that is none.
     pub fn load(root: &Tree, contents: &ContentStore) -> Result<Option<Self>> {
-        let found = ["etc", "usr/etc"]
-            .into_iter()
-            .find_map(|etc| Some((etc, root.file(&format!("{etc}/selinux/config"))?)));
+        let found = ["etc", "usr/etc"].into_iter().find_map(|etc| {
+            root.find(etc)?;
+            Some((etc, root.file(&format!("{etc}/selinux/config"))?))
+        });
         let Some((etc, config)) = found else { return Ok(None) };
         let config = contents.bytes(config).context("reading selinux/config")?;
         let Some(policy) = enabled_policy(&String::from_utf8_lossy(&config)) else {
@@ -235,6 +236,29 @@ mod tests {
         check(&policy, "/dd/d", 0o100_644, "any");
         check(&policy, "/nl\nx", 0o100_644, "x");
         check(&policy, "/nl\nx\n", 0o100_644, "x");
+    }
+
+    /// By the rules of libselinux 3.8 and later.
+    #[test]
+    fn deeper_none_wins_and_directories_are_literal() {
+        let policy = policy(
+            "/.* any\n/a/b/.* <<none>>\n/a/.* a\n/c/d/.* deep\n/c/d/e.* <<none>>\n/c/.* c\n/c/d/e/f.* f\n\
+             /run/.* run\n/run/lock/subsys/*.ftpd ftpd\n/k/l/.* <<none>>\n/k/l/m.* -- m\n/k/.* k\n/z.* <<none>>\n/.*q later\n",
+        );
+        check(&policy, "/a/b/x", 0o100_644, "none");
+        check(&policy, "/a/x", 0o100_644, "a");
+        // The last line of the deeper directory counts there, and then lines of directories above only if they come later.
+        check(&policy, "/c/d/e", 0o100_644, "none");
+        check(&policy, "/c/d/x", 0o100_644, "c");
+        check(&policy, "/c/d/e/fx", 0o100_644, "f");
+        check(&policy, "/c/d/e/x", 0o100_644, "none");
+        check(&policy, "/k/l/mx", 0o100_644, "k");
+        check(&policy, "/k/l/mx", 0o040_755, "none");
+        // Both are of the root.
+        check(&policy, "/zq", 0o100_644, "later");
+        check(&policy, "/z", 0o100_644, "none");
+        check(&policy, "/run/lock/subsys/xftpd", 0o100_644, "ftpd");
+        check(&policy, "/run/lock/subsysxftpd", 0o100_644, "run");
     }
 
     #[test]

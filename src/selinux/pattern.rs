@@ -16,12 +16,43 @@ pub(super) fn has_meta_characters(regex: &[u8]) -> bool {
     false
 }
 
-/// `/usr` of `/usr/lib(/.*)?`: the first component, if it is whole and nothing in it is special.
-pub(super) fn stem(regex: &[u8]) -> Option<&[u8]> {
-    let end = 1 + regex.get(1..)?.iter().position(|&byte| byte == b'/')?;
-    let stem = &regex[..end];
-    let special = |byte: &u8| b".^$?*+|[({\\".contains(byte);
-    (!stem.iter().any(special)).then_some(stem)
+/// Components that libselinux ≥ 3.8 looks at before it compares an expression (`SPEC_NODE_MAX_DEPTH`).
+pub(super) const MOST_STEMS: usize = 3;
+
+/// `usr` and `lib` of `/usr/lib/.*`: the first components of the directory part, as far as nothing in them is special. Only paths in
+/// that directory are compared with the expression.
+pub(super) fn stems(regex: &[u8]) -> Vec<Box<[u8]>> {
+    let mut stems = Vec::new();
+    let mut rest = regex;
+    while stems.len() < MOST_STEMS {
+        let Some(end) = rest.iter().skip(1).position(|&byte| byte == b'/') else { break };
+        let component = &rest[1..=end];
+        rest = &rest[end + 1..];
+        // Of `//`, only one counts.
+        if component.is_empty() {
+            continue;
+        }
+        match literal(component) {
+            Some(stem) => stems.push(stem.into()),
+            None => break,
+        }
+    }
+    stems
+}
+
+/// A component without its backslashes; `None` if it is more than a name.
+fn literal(component: &[u8]) -> Option<Vec<u8>> {
+    const ESCAPED: &[u8] = b".^$?*+|[({])}-_,";
+    let mut plain = Vec::new();
+    let mut bytes = component.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => plain.push(*bytes.next().filter(|byte| ESCAPED.contains(byte))?),
+            byte if b".^$?*+|[({])}".contains(byte) => return None,
+            byte => plain.push(*byte),
+        }
+    }
+    Some(plain)
 }
 
 /// The expression for `regex-automata`, ASCII only. It matches whole paths. The error says what cannot be said.
@@ -226,9 +257,16 @@ mod tests {
 
     #[test]
     fn stems_and_exact_paths() {
-        assert_eq!(stem(b"/usr/lib(/.*)?"), Some(&b"/usr"[..]));
-        for regex in [&b"/usr"[..], b"/usr(/.*)?", b"/us\\.r/x", b"/", b"", b"/.*"] {
-            assert_eq!(stem(regex), None);
+        let shown = |regex: &[u8]| {
+            let stems = stems(regex);
+            stems.iter().map(|stem| String::from_utf8_lossy(stem).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(b"/usr/lib(/.*)?"), ["usr"]);
+        assert_eq!(shown(b"/usr//lib/x/y/z.*"), ["usr", "lib", "x"]);
+        assert_eq!(shown(b"/run/lock/subsys/*.ftpd"), ["run", "lock", "subsys"]);
+        assert_eq!(shown(br"/us\.r/a\-b/x\d/y"), ["us.r", "a-b"]);
+        for regex in [&b"/usr"[..], b"/usr(/.*)?", b"/", b"", b"/.*", b"/u.r/x"] {
+            assert!(stems(regex).is_empty());
         }
         assert!(!has_meta_characters(br"/etc/resolv\.conf"));
         assert!(has_meta_characters(br"/etc/resolv\\.conf"));

@@ -281,7 +281,8 @@ impl Tree {
             .try_fold(Self::ROOT, |directory, name| self.lookup(directory, name))
     }
 
-    /// What a path leads to when symbolic links are followed inside the tree, as `chroot` would.
+    /// What a path leads to when symbolic links are followed inside the tree, as `chroot` would. Where a tree has no `/etc`, as
+    /// ostree's commits have not, what is looked for there is found in `/usr/etc`.
     pub fn resolve(&self, path: &str) -> Option<InodeId> {
         let mut left: Vec<Name> = components(path.as_bytes()).map(Into::into).rev().collect();
         let mut above = vec![Self::ROOT];
@@ -294,7 +295,14 @@ impl Tree {
                 }
                 continue;
             }
-            let id = self.lookup(*above.last()?, &name)?;
+            let id = match self.lookup(*above.last()?, &name) {
+                Some(id) => id,
+                None if above.len() == 1 && &*name == b"etc" => {
+                    above.push(self.lookup(Self::ROOT, b"usr")?);
+                    self.lookup(*above.last()?, b"etc")?
+                }
+                None => return None,
+            };
             match &self.inode(id).kind {
                 Kind::Symlink(target) => {
                     links = i32::checked_sub(links, 1).filter(|&left| left > 0)?;

@@ -80,9 +80,24 @@ type Unknown = BTreeMap<String, Value>;
 
 #[derive(Deserialize)]
 struct Document {
-    // Other tables are somebody else's; bootc ignores them, too.
     install: Option<Table>,
+    // Other tables are somebody else's; bootc ignores them, too.
+    #[serde(flatten)]
+    others: Unknown,
 }
+
+/// Keys that people forget to put into the table.
+const OF_THE_TABLE: [&str; 9] = [
+    "block",
+    "boot-mount-spec",
+    "bootupd",
+    "filesystem",
+    "karg-deletes",
+    "kargs",
+    "root-fs-type",
+    "root-mount-spec",
+    "stateroot",
+];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -173,6 +188,9 @@ pub(super) fn load(
         let Some(text) = files.text(&path)? else { continue };
         let document: Document =
             toml::from_str(&text).map_err(|error| corrupt(&path, error.to_string().trim_end()))?;
+        for key in document.others.keys().filter(|key| OF_THE_TABLE.contains(&key.as_str())) {
+            progress.warn(format!("{path}: {key} has no effect outside of the table [install]"));
+        }
         let Some(table) = document.install else { continue };
         if !matches_architecture(table.match_architectures.as_deref(), architecture) {
             continue;

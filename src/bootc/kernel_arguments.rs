@@ -27,8 +27,13 @@ pub(super) fn load(files: &Files<'_>, architecture: Architecture) -> Result<Vec<
         }
         let path = format!("{DIRECTORY}/{name}");
         let Some(text) = files.text(&path)? else { continue };
-        let document: Document =
-            toml::from_str(&text).map_err(|error| corrupt(&path, error.to_string().trim_end()))?;
+        let document: Document = toml::from_str(&text).map_err(|error| {
+            let mut reason = error.to_string().trim_end().to_owned();
+            if toml::from_str::<toml::Table>(&text).is_ok_and(|table| table.contains_key("install")) {
+                reason += "\nkargs.d has `kargs = [\"…\"]` without a table; [install] belongs into usr/lib/bootc/install";
+            }
+            corrupt(&path, reason)
+        })?;
         if matches_architecture(document.match_architectures.as_deref(), architecture) {
             sound(&path, &document.kargs)?;
             arguments.extend(

@@ -100,7 +100,7 @@ impl Settings {
         progress: &Progress,
     ) -> Result<Self> {
         let files = Files { root, contents };
-        let prepare_root = prepare_root::load(&files)?;
+        let prepare_root = prepare_root::load(&files, progress)?;
         Ok(Self {
             lost: lost::load(&files, &prepare_root)?,
             systemd: systemd::version(&files),
@@ -112,7 +112,7 @@ impl Settings {
             title: os_release::title(&files)?,
             product: os_release::product(&files)?,
             root_home: root_home(root)?,
-            bound_images: bound_images::load(&files)?,
+            bound_images: bound_images::load(&files, progress)?,
         })
     }
 }
@@ -130,8 +130,19 @@ pub fn check(image: &Image, root: &Tree) -> Result<()> {
         count => missing
             .push(format!("a single kernel ({count} directories in {MODULES} have a vmlinuz)")),
     }
-    if prepare_root::PATHS.iter().all(|path| configured(root, path).is_none()) {
-        missing.push("usr/lib/ostree/prepare-root.conf".to_owned());
+    if prepare_root::PATHS.iter().all(|path| configured(root, path).is_none())
+        && configured(root, prepare_root::OTHER_BACKEND).is_some()
+    {
+        return Err(unsupported(
+            format!(
+                "{} is made for bootc's composefs backend ({}), which is not supported",
+                image.reference,
+                prepare_root::OTHER_BACKEND
+            ),
+            Some(
+                "bootpress installs images with usr/lib/ostree/prepare-root.conf, or with neither",
+            ),
+        ));
     }
     if !root.find("sysroot").is_some_and(|id| root.inode(id).is_directory()) {
         missing.push("directory /sysroot".to_owned());

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::Files;
 use super::keyfile::KeyFile;
-use crate::error::{corrupt, unsupported};
+use crate::error::corrupt;
+use crate::progress::Progress;
 
 /// bootc's search order; the first file counts alone.
 pub(super) const PATHS: [&str; 2] =
@@ -38,17 +39,21 @@ pub struct PrepareRoot {
     pub transient_etc: bool,
 }
 
-/// Reads the file that counts; none is an error, as it is for bootc.
-pub(super) fn load(files: &Files<'_>) -> Result<PrepareRoot> {
+/// Where images of bootc's other backend configure it instead.
+pub(super) const OTHER_BACKEND: &str = "usr/lib/composefs/setup-root-conf.toml";
+
+/// Reads the file that counts. Without one there is no composefs: bootc installs such an image, too.
+pub(super) fn load(files: &Files<'_>, progress: &Progress) -> Result<PrepareRoot> {
     for path in PATHS {
         if let Some(text) = files.text(path)? {
             return parse(path, &text);
         }
     }
-    Err(unsupported(
-        format!("the image has no {}", PATHS[1]),
-        Some("an image without it cannot be installed by bootc, either"),
-    ))
+    progress.warn(format!(
+        "the image has no {}: it is installed without composefs, as bootc does",
+        PATHS[1]
+    ));
+    parse(PATHS[1], "")
 }
 
 fn parse(path: &str, text: &str) -> Result<PrepareRoot> {

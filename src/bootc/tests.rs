@@ -74,7 +74,7 @@ fn image(labels: serde_json::Value) -> Image {
 fn everything_that_is_missing_is_named_at_once() {
     let error = check(&image(json!({})), &Rootfs::empty().tree).unwrap_err();
     assert!(error.is::<Unsupported>());
-    for what in ["containers.bootc", "vmlinuz", "prepare-root.conf", "/sysroot", "os-release"] {
+    for what in ["containers.bootc", "vmlinuz", "/sysroot", "os-release"] {
         assert!(error.to_string().contains(what), "{error} does not name {what}");
     }
     check(&image(json!({ "ostree.bootable": "0" })), &Rootfs::bootable().tree).unwrap();
@@ -102,6 +102,31 @@ fn a_plain_image_has_plain_settings() {
         Rootfs::bootable().link("root", "/var/roothome").load().unwrap().root_home,
         "var/roothome"
     );
+}
+
+/// bootc installs it without composefs.
+#[test]
+fn image_without_prepare_root_conf_goes_without_composefs() {
+    let mut root = Rootfs::empty()
+        .file("usr/lib/modules/6.1/vmlinuz", "kernel")
+        .file("usr/lib/os-release", "PRETTY_NAME=\"Tiny\"\n");
+    root.tree.make_directories("sysroot", &Metadata::root(0o755));
+    let image = image(json!({ "containers.bootc": "1" }));
+    check(&image, &root.tree).unwrap();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let progress = Progress::to(move |event| {
+        if let Event::Warning { message } = event {
+            heard.lock().unwrap().push(message);
+        }
+    });
+    let settings = root.load_for(Architecture::X86_64, &progress).unwrap().prepare_root;
+    assert_eq!((settings.composefs, settings.readonly), (Composefs::Off, false));
+    assert!(said.lock().unwrap()[0].contains("without composefs"), "{said:?}");
+    // One that has the other backend's configuration instead is for that.
+    let other = root.file("usr/lib/composefs/setup-root-conf.toml", "");
+    let error = check(&image, &other.tree).unwrap_err();
+    assert!(error.to_string().contains("composefs backend"), "{error}");
 }
 
 #[test]
@@ -170,6 +195,29 @@ fn unknown_install_keys_are_warnings() {
             "usr/lib/bootc/install/a.toml: unknown key install.bootupd.more"
         ]
     );
+}
+
+/// The two directories have files that look alike.
+#[test]
+fn arguments_in_the_wrong_table_are_told_where_they_belong() {
+    let wrong =
+        Rootfs::bootable().file("usr/lib/bootc/kargs.d/1.toml", "[install]\nkargs = [\"quiet\"]\n");
+    let error = wrong.load().unwrap_err();
+    assert!(
+        error.is::<Corrupt>() && error.to_string().contains("usr/lib/bootc/install"),
+        "{error}"
+    );
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let progress = Progress::to(move |event| {
+        if let Event::Warning { message } = event {
+            heard.lock().unwrap().push(message);
+        }
+    });
+    let bare = Rootfs::bootable().file("usr/lib/bootc/install/1.toml", "kargs = [\"quiet\"]\n");
+    let settings = bare.load_for(Architecture::X86_64, &progress).unwrap();
+    assert!(settings.install.kernel_arguments.is_empty());
+    assert!(said.lock().unwrap()[0].contains("kargs has no effect outside"), "{said:?}");
 }
 
 #[test]
@@ -249,19 +297,19 @@ fn an_image_may_name_its_mounts() {
     assert_eq!(command_line(&discovered, &mounts, &[], &[]), ["rw"]);
 }
 
+const BOUND: &str = "usr/lib/bootc/bound-images.d";
+
 #[test]
 fn bound_images_are_listed() {
     let root = Rootfs::bootable()
         .file("usr/share/app.image", "[Image]\nImage=example.com/app:1%%\n")
         .file("usr/share/db.container", "[Container]\nImage=example.com/db\nGlobalArgs=--x\n")
-        .link("usr/lib/bootc/bound-images.d/2", "/usr/share/app.image")
-        .link("usr/lib/bootc/bound-images.d/1", "../../../share/db.container")
-        .file("usr/lib/bootc/bound-images.d/not-a-link.image", "");
+        .link(&format!("{BOUND}/2.image"), "/usr/share/app.image")
+        .link(&format!("{BOUND}/1.container"), "../../../share/db.container");
     assert_eq!(root.load().unwrap().bound_images, ["example.com/db", "example.com/app:1%"]);
     for text in ["[Image]\nImage=a%b\n", "[Image]\n", "[Image]\nImage=a\nAuthFile=/x\n"] {
-        let root = Rootfs::bootable()
-            .file("a.image", text)
-            .link("usr/lib/bootc/bound-images.d/a", "/a.image");
+        let root =
+            Rootfs::bootable().file("a.image", text).link(&format!("{BOUND}/a.image"), "/a.image");
         assert!(root.load().is_err(), "{text:?} was accepted");
     }
 }
@@ -335,4 +383,63 @@ fn unbalanced_quotes_name_their_file() {
     let fine =
         Rootfs::bootable().file("usr/lib/bootc/kargs.d/5.toml", "kargs = ['a=\"b c\" $x']\n");
     assert_eq!(fine.load().unwrap().kernel_arguments, ["a=\"b c\"", "$x"]);
+}
+
+/// Containerfiles put quadlets into /etc, which is /usr/etc in a commit.
+#[test]
+fn links_to_etc_lead_to_usr_etc() {
+    let quadlet = "[Container]\nImage=example.com/db\n";
+    for target in
+        ["/etc/containers/systemd/db.container", "../../../../etc/containers/systemd/db.container"]
+    {
+        let root = Rootfs::bootable()
+            .file("usr/etc/containers/systemd/db.container", quadlet)
+            .link(&format!("{BOUND}/db.container"), target);
+        assert_eq!(root.load().unwrap().bound_images, ["example.com/db"], "{target}");
+    }
+    // Every reader follows links in this way.
+    let root = Rootfs::bootable()
+        .file("usr/etc/my-args.toml", "kargs = [\"quiet\"]\n")
+        .link("usr/lib/bootc/kargs.d/1.toml", "/etc/my-args.toml");
+    assert_eq!(root.load().unwrap().kernel_arguments, ["quiet"]);
+}
+
+#[test]
+fn quadlets_are_read_as_bootc_reads_them() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let progress = Progress::to(move |event| {
+        if let Event::Warning { message } = event {
+            heard.lock().unwrap().push(message);
+        }
+    });
+    let load = |text: &str| {
+        said.lock().unwrap().clear();
+        let root = Rootfs::bootable()
+            .file("usr/share/a", text)
+            .link(&format!("{BOUND}/a.container"), "/usr/share/a");
+        root.load_for(Architecture::X86_64, &progress)
+            .map(|settings| settings.bound_images[0].clone())
+    };
+    assert_eq!(load("[Container]\nImage=x # note\n").unwrap(), "x");
+    assert_eq!(load("[Container]\nImage = x;y\nImage=z\n").unwrap(), "z");
+    // A container may log in for itself; only an .image file is refused for that.
+    assert_eq!(load("[Container]\nImage=x\nAuthFile=/y\n").unwrap(), "x");
+    let options =
+        "[Container]\nImage=x\nPodmanArgs=--a=1 \\\n  --b=2\nExec=run \\\n# why\n  --fast=1\n";
+    assert_eq!(load(options).unwrap(), "x");
+    assert!(said.lock().unwrap().is_empty(), "{said:?}");
+    assert_eq!(load("[Container]\nExec=run \\\n  fast\nImage=x").unwrap(), "x");
+    assert!(said.lock().unwrap()[0].contains("continuation in line 3"), "{said:?}");
+    for bad in ["[Container\nImage=x\n", "[Container]\nImage\n", "[Image]\nImage=x\n"] {
+        let error = load(bad).unwrap_err();
+        assert!(error.is::<Corrupt>(), "{bad:?}: {error}");
+    }
+    // What bootc stops at stops us.
+    let plain = Rootfs::bootable().file(&format!("{BOUND}/a.image"), "[Image]\nImage=x\n");
+    assert!(plain.load().unwrap_err().is::<Corrupt>());
+    let unnamed = Rootfs::bootable()
+        .file("a.image", "[Image]\nImage=x\n")
+        .link(&format!("{BOUND}/a"), "/a.image");
+    assert!(unnamed.load().unwrap_err().is::<Corrupt>());
 }

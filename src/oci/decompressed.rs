@@ -1,9 +1,9 @@
 //! The archive inside a blob: plain, gzip or zstd, as the media type says and the first bytes confirm.
 
-use std::io::{BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use anyhow::Result;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::error::corrupt;
 
@@ -37,7 +37,7 @@ impl Compression {
     }
 }
 
-/// A reader of the archive in `blob`. Gzip may have several members, zstd several frames, some of them skippable
+/// A reader of the archive in `blob`. Gzip may have several members, and zeros behind the last, zstd several frames, some of them skippable
 /// (zstd:chunked has those). Corrupt, with `subject` as its name, if the bytes begin like another compression than
 /// `expected`. No bytes at all are an empty archive in every compression.
 pub(super) fn decompressed<'a>(
@@ -56,9 +56,55 @@ pub(super) fn decompressed<'a>(
     let blob = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(blob));
     Ok(match found {
         Compression::None => Box::new(blob),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(blob)),
+        Compression::Gzip => Box::new(Gzip(Some(GzDecoder::new(blob)))),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
     })
+}
+
+/// The members of a gzip file, one after the other, and perhaps zeros behind them: tapes, and some programs, fill a block.
+struct Gzip<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Gzip<R> {
+    /// Goes on with the member behind the one that has ended. Fails if anything but zeros follows zeros.
+    fn next_member(&mut self) -> io::Result<()> {
+        let Some(mut input) = self.0.take().map(GzDecoder::into_inner) else { return Ok(()) };
+        let mut is_padded = false;
+        loop {
+            let buffer = match input.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                buffer => buffer?,
+            };
+            match buffer.iter().position(|&byte| byte != 0) {
+                None if buffer.is_empty() => return Ok(()),
+                Some(0) if !is_padded => {
+                    self.0 = Some(GzDecoder::new(input));
+                    return Ok(());
+                }
+                Some(_) => {
+                    let reason = "bytes follow the zeros behind the gzip data";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                }
+                None => {
+                    is_padded = true;
+                    let count = buffer.len();
+                    input.consume(count);
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.0 {
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.next_member()?;
+        }
+        Ok(0)
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +130,13 @@ mod tests {
     fn members_and_frames_are_joined() {
         let twice = [gzip(b"one "), gzip(b"two")].concat();
         assert_eq!(decode(&twice, Compression::Gzip).unwrap(), b"one two");
+        for zeros in [1, 512, 300_000] {
+            let padded = [&twice[..], &vec![0; zeros]].concat();
+            assert_eq!(decode(&padded, Compression::Gzip).unwrap(), b"one two", "{zeros}");
+            let more = [&padded[..], &gzip(b"three")].concat();
+            assert!(decode(&more, Compression::Gzip).is_err(), "{zeros}");
+        }
+        assert!(decode(&[&twice[..], b"x"].concat(), Compression::Gzip).is_err());
         let skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0toc";
         let frame = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
         let chunked =

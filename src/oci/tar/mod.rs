@@ -5,6 +5,9 @@
 //!
 //! headers that only extend the entry after them:
 //!   x   PAX records        L   GNU long name        K   GNU long link target
+//!
+//! a header that is about the archive, and is passed over:
+//!   V   GNU volume label
 //! ```
 //!
 //! Where archives are ambiguous and programs read them differently, nothing is guessed: such an archive is corrupt.
@@ -103,6 +106,12 @@ struct Extensions {
     link: Option<Vec<u8>>,
 }
 
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.path.is_none() && self.link.is_none()
+    }
+}
+
 impl<I: Input> Members<I> {
     /// `subject` names the archive in errors.
     pub(super) fn new(input: I, subject: impl Into<String>) -> Self {
@@ -125,9 +134,9 @@ impl<I: Input> Members<I> {
         loop {
             self.pass()?;
             let Some(block) = self.header()? else {
-                return match extensions {
-                    Extensions { pax: None, path: None, link: None } => Ok(None),
-                    _ => Err(self.corrupt("an extended header at the end extends nothing")),
+                return match extensions.is_empty() {
+                    true => Ok(None),
+                    false => Err(self.corrupt("an extended header at the end extends nothing")),
                 };
             };
             let header = Header::from_byte_slice(&block);
@@ -146,6 +155,10 @@ impl<I: Input> Members<I> {
                 b'K' => {
                     let link = self.long_name(size)?;
                     extensions.link.replace(link).is_some()
+                }
+                b'V' => {
+                    self.expect_data(size);
+                    !extensions.is_empty()
                 }
                 b'g' => {
                     let hint = "write the archive again without one, as container tools do";
@@ -184,13 +197,27 @@ impl<I: Input> Members<I> {
 
     /// A header block, its checksum verified; `None` at the end, with or without blocks of zeros.
     fn header(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
+        let Some(block) = self.block()? else { return Ok(None) };
+        if !Self::is_header(&block) {
+            let at = self.position - BLOCK;
+            return Err(self.corrupt(format!("the header at byte {at} has a wrong checksum")));
+        }
+        Ok(Some(block))
+    }
+
+    /// A block; `None` at the end, or if there are only zeros in it.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
         let mut block = [0; BLOCK as usize];
         match self.fill(&mut block)? {
-            0 => return Ok(None),
-            count if count < block.len() => return Err(self.corrupt("unexpected end of stream")),
-            _ if block == [0; BLOCK as usize] => return Ok(None),
-            _ => {}
+            0 => Ok(None),
+            count if count < block.len() => Err(self.corrupt("unexpected end of stream")),
+            _ if block == [0; BLOCK as usize] => Ok(None),
+            _ => Ok(Some(block)),
         }
+    }
+
+    /// Whether a block's checksum is that of a header.
+    fn is_header(block: &[u8; BLOCK as usize]) -> bool {
         // The checksum counts itself as spaces. Some old programs summed signed bytes.
         let counted = || {
             let field = 148..156;
@@ -198,13 +225,7 @@ impl<I: Input> Members<I> {
         };
         let unsigned: i128 = counted().map(i128::from).sum();
         let signed: i128 = counted().map(|byte| i128::from(byte as i8)).sum();
-        match header_number(&block[148..156]) {
-            Some(sum) if sum == unsigned || sum == signed => Ok(Some(block)),
-            _ => {
-                let at = self.position - BLOCK;
-                Err(self.corrupt(format!("the header at byte {at} has a wrong checksum")))
-            }
-        }
+        header_number(&block[148..156]).is_some_and(|sum| sum == unsigned || sum == signed)
     }
 
     /// Data of a header that extends; read at once, so its size is limited before anything is allocated.
@@ -275,11 +296,15 @@ impl<I: Input> Members<I> {
             }
         };
         let stored = pax.size.unwrap_or(size);
-        // Some programs would take such bytes for data, others for the next header.
-        if kind != MemberKind::File && stored > 0 {
+        let is_link = matches!(kind, MemberKind::HardLink | MemberKind::Symlink);
+        if kind != MemberKind::File && !is_link && stored > 0 {
             return Err(self.corrupt("an entry that is no file has data"));
         }
         self.expect_data(stored);
+        // Old programs gave links the size of what they link to, or the length of its name.
+        if is_link && stored > 0 {
+            self.pass_data_of_link()?;
+        }
         let id = |name: &str, id: Option<u64>, field: &[u8]| {
             let id = id.map_or_else(|| self.unsigned(name, field), Ok)?;
             u32::try_from(id).map_err(|_| self.corrupt(format!("the {name} {id} is out of range")))
@@ -304,8 +329,28 @@ impl<I: Input> Members<I> {
         let mode = (self.unsigned("mode", &old.mode)? & 0o7777) as u16;
         let xattrs = pax.xattrs.clone();
         let sparse = self.sparse(header, pax, stored)?;
-        let size = sparse.as_ref().map_or(stored, |sparse| sparse.size);
+        let size = match &sparse {
+            _ if is_link => 0,
+            Some(sparse) => sparse.size,
+            None => stored,
+        };
         Ok(Member { kind, path, link, mode, uid, gid, mtime, xattrs, device, size, sparse })
+    }
+
+    /// Passes over the first block of what a link seems to have for data. The importer takes it for data; other programs know that links
+    /// have none, and take it for the next header. Where it is one, the two would read different archives.
+    fn pass_data_of_link(&mut self) -> Result<()> {
+        let stored = self.left + self.padding;
+        if let Some(block) = self.block()?
+            && Self::is_header(&block)
+        {
+            return Err(
+                self.corrupt("a link has a size, and another entry where its data would be")
+            );
+        }
+        self.left = stored.saturating_sub(BLOCK);
+        self.padding = 0;
+        Ok(())
     }
 
     fn sparse(&mut self, header: &Header, pax: Pax, stored: u64) -> Result<Option<Sparse>> {

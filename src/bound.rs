@@ -8,7 +8,7 @@ use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::iso::Payload;
 use crate::load::Loaded;
-use crate::oci::{self, Reference, Source};
+use crate::oci::{self, Reference, Saved, Source};
 use crate::progress::Progress;
 use crate::request::{ApplicationSource, BoundImages, ImageRequest, Request};
 use crate::storage::Application;
@@ -97,7 +97,7 @@ fn fetch_configured(
     request.config.blueprint.containers.images.iter().map(fetch).collect()
 }
 
-/// Copies the image that Anaconda installs, as an OCI layout; `None`: no medium with Anaconda is asked for. `source`: the image that
+/// Copies the image that Anaconda installs into an OCI layout; `None`: no medium with Anaconda is asked for. `source`: the image that
 /// Anaconda is in.
 fn payload(
     request: &Request,
@@ -109,14 +109,14 @@ fn payload(
     let Some(anaconda) = anaconda else { return Ok(None) };
     let context = || "copying what Anaconda installs";
     let Some(reference) = &anaconda.payload else {
-        let layout = source.save(contents, progress).with_context(context)?;
-        return Ok(Some(Payload { layout, image: source.image.clone() }));
+        let Saved { layout, image } = source.save(contents, progress).with_context(context)?;
+        return Ok(Some(Payload { layout, image }));
     };
     // It is a system's image as much as the other: whoever has to vouch for that one has to vouch for this one.
     let wanted = ImageRequest { trust: request.image.trust.clone(), ..beside(request, reference) };
     let other = accepted(&wanted, progress)?;
-    let layout = other.save(contents, progress).with_context(context)?;
-    Ok(Some(Payload { layout, image: other.into_image() }))
+    let Saved { layout, image } = other.save(contents, progress).with_context(context)?;
+    Ok(Some(Payload { layout, image }))
 }
 
 fn is_called(container: &Container, name: &str) -> bool {

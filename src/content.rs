@@ -143,6 +143,11 @@ impl ContentWriter<'_> {
         self.position += count;
     }
 
+    /// Bytes that still fit into what was promised.
+    pub fn room(&self) -> u64 {
+        self.size.saturating_sub(self.position)
+    }
+
     /// The finished content, shorter than was promised, with `head` in the place of its first bytes: for what knows its own
     /// size and beginning last. Fails if the spool does.
     pub fn finish_early(mut self, head: &[u8]) -> Result<Content> {

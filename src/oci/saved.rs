@@ -1,4 +1,5 @@
-//! An image as it was published, byte for byte, in an OCI layout: for media whose installer reads it from there.
+//! An image in an OCI layout, byte for byte as it was published wherever its layers are kept as blobs: for media whose installer
+//! reads it from there.
 //!
 //! ```text
 //! oci-layout   index.json ─► blobs/sha256/<manifest> ─► <config> <layer> …
@@ -12,20 +13,29 @@ use serde_json::json;
 use super::digest::{Digest, Verified};
 use super::{Documents, Source};
 use crate::content::{Content, ContentStore};
-use crate::error::{Corrupt, unsupported};
-use crate::image::LayerRecord;
+use crate::error::Corrupt;
+use crate::image::{Image, LayerRecord};
 use crate::progress::{Progress, Stage, StageGuard};
 use crate::tree::{Metadata, Tree};
 
 /// Where blobs are in a layout (image-spec, image-layout.md).
 const BLOBS: &str = "blobs/sha256";
 
+/// An image in a layout.
+#[derive(Debug)]
+pub struct Saved {
+    /// The files of the layout.
+    pub layout: Tree,
+    /// The image as it is there: another manifest if its layers had to be packed again.
+    pub image: Image,
+}
+
 impl Source {
     /// The image as the files of a layout with one manifest. Progress counts bytes of layers.
     ///
-    /// Corrupt: a blob has not the promised digest or size. Unsupported: the place keeps layers unpacked, so that their bytes
-    /// are not those that the manifest names.
-    pub fn save(&self, contents: &ContentStore, progress: &Progress) -> Result<Tree> {
+    /// A store keeps layers unpacked; they are packed again, which changes the manifest, and a warning says so.
+    /// Corrupt: a blob has not the promised digest or size.
+    pub fn save(&self, contents: &ContentStore, progress: &Progress) -> Result<Saved> {
         let records = &self.image.layers;
         let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.size));
         let stage = progress.stage(Stage::Fetch, Some(total));
@@ -35,47 +45,60 @@ impl Source {
         }
         self.blobs.announce(&announced);
         let mut tree = Tree::new(Metadata::root(0o755));
-        for (number, record) in records.iter().enumerate() {
-            // An image may have a layer twice.
-            if tree.find(&path(&record.digest)).is_some() {
-                continue;
+        let mut image = self.image.clone();
+        let Documents { mut manifest, config, config_digest } = self.documents()?;
+        if let Some(blobs) = self.packed(contents, &stage)? {
+            for (content, record) in blobs {
+                record.put_into(&mut image, &mut tree, content);
             }
-            let context = || format!("copying layer {} of {}", number + 1, records.len());
-            if self.blobs.unpacked(number, record)?.is_some() {
-                return Err(unsupported(
-                    format!(
-                        "{} keeps layers unpacked, and a medium carries them packed",
-                        self.image.reference
-                    ),
-                    Some(
-                        "name the image in a registry, or copy it into a layout first: skopeo copy containers-storage:… oci:DIR",
-                    ),
-                ));
-            }
-            let content = self.blob(record, contents, &stage).with_context(context)?;
-            tree.put(&path(&record.digest), content);
+            manifest = serde_json::to_vec(&image.manifest).context("writing the manifest")?;
+            image.manifest_digest = Digest::of(&manifest).to_string();
+            progress.warn(format!(
+                "{} keeps its layers unpacked; they are packed again, and the copy has the manifest digest {} instead of {}",
+                self.image.reference, image.manifest_digest, self.image.manifest_digest
+            ));
+        } else {
+            self.copy_layers(&mut tree, contents, &stage)?;
         }
         self.blobs.complete();
-        let Documents { manifest, config, config_digest } = self.documents()?;
         let index = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [{
                 "mediaType": self.media_type(),
-                "digest": self.image.manifest_digest,
+                "digest": image.manifest_digest,
                 "size": manifest.len(),
             }],
         });
         let files = [
             (path(&config_digest), config),
-            (path(&self.image.manifest_digest), manifest),
+            (path(&image.manifest_digest), manifest),
             ("index.json".to_owned(), index.to_string().into_bytes()),
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
         ];
         for (path, bytes) in files {
             tree.put(&path, contents.insert_bytes(&bytes)?);
         }
-        Ok(tree)
+        Ok(Saved { layout: tree, image })
+    }
+
+    fn copy_layers(
+        &self,
+        tree: &mut Tree,
+        contents: &ContentStore,
+        stage: &StageGuard,
+    ) -> Result<()> {
+        let records = &self.image.layers;
+        for (number, record) in records.iter().enumerate() {
+            // An image may have a layer twice.
+            if tree.find(&path(&record.digest)).is_some() {
+                continue;
+            }
+            let context = || format!("copying layer {} of {}", number + 1, records.len());
+            let content = self.blob(record, contents, stage).with_context(context)?;
+            tree.put(&path(&record.digest), content);
+        }
+        Ok(())
     }
 
     fn media_type(&self) -> &str {
@@ -119,6 +142,6 @@ impl Source {
     }
 }
 
-fn path(digest: &str) -> String {
+pub(super) fn path(digest: &str) -> String {
     format!("{BLOBS}/{}", digest.trim_start_matches("sha256:"))
 }

@@ -339,6 +339,50 @@ fn the_only_disk_is_the_one_beside_the_medium() {
     }
 }
 
+/// A store keeps layers unpacked. They are packed again, and what the medium carries is the same image with another manifest.
+#[test]
+fn payload_from_a_store_is_packed_again() {
+    let (Some(image), Some(mut skopeo)) = (installer(WITH_ANACONDA), tool("skopeo")) else {
+        return;
+    };
+    let place = Place::new();
+    let (layout, digest) = place.image("installer", &image);
+    let store = format!(
+        "containers-storage:[vfs@{}+{}]",
+        place.path("store").display(),
+        place.path("run").display()
+    );
+    let name = format!("{store}localhost/installer:1");
+    run(skopeo.args(["--insecure-policy", "copy", &layout, &name]));
+    let flags = ["--target-imgref", "quay.io/x/y:1"];
+    let report = place.build(&name, &flags, "store.iso").run().report;
+    assert!(report.to_string().contains("packed again"), "{report}");
+    // The same bytes each time, whatever the threads do.
+    place.build(&name, &flags, "again.iso").run();
+    let bytes = |medium: &str| fs::read(place.path(medium)).unwrap();
+    assert!(bytes("store.iso") == bytes("again.iso"), "the media differ");
+    let Some(files) = place.extracted("store.iso") else { return };
+    let read = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(files.join("container").join(path)).unwrap()).unwrap()
+    };
+    let index = read("index.json");
+    let found = index["manifests"][0]["digest"].as_str().unwrap();
+    assert_ne!(found, digest);
+    is_the_payload(&files.join("container"), found);
+    let manifest = read(&format!("blobs/sha256/{}", &found[7..]));
+    let original: serde_json::Value =
+        serde_json::from_slice(&image.blobs().blobs[&digest]).unwrap();
+    assert_eq!(manifest["config"], original["config"], "diff IDs, labels and history are the same");
+    for layer in manifest["layers"].as_array().unwrap() {
+        assert!(layer["mediaType"].as_str().unwrap().ends_with("gzip"), "{layer}");
+    }
+    // Another tool unpacks every blob and compares it with its diff ID.
+    let mut skopeo = tool("skopeo").unwrap();
+    let layout = format!("oci:{}", files.join("container").display());
+    let copy = format!("{store}localhost/copy:1");
+    run(skopeo.args(["--insecure-policy", "copy", &layout, &copy]));
+}
+
 #[test]
 fn what_cannot_be_an_installer_is_refused_with_the_way_out() {
     let place = Place::new();

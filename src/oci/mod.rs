@@ -49,8 +49,8 @@ use self::layout::Layout;
 use self::manifest::Document;
 use self::reference::Place;
 pub use self::reference::Reference;
-pub use self::saved::Saved;
 use self::remote::Connection;
+pub use self::saved::Saved;
 use self::storage::{Storage, Stores};
 pub use self::survey::{EntryFacts, SignatureFacts, Survey, TopFacts, survey};
 use self::tar::{Members, Stream};
@@ -155,13 +155,25 @@ pub fn open_with(
     architecture: Architecture,
     progress: &Progress,
 ) -> Result<Unvouched> {
+    if let Place::Registry(name) = &reference.0
+        && name.is_built_here()
+        && let Some(local) = in_store(name, access)
+    {
+        progress.warn(format!(
+            "{} is taken from this machine's container storage: {local}",
+            name.reference
+        ));
+        return open_with(access, &local, architecture, progress);
+    }
     let context = || format!("opening {reference}");
     let temporary = std::env::temp_dir();
     let spool = access.spool.as_deref().unwrap_or(&temporary);
     let opened = match &reference.0 {
         Place::Registry(name) => {
             let _stage = progress.stage(Stage::Fetch, None);
-            let found = remote::find(name, access, progress).with_context(context)?;
+            let found = remote::find(name, access, progress)
+                .map_err(|error| with_way_to_store(error, name, access))
+                .with_context(context)?;
             let opened = Opened {
                 blobs: found.blobs(progress),
                 spelled: format!("docker://{}", found.name),
@@ -245,6 +257,34 @@ impl Opened {
         );
         let transport = reference.transport();
         Ok(Unvouched { image, documents, transport, scopes, has_name, blobs, top, connection })
+    }
+}
+
+/// The image of that name in the store of this machine, if it may be looked at and has one.
+fn in_store(name: &reference::Name, access: &Access) -> Option<Reference> {
+    access.places.as_ref().filter(|_| name.bare)?;
+    let stores = Stores::locate(None).ok()?;
+    let typed = name.short.clone().unwrap_or_else(|| name.reference.whole());
+    Storage::open(&stores, &typed).ok()?;
+    Some(Reference(Place::Storage { spec: None, name: typed }))
+}
+
+/// Says that the image is in the store of this machine, or where names such as `localhost/my-os` come from.
+fn with_way_to_store(
+    error: anyhow::Error,
+    name: &reference::Name,
+    access: &Access,
+) -> anyhow::Error {
+    match in_store(name, access) {
+        Some(local) => error.context(format!(
+            "the registry does not serve it, but this machine's container storage has it: use {local}"
+        )),
+        None if name.is_built_here() => error.context(format!(
+            "there is no image {name} in this machine's container storage, and no registry serves it; \
+             podman of another user keeps it elsewhere: use containers-storage:[overlay@/ROOT]{name}",
+            name = name.reference
+        )),
+        None => error,
     }
 }
 

@@ -37,6 +37,15 @@ pub(super) struct Name {
     pub(super) reference: oci_client::Reference,
     /// What was typed, if it has no registry: the machine may have another opinion on what it means.
     pub(super) short: Option<String>,
+    /// Whether it was typed without `docker://`, so that it may be meant for the machine's own store.
+    pub(super) bare: bool,
+}
+
+impl Name {
+    /// Whether podman gave the name to an image that was built here: `localhost/my-os`, which no registry serves.
+    pub(super) fn is_built_here(&self) -> bool {
+        self.bare && self.reference.registry() == "localhost"
+    }
 }
 
 impl std::ops::Deref for Name {
@@ -135,6 +144,7 @@ impl FromStr for Reference {
             ensure!(!name.is_empty(), "{text:?} names no image");
             return Ok(Self(Place::Storage { spec, name: name.to_owned() }));
         }
+        refuse_ostree(text)?;
         let supported = "bootpress reads docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], \
                          docker-archive:FILE[:NAME], dir:DIR and containers-storage:NAME; \
                          `skopeo copy` turns anything else into these";
@@ -162,7 +172,7 @@ impl FromStr for Reference {
             // Who writes docker:// wants docker's meaning.
             Ok(reference) => {
                 let short = (name == text && !has_registry(name)).then(|| name.to_owned());
-                Ok(Self(Place::Registry(Name { reference, short })))
+                Ok(Self(Place::Registry(Name { reference, short, bare: name == text })))
             }
             Err(error) => bail!("{name:?} is no image name: {error}"),
         }
@@ -193,6 +203,33 @@ impl fmt::Display for Reference {
         write!(f, "{transport}:{}", path.display())?;
         tag.iter().try_for_each(|tag| write!(f, ":{tag}"))
     }
+}
+
+/// Refuses the forms in which ostree and bootc's status name images, with the form that is read.
+fn refuse_ostree(text: &str) -> Result<()> {
+    let Some((prefix, rest)) = text.split_once(':') else { return Ok(()) };
+    let name = match prefix {
+        // Docker's image of this name has a tag behind it, and tags have no slash.
+        "registry" if !rest.contains('/') => return Ok(()),
+        "registry" | "ostree-unverified-registry" => rest,
+        "ostree-unverified-image" | "ostree-image-signed" => {
+            rest.strip_prefix("docker://").or(rest.strip_prefix("registry:")).unwrap_or(rest)
+        }
+        "ostree-remote-registry" | "ostree-remote-image" => {
+            let rest = rest.split_once(':').map_or(rest, |(_, rest)| rest);
+            rest.strip_prefix("docker://").or(rest.strip_prefix("registry:")).unwrap_or(rest)
+        }
+        _ => return Ok(()),
+    };
+    // Other transports stand in it as they are.
+    let is_elsewhere = ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:"]
+        .iter()
+        .any(|transport| name.starts_with(transport));
+    let use_instead = if is_elsewhere { name.to_owned() } else { format!("docker://{name}") };
+    Err(unsupported(
+        format!("{text:?} is how ostree spells the name of an image: use {use_instead}"),
+        None,
+    ))
 }
 
 /// The name in full, if `text` is that of an image in a registry, registry included.
@@ -296,6 +333,26 @@ mod tests {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(!error.is::<Unsupported>(), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn spellings_of_ostree_are_refused_with_the_right_one() {
+        for (text, right) in [
+            ("registry:quay.io/x/y:1", "use docker://quay.io/x/y:1"),
+            ("ostree-unverified-registry:quay.io/x/y", "use docker://quay.io/x/y"),
+            ("ostree-unverified-image:docker://quay.io/x", "use docker://quay.io/x"),
+            ("ostree-unverified-image:oci:/dir:tag", "use oci:/dir:tag"),
+            ("ostree-image-signed:registry:quay.io/x", "use docker://quay.io/x"),
+            ("ostree-remote-registry:fedora:quay.io/x:1", "use docker://quay.io/x:1"),
+            ("ostree-remote-image:fedora:docker://quay.io/x", "use docker://quay.io/x"),
+        ] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert!(error.is::<Unsupported>() && error.to_string().ends_with(right), "{error}");
+        }
+        assert_eq!(
+            "registry:2".parse::<Reference>().unwrap().to_string(),
+            "docker://docker.io/library/registry:2"
+        );
     }
 
     #[test]

@@ -338,12 +338,14 @@ where
     F: Future<Output = Result<T, Failure>>,
 {
     let mut waits = patience.iter();
+    let mut tried = 0;
     loop {
         let failure = match request().await {
             Ok(value) => return Ok(value),
             Err(failure) => failure,
         };
-        match waits.next().filter(|_| failure.is_passing()) {
+        tried += 1;
+        match waits.next().filter(|_| failure.is_passing() && tried < failure.attempts()) {
             Some(&wait) => {
                 tracing::info!("a request failed: {failure}");
                 tokio::time::sleep(longer(wait, &failure)).await;

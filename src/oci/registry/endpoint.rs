@@ -31,6 +31,9 @@ use crate::oci::manifest::MAXIMUM_DOCUMENT;
 /// How long a registry may take to answer a connection.
 const CONNECT: Duration = Duration::from_secs(20);
 
+/// How long the answer to the first request may take; it needs no thought.
+const GREETING: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+
 /// How long it may be silent in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 60 });
 
@@ -89,6 +92,8 @@ impl Endpoint {
         endpoint.base = format!("http://{registry}");
         match endpoint.greet().await {
             Ok(()) => Ok(endpoint),
+            // It spoke no TLS, and then not at all: that is the error to tell.
+            Err(silence) if silence.is_silence() => Err(silence),
             // Who answers plain HTTP with 400 speaks TLS, and what went wrong there is the error to tell.
             Err(Failure::Network(_) | Failure::Refused { status: 400, .. }) => Err(encrypted),
             Err(failure) => Err(failure),
@@ -98,7 +103,7 @@ impl Endpoint {
     /// The first request. Its answer tells how to log in.
     async fn greet(&self) -> Result<(), Failure> {
         let url = format!("{}/v2/", self.base);
-        let answer = self.client.get(&url).send().await?;
+        let answer = self.client.get(&url).timeout(GREETING).send().await?;
         match answer.status().as_u16() {
             401 => self.log_in(answer.headers(), None).await,
             status @ (400 | 408 | 429 | 500..) => {

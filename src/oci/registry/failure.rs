@@ -72,6 +72,21 @@ impl Failure {
         }
     }
 
+    /// How often a request may be made in all before its failure counts. Each silence costs a long time, and a name that nobody
+    /// knows will not be known a moment later.
+    pub(super) fn attempts(&self) -> usize {
+        match self {
+            Self::Network(error) if is_about_names(error) => 2,
+            Self::Network(error) if error.is_timeout() => 2,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether the server took the connection and then said nothing.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Network(error) if error.is_timeout())
+    }
+
     /// How long the server wants us to stay away.
     pub(super) fn wait(&self) -> Option<Duration> {
         match self {
@@ -142,6 +157,13 @@ impl Failure {
                     "fetching {name}: the registry's certificate is not accepted: {reason}; \
                      give its authority's certificate with --cert-dir, or trust anybody with --tls-verify=false"
                 )
+            }
+            Self::Network(error) if is_about_names(&error) => anyhow!(
+                "fetching {name}: the host of {registry} is not known ({}); check the name and the network",
+                innermost(&error)
+            ),
+            Self::Network(error) if error.is_timeout() => {
+                anyhow!("fetching {name}: {registry} does not answer: {}", chain(&error))
             }
             Self::Network(error) => anyhow!("fetching {name}: {}", chain(&error)),
             Self::Ended(error) => anyhow!(error).context(format!("fetching {name}")),
@@ -222,6 +244,22 @@ fn chain(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The last cause.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+/// Whether the name of the host could not be looked up.
+fn is_about_names(error: &reqwest::Error) -> bool {
+    error.is_connect() && chain(error).contains("dns error")
 }
 
 /// Whether TLS did not come about because of somebody's certificate, which no repetition mends.

@@ -38,6 +38,8 @@ pub(in crate::oci) struct Manners {
     pub(in crate::oci) lies_about_layers: bool,
     /// So many blobs that break off leave the connection open.
     pub(in crate::oci) stalls: usize,
+    /// Takes connections, and answers nothing.
+    pub(in crate::oci) silent: bool,
     /// What the answer 503 asks for.
     pub(in crate::oci) asks: Option<&'static str>,
 }
@@ -135,6 +137,10 @@ fn answer(
         request += &header;
     }
     log.lock().unwrap().push(request.clone());
+    if manners.silent {
+        std::thread::sleep(Duration::from_secs(4));
+        return None;
+    }
     let respond = |status: &str, headers: &str, body: &[u8], sent: usize| {
         let mut stream = stream;
         let head = format!(

@@ -75,6 +75,28 @@ fn a_silent_server_is_left_and_without_progress_it_ends() {
     assert_eq!(server.requests("/blobs/"), 1 + BACK_OFF.len());
 }
 
+/// Fast: a second to each of two greetings here, some fifteen elsewhere.
+#[test]
+fn silence_is_told_as_silence_and_soon() {
+    let server = Server::start(image().blobs(), Manners { silent: true, ..Manners::default() });
+    let began = std::time::Instant::now();
+    let error = format!("{:#}", server.open().unwrap_err());
+    assert!(error.contains("does not answer") && error.contains("timed out"), "{error}");
+    assert!(!error.contains("TLS") && !error.contains("tls"), "{error}");
+    assert!(server.requests("GET /v2/") <= 2, "{:?}", server.log());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn unknown_host_is_told_as_such_and_soon() {
+    let reference = "docker://no-such-host.invalid/x:1".parse().unwrap();
+    let began = std::time::Instant::now();
+    let error = open(&reference, Architecture::X86_64, &Progress::default()).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("the host of no-such-host.invalid is not known"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_token_buys_a_token() {
     let manners = Manners { token: Some("t0k3n"), identity: Some("r3fresh"), ..Manners::default() };

@@ -1,6 +1,24 @@
 //! What claims to be a signature of an image, as it was found. Nothing in it is verified: `trust` does that.
 
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine, alphabet};
 use serde::{Deserialize, Serialize};
+
+/// As Go's base64 is: line breaks may stand anywhere, and bits that belong to no byte need not be zero. Whoever makes signatures
+/// with a shell has a line break at the end.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// Bytes of a base64 text, read as container tools read it.
+pub fn from_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
+    if text.contains(['\r', '\n']) {
+        LENIENT.decode(text.replace(['\r', '\n'], ""))
+    } else {
+        LENIENT.decode(text)
+    }
+}
 
 /// Something that was found beside an image.
 #[derive(Clone, Debug)]
@@ -97,10 +115,9 @@ impl Signature {
     }
 
     fn stored(body: &[u8]) -> Self {
-        use base64::Engine;
         let stored: Option<Stored> = serde_json::from_slice(body).ok();
         let parts = stored.and_then(|stored| {
-            let payload = base64::engine::general_purpose::STANDARD.decode(&stored.payload).ok()?;
+            let payload = from_base64(&stored.payload).ok()?;
             Some((stored.mime_type, payload, stored.annotations.unwrap_or_default()))
         });
         match parts {
@@ -136,6 +153,21 @@ impl Signature {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_with_line_breaks_is_read_as_go_reads_it() {
+        for text in ["YWJj", "YWJj\n", "YW\r\nJj\r\n", "\nYWJj"] {
+            assert_eq!(from_base64(text).unwrap(), b"abc", "{text:?}");
+        }
+        assert_eq!(from_base64("YW==\n").unwrap(), b"a");
+        assert_eq!(from_base64("YX==").unwrap(), b"a");
+        for bad in ["YWJj ", "YW J j", "YWI", "YW=", "YWJj=", "=YWJ", "YW-_"] {
+            assert!(from_base64(bad).is_err(), "{bad:?}");
+        }
+        let stored = "\0sigstore-json\n{\"mimeType\":\"x/y\",\"payload\":\"e30=\\n\",\"annotations\":{\"dev.cosignproject.cosign/signature\":\"AA==\\n\"}}";
+        let found = Signature::from_file(stored.as_bytes().to_vec());
+        assert!(matches!(found, Signature::Sigstore(parts) if parts.payload == b"{}"));
+    }
 
     #[test]
     fn the_forms_of_files() {

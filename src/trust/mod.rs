@@ -212,6 +212,9 @@ impl Need {
                 rings: fields.keys()?.iter().map(Ring::parse).collect::<Result<_>>()?,
                 identity: fields.signed_identity.clone(),
             },
+            Requirement::SignedBaseLayer(_) => {
+                bail!("signatures of base layers are not implemented, here or in other tools")
+            }
             Requirement::SigstoreSigned(fields) => Self::Sigstore {
                 signers: Signers::of(fields)?,
                 identity: fields.signed_identity.clone(),

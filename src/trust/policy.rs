@@ -15,12 +15,11 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::reference::Identity;
 use crate::error::corrupt;
+use crate::signature::from_base64;
 
 /// A policy.
 #[derive(Debug)]
@@ -48,6 +47,8 @@ pub(super) enum Requirement {
     Reject(Nothing),
     /// A simple signature.
     SignedBy(SignedBy),
+    /// That the image below is what it says; nobody has ever implemented it, so no image has it.
+    SignedBaseLayer(SignedBaseLayer),
     /// A sigstore signature.
     SigstoreSigned(Box<SigstoreSigned>),
 }
@@ -68,6 +69,17 @@ pub(super) struct SignedBy {
     #[serde(default)]
     pub(super) signed_identity: Identity,
 }
+
+/// Fields of a requirement for the image below.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SignedBaseLayer {
+    base_layer_identity: Identity,
+}
+
+/// Kinds of keys that a policy may name. Only the first is implemented, here and elsewhere.
+const KEY_TYPES: [&str; 4] = [GPG_KEYS, "signedByGPGKeys", "X509Certificates", "signedByX509CAs"];
+const GPG_KEYS: &str = "GPGKeys";
 
 /// Fields of a requirement for a sigstore signature.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -126,7 +138,7 @@ impl Material {
     }
 
     fn data(text: &str) -> Result<Self> {
-        let bytes = STANDARD.decode(text).context("reading key data of the policy")?;
+        let bytes = from_base64(text).context("reading key data of the policy")?;
         Ok(Self { name: "key data of the policy".to_owned(), bytes })
     }
 }
@@ -156,15 +168,91 @@ fn one_of(
     Ok((!material.is_empty()).then_some(material))
 }
 
+/// Whether all of it is base64; other tools find out when they read the file, too.
+fn check_data<'a>(data: impl Iterator<Item = &'a String>) -> Result<()> {
+    for text in data {
+        Material::data(text)?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a scope, by the rules of its transport.
+fn check_scope(transport: &str, scope: &str) -> Result<()> {
+    if scope.is_empty() {
+        return Ok(());
+    }
+    let is_path = |path: &str| {
+        let mut parts = path.split('/').skip(1);
+        path.starts_with('/') && path != "/" && parts.all(|part| !matches!(part, "" | "." | ".."))
+    };
+    let good = match transport {
+        "dir" | "oci" | "oci-archive" | "sif" => is_path(scope),
+        "docker-archive" | "tarball" => false,
+        "docker-daemon" => !is_digest(scope),
+        // HOST/NAMESPACE/STREAM:TAG, or the beginning of it.
+        "atomic" => {
+            let parts: Vec<&str> = scope.split('/').collect();
+            parts.len() <= 3
+                && parts
+                    .iter()
+                    .skip(1)
+                    .enumerate()
+                    .all(|(number, part)| part.matches(':').count() <= usize::from(number == 1))
+        }
+        "containers-storage" => is_store(scope),
+        _ => true,
+    };
+    ensure!(good, "{scope:?} is no scope of {transport}");
+    Ok(())
+}
+
+fn is_digest(text: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let lengths = [("sha256:", 64), ("sha384:", 96), ("sha512:", 128)];
+    lengths.iter().any(|(name, length)| {
+        text.strip_prefix(name).is_some_and(|digits| digits.len() == *length && hex(digits))
+    })
+}
+
+/// `[DRIVER@/ROOT]` or `[/ROOT]`, and perhaps a name with a digest, an ID or both.
+fn is_store(scope: &str) -> bool {
+    let Some((store, name)) = scope.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+        return false;
+    };
+    let good_store = match store.split_once('@') {
+        Some((driver, root)) => !driver.is_empty() && root.starts_with('/'),
+        None => store.starts_with('/'),
+    };
+    let is_id = |id: &str| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let good_name = match *name.splitn(3, '@').collect::<Vec<_>>() {
+        [_] => true,
+        [_, one] => is_id(one) || is_digest(one),
+        [_, digest, id] => is_digest(digest) && is_id(id),
+        _ => false,
+    };
+    good_store && good_name
+}
+
 impl SignedBy {
     /// The key rings.
     pub(super) fn keys(&self) -> Result<Vec<Material>> {
+        ensure!(
+            self.key_type == GPG_KEYS,
+            "keys of type {} are not implemented, here or in other tools",
+            self.key_type
+        );
         one_of(self.key_path.as_ref(), self.key_paths.as_ref(), self.key_data.as_ref(), None)?
             .context("one of keyPath, keyPaths and keyData has to be given")
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(self.key_type == "GPGKeys", "keyType {:?} is not GPGKeys", self.key_type);
+        ensure!(
+            KEY_TYPES.contains(&self.key_type.as_str()),
+            "invalid keyType {:?}: expected one of: {}",
+            self.key_type,
+            KEY_TYPES.join(", ")
+        );
+        check_data(self.key_data.iter())?;
         let given = usize::from(self.key_path.is_some())
             + usize::from(self.key_paths.is_some())
             + usize::from(self.key_data.is_some());
@@ -207,6 +295,10 @@ impl SigstoreSigned {
             keys.iter().filter(|given| **given).count() == 1,
             "exactly one of keyPath, keyPaths, keyData, keyDatas, fulcio and pki has to be given"
         );
+        check_data(self.key_data.iter().chain(self.key_datas.iter().flatten()))?;
+        check_data(
+            self.rekor_public_key_data.iter().chain(self.rekor_public_key_datas.iter().flatten()),
+        )?;
         let logs = [
             self.rekor_public_key_path.is_some(),
             self.rekor_public_key_paths.is_some(),
@@ -283,10 +375,16 @@ impl Policy {
                 list.iter().try_for_each(|requirement| match requirement {
                     Requirement::SignedBy(fields) => fields.check(),
                     Requirement::SigstoreSigned(fields) => fields.check(),
-                    _ => Ok(()),
+                    Requirement::SignedBaseLayer(fields) => fields.base_layer_identity.check(),
+                    Requirement::InsecureAcceptAnything(_) | Requirement::Reject(_) => Ok(()),
                 })
             };
             check().map_err(|error| blame(format!("{place}: {error:#}")))?;
+        }
+        for (transport, scopes) in &file.transports.0 {
+            for scope in scopes.0.keys() {
+                check_scope(transport, scope).map_err(|error| blame(format!("{error:#}")))?;
+            }
         }
         Ok(Self { path: path.to_owned(), file })
     }
@@ -381,6 +479,20 @@ mod tests {
         assert_eq!(find("oci", &["/x"]), (1, "default".into()));
     }
 
+    /// The verdicts are those of `skopeo` (tests/conformance compares).
+    #[test]
+    fn policies_get_the_verdict_of_the_corpus() {
+        let corpus = include_str!("../../tests/config/policies.txt");
+        let mut count = 0;
+        for case in corpus.split("### ").skip(1) {
+            let (verdict, text) = case.split_once('\n').unwrap();
+            let said = parse(text);
+            assert_eq!(said.is_ok(), verdict == "accepted", "{said:?}\n{text}");
+            count += 1;
+        }
+        assert!(count > 90, "only {count} cases");
+    }
+
     #[test]
     fn what_is_not_understood_is_refused() {
         for bad in [
@@ -398,6 +510,16 @@ mod tests {
             r#"{"default":[{"type":"signedBy","keyType":"X","keyPath":"/x"}]}"#,
             r#"{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/x","keyData":""}]}"#,
             r#"{"default":[{"type":"sigstoreSigned"}]}"#,
+            r#"{"default":[{"type":"signedBaseLayer"}]}"#,
+            r#"{"default":[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"exactRepository","dockerRepository":"a:b:c"}}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","keyData":"no base64"}]}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"dir":{"x":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"oci":{"/":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"oci":{"/x/../y":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"docker-archive":{"/x":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"atomic":{"h:5000/a:b":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"containers-storage":{"x":[{"type":"reject"}]}}}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"containers-storage":{"[@/r]x":[{"type":"reject"}]}}}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyPath":"/x","signedIdentity":{"type":"x"}}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","fulcio":{"caPath":"/x","oidcIssuer":"i","subjectEmail":"e"}}]}"#,
         ] {
@@ -405,6 +527,12 @@ mod tests {
         }
         for good in [
             r#"{"default":[{"type":"sigstoreSigned","keyPath":"/x"}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","keyData":"bm9u\nc2Vuc2U="}]}"#,
+            // What nobody implements is in real policies, for images that this one need not be.
+            r#"{"default":[{"type":"signedBy","keyType":"signedByGPGKeys","keyPath":"/x"}]}"#,
+            r#"{"default":[{"type":"signedBy","keyType":"X509Certificates","keyPath":"/x"}]}"#,
+            r#"{"default":[{"type":"signedBaseLayer","baseLayerIdentity":{"type":"exactReference","dockerReference":"r.example/a:1"}}]}"#,
+            r#"{"default":[{"type":"reject"}],"transports":{"atomic":{"h:5000/a/b:c":[{"type":"reject"}]},"containers-storage":{"[overlay@/r]":[{"type":"reject"}],"[/r]q.io/x":[{"type":"reject"}]},"unheard-of":{"what ever":[{"type":"reject"}]}}}"#,
             r#"{"default":[{"type":"sigstoreSigned","rekorPublicKeyPath":"/r","fulcio":{"caPath":"/x","oidcIssuer":"i","subjectEmail":"e"}}]}"#,
             r#"{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/x"],"signedIdentity":{"type":"matchRepository"}}]}"#,
         ] {

@@ -79,9 +79,7 @@ impl Name {
 }
 
 fn is_host(text: &str) -> bool {
-    text == "localhost"
-        || text.contains(['.', ':'])
-        || text.bytes().any(|byte| byte.is_ascii_uppercase())
+    text == "localhost" || text.contains(['.', ':'])
 }
 
 /// What name a signature has to have: `signedIdentity` of a policy.

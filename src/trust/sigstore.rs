@@ -10,8 +10,6 @@
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use x509_cert::der::pem;
 
@@ -20,7 +18,7 @@ use super::key::Key;
 use super::log;
 use super::payload::{COSIGN, Statement};
 use super::policy::{Material, SigstoreSigned};
-use crate::signature::Sigstore;
+use crate::signature::{Sigstore, from_base64};
 
 const STATEMENTS: [&str; 2] =
     ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
@@ -98,7 +96,7 @@ impl Signers {
 
     /// Verifies a detached signature. Returns what it states, and who made it; `now` in seconds since 1970.
     pub(super) fn verify(&self, signature: &Sigstore, now: u64) -> Result<(Statement, By)> {
-        let bytes = STANDARD.decode(&signature.signature).context("it is no base64")?;
+        let bytes = from_base64(&signature.signature).context("it is no base64")?;
         let payload = &signature.payload[..];
         let promise = || signature.log_entry.as_deref().context("no log promises to know it");
         let by = match self {
@@ -156,7 +154,7 @@ impl Signers {
         let bundle: Bundle =
             serde_json::from_slice(bundle).context("the bundle is not understood")?;
         let envelope = bundle.dsse_envelope.context("the bundle has no envelope")?;
-        let payload = STANDARD.decode(&envelope.payload).context("its payload is no base64")?;
+        let payload = from_base64(&envelope.payload).context("its payload is no base64")?;
         let signed = [
             format!(
                 "DSSEv1 {} {} {} ",
@@ -169,7 +167,7 @@ impl Signers {
         ]
         .concat();
         let by = envelope.signatures.iter().find_map(|signature| {
-            let bytes = STANDARD.decode(&signature.sig).ok()?;
+            let bytes = from_base64(&signature.sig).ok()?;
             keys.iter().find(|named| named.key.verifies(&signed, &bytes))
         });
         let Named { name, key } =

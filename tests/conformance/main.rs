@@ -6,6 +6,7 @@ mod bootloader;
 mod build;
 mod composefs;
 mod config;
+mod corpus;
 mod deployment;
 mod directory;
 mod encapsulated;

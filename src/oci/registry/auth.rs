@@ -16,14 +16,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use oci_client::Reference;
 use serde::Deserialize;
 
 use super::conf::{Registries, Source};
 use crate::error::corrupt;
 use crate::oci::access::{Access, Places};
+use crate::signature::from_base64;
 
 /// What a registry is told about who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,8 +52,6 @@ struct File {
 #[serde(default)]
 struct Entry {
     auth: String,
-    username: String,
-    password: String,
     identitytoken: String,
 }
 
@@ -203,17 +200,13 @@ fn decode(key: &str, entry: &Entry, path: &Path) -> Result<Credentials> {
         return Ok(Credentials::IdentityToken { token: entry.identitytoken.clone(), from });
     }
     if entry.auth.is_empty() {
-        if entry.username.is_empty() {
-            return Ok(Credentials::Anonymous);
-        }
-        let (user, password) = (entry.username.clone(), entry.password.clone());
-        return Ok(Credentials::Password { user, password, from });
+        return Ok(Credentials::Anonymous);
     }
     let broken = || corrupt(from.clone(), "its auth is not the base64 of USER:PASSWORD");
-    let text =
-        STANDARD.decode(entry.auth.trim()).ok().and_then(|text| String::from_utf8(text).ok());
+    let text = from_base64(&entry.auth).ok().and_then(|text| String::from_utf8(text).ok());
     let text = text.ok_or_else(broken)?;
-    let (user, password) = text.split_once(':').ok_or_else(broken)?;
+    // As docker does, what names no user is passed over.
+    let Some((user, password)) = text.split_once(':') else { return Ok(Credentials::Anonymous) };
     // Old dockers padded it.
     let (user, password) = (user.to_owned(), password.trim_end_matches('\0').to_owned());
     Ok(Credentials::Password { user, password, from })
@@ -257,6 +250,9 @@ impl fmt::Debug for Credentials {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
     use crate::error::Corrupt;
@@ -323,6 +319,30 @@ mod tests {
         );
         let missing = Access { auth_file: Some(at("nowhere")), ..access };
         assert!(find(&missing, &Registries::default(), &source("x.io/y")).is_err());
+    }
+
+    /// The users are those whom `podman login --get-login` names (tests/conformance compares).
+    #[test]
+    fn files_of_the_corpus_give_the_user_that_podman_sends() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("auth.json");
+        let access = Access { auth_file: Some(file.clone()), ..Access::default() };
+        let corpus = include_str!("../../../tests/config/auth.txt");
+        let mut count = 0;
+        for case in corpus.split("### ").skip(1) {
+            let (head, text) = case.split_once('\n').unwrap();
+            let (name, expected) = head.split_once(" => ").unwrap();
+            write(&file, text);
+            let found = match find(&access, &Registries::default(), &source(name)) {
+                Ok(Credentials::Password { user, .. }) => user,
+                Ok(Credentials::IdentityToken { .. }) => "a token".to_owned(),
+                Ok(Credentials::Anonymous) => "none".to_owned(),
+                Err(_) => "error".to_owned(),
+            };
+            assert_eq!(found, expected, "{head}: {text}");
+            count += 1;
+        }
+        assert!(count >= 25, "only {count} cases");
     }
 
     #[test]

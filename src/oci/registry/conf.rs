@@ -18,7 +18,6 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_client::Reference;
 use serde::Deserialize;
 
-use crate::error::unsupported;
 use crate::oci::access::Places;
 
 /// What the files say, merged.
@@ -56,10 +55,61 @@ pub(in crate::oci) struct Expanded {
 struct File {
     unqualified_search_registries: Option<Vec<String>>,
     credential_helpers: Option<Vec<String>>,
-    registry: Vec<Table>,
+    short_name_mode: String,
+    registry: Option<Vec<Table>>,
     aliases: BTreeMap<String, String>,
-    /// Version 1.
-    registries: Option<toml::Value>,
+    registries: Option<Version1>,
+}
+
+/// What version 1 of the format had; a file has only this or only the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Version1 {
+    search: List,
+    insecure: List,
+    block: List,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct List {
+    registries: Option<Vec<String>>,
+}
+
+impl File {
+    /// The file in version 2. `is_main`: whether it is the one that is not in a directory of drop-ins, where alone version 1 may be.
+    fn modern(mut self, is_main: bool) -> Result<Self> {
+        let Some(Version1 { search, insecure, block }) = self.registries.take() else {
+            return Ok(self);
+        };
+        let lists = [search.registries, insecure.registries, block.registries];
+        if lists.iter().all(Option::is_none) {
+            return Ok(self);
+        }
+        ensure!(is_main, "it is in version 1 of its format, which drop-ins cannot be in");
+        let is_mixed = self.unqualified_search_registries.is_some()
+            || self.registry.is_some()
+            || self.credential_helpers.is_some()
+            || !self.short_name_mode.is_empty()
+            || !self.aliases.is_empty();
+        ensure!(!is_mixed, "it mixes versions 1 and 2 of its format");
+        let [search, insecure, block] = lists;
+        let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+        for location in insecure.into_iter().flatten() {
+            let location = place(&location)?;
+            tables.entry(location.clone()).or_default().insecure = true;
+        }
+        for location in block.into_iter().flatten() {
+            let location = place(&location)?;
+            tables.entry(location.clone()).or_default().blocked = true;
+        }
+        for (location, table) in &mut tables {
+            table.location.clone_from(location);
+        }
+        self.unqualified_search_registries = Some(search.unwrap_or_default());
+        self.registry = Some(tables.into_values().collect());
+        Ok(self)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -71,6 +121,8 @@ struct Table {
     blocked: bool,
     mirror: Vec<Mirror>,
     mirror_by_digest_only: bool,
+    /// Only mirrors may have it.
+    pull_from_mirror: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -88,7 +140,7 @@ impl Registries {
         let system = places.etc.join("containers");
         let users_file = user.as_ref().map(|user| user.join("registries.conf"));
         let users_file = users_file.filter(|file| file.exists());
-        let mut files = Vec::new();
+        let mut files: Vec<PathBuf> = Vec::new();
         let mut directories = Vec::new();
         match (&places.registries_conf, users_file) {
             (Some(named), _) => {
@@ -110,6 +162,7 @@ impl Registries {
                 directories.push(system.join("registries.conf.d"));
             }
         }
+        let main_files = files.len();
         directories.extend(user.map(|user| user.join("registries.conf.d")));
         for directory in directories {
             files.extend(drop_ins(&directory)?);
@@ -119,34 +172,34 @@ impl Registries {
             places.cache.as_ref().map(|cache| cache.join("containers/short-name-aliases.conf"));
         files.extend(chosen);
         let mut all = Self::default();
-        for file in files {
+        for (number, file) in files.into_iter().enumerate() {
             let context = || format!("reading {}", file.display());
             let text = match fs::read_to_string(&file) {
                 Ok(text) => text,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).with_context(context),
             };
-            all.add(&text).with_context(context)?;
+            all.add(&text, number < main_files).with_context(context)?;
         }
         Ok(all)
     }
 
     /// Takes over what one file says: it wins over the files before it.
-    fn add(&mut self, text: &str) -> Result<()> {
-        let file: File = toml::from_str(text)?;
-        if file.registries.is_some() {
-            return Err(unsupported(
-                "it is in version 1 of its format ([registries.…])",
-                Some("write it in version 2: [[registry]], unqualified-search-registries"),
-            ));
-        }
+    fn add(&mut self, text: &str, is_main: bool) -> Result<()> {
+        let file = toml::from_str::<File>(text)?.modern(is_main)?;
+        ensure!(
+            ["", "enforcing", "permissive", "disabled"].contains(&file.short_name_mode.as_str()),
+            "invalid short-name-mode {:?}: expected one of: enforcing, permissive, disabled",
+            file.short_name_mode
+        );
         if let Some(search) = file.unqualified_search_registries {
-            self.search = search;
+            self.search = search.iter().map(|name| searched(name)).collect::<Result<_>>()?;
         }
         if file.credential_helpers.is_some() {
             self.credential_helpers = file.credential_helpers;
         }
         for (name, target) in file.aliases {
+            check_alias(&name, &target)?;
             // An empty target takes back what a file before said.
             if target.is_empty() {
                 self.aliases.remove(&name);
@@ -154,32 +207,11 @@ impl Registries {
                 self.aliases.insert(name, target);
             }
         }
-        for mut table in file.registry {
-            table.location = place(&table.location)?;
-            if table.prefix.is_empty() {
-                table.prefix.clone_from(&table.location);
-            }
-            table.prefix = place(&table.prefix)?;
-            ensure!(!table.prefix.is_empty(), "a [[registry]] has neither prefix nor location");
-            let is_pattern = table.prefix.starts_with("*.");
-            ensure!(
-                is_pattern || !table.location.is_empty(),
-                "the registry {} has no location",
-                table.prefix
-            );
-            for mirror in &mut table.mirror {
-                mirror.location = place(&mirror.location)?;
-                ensure!(
-                    !mirror.location.is_empty(),
-                    "a mirror of {} has no location",
-                    table.prefix
-                );
-                let rule = mirror.pull_from_mirror.as_str();
-                ensure!(
-                    ["", "all", "digest-only", "tag-only"].contains(&rule),
-                    "pull-from-mirror = {rule:?} is none of all, digest-only, tag-only"
-                );
-            }
+        let mut tables = file.registry.unwrap_or_default();
+        tables.iter_mut().try_for_each(Table::complete)?;
+        check_conflicts(&tables)?;
+        // Of several in one file the first counts, of several files the last.
+        for table in tables.into_iter().rev() {
             self.tables.insert(table.prefix.clone(), table);
         }
         Ok(())
@@ -266,6 +298,106 @@ impl Registries {
     }
 }
 
+impl Table {
+    /// Brings prefix and locations into the form in which they are compared, and refuses what other tools refuse.
+    fn complete(&mut self) -> Result<()> {
+        self.location = place(&self.location)?;
+        if self.prefix.is_empty() {
+            self.prefix.clone_from(&self.location);
+        }
+        self.prefix = place(&self.prefix)?;
+        let prefix = &self.prefix;
+        ensure!(!prefix.is_empty(), "a [[registry]] has neither prefix nor location");
+        let is_pattern = prefix.starts_with("*.");
+        ensure!(is_pattern || !self.location.is_empty(), "the registry {prefix} has no location");
+        ensure!(
+            !(is_pattern && prefix.contains(['/', '@', ':'])),
+            "invalid prefix {prefix:?}: expected a pattern such as *.example.com"
+        );
+        ensure!(
+            self.pull_from_mirror.is_empty(),
+            "the registry {prefix} has pull-from-mirror, which only mirrors may have"
+        );
+        for mirror in &mut self.mirror {
+            mirror.location = place(&mirror.location)?;
+            ensure!(!mirror.location.is_empty(), "a mirror of {prefix} has no location");
+            let rule = mirror.pull_from_mirror.as_str();
+            ensure!(
+                ["", "all", "digest-only", "tag-only"].contains(&rule),
+                "invalid pull-from-mirror {rule:?}: expected one of: all, digest-only, tag-only"
+            );
+            ensure!(
+                !self.mirror_by_digest_only || rule.is_empty(),
+                "the registry {prefix} has mirror-by-digest-only, and its mirror {} has pull-from-mirror",
+                mirror.location
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a file that says of one place that it is insecure or blocked, and that it is not.
+fn check_conflicts(tables: &[Table]) -> Result<()> {
+    let mut known: BTreeMap<&str, &Table> = BTreeMap::new();
+    for table in tables {
+        let place = if table.location.is_empty() { &table.prefix } else { &table.location };
+        let first = known.entry(place).or_insert(table);
+        for (key, same) in [
+            ("insecure", first.insecure == table.insecure),
+            ("blocked", first.blocked == table.blocked),
+        ] {
+            ensure!(same, "the registry {place} is defined several times with different {key}");
+        }
+    }
+    Ok(())
+}
+
+/// A registry of `unqualified-search-registries`: a host and perhaps a port.
+fn searched(text: &str) -> Result<String> {
+    let name = place(text)?;
+    let (host, port) = match name.rsplit_once(':').filter(|(host, _)| !host.ends_with(':')) {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (name.as_str(), None),
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_address = address.is_some_and(|address| {
+        !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':')
+    });
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    ensure!(
+        (is_address || host.split('.').all(label)) && port.is_none_or(is_port),
+        "invalid registry {text:?} in unqualified-search-registries: expected a host, perhaps with a port"
+    );
+    Ok(name)
+}
+
+/// Refuses what is no short name, and what is no full name without tag and digest; an empty one takes back an alias.
+fn check_alias(name: &str, target: &str) -> Result<()> {
+    let parts = |text: &str| -> Option<(bool, String)> {
+        let reference: Reference = text.parse().ok()?;
+        let first = text.split('/').next().filter(|first| *first != text);
+        let has_registry =
+            first.is_some_and(|first| first.contains(['.', ':']) || first == "localhost");
+        let last = text.rsplit('/').next().unwrap_or(text);
+        (!last.contains([':', '@'])).then(|| (has_registry, reference.whole()))
+    };
+    ensure!(
+        parts(name).is_some_and(|(has_registry, _)| !has_registry),
+        "invalid alias {name:?}: expected a name without registry, tag and digest"
+    );
+    ensure!(
+        target.is_empty() || parts(target).is_some_and(|(has_registry, _)| has_registry),
+        "invalid target {target:?} of the alias {name:?}: expected a name with a registry, without tag and digest"
+    );
+    Ok(())
+}
+
 /// The files of a directory that end in `.conf`, by name; none if there is no such directory.
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     let context = || format!("reading {}", directory.display());
@@ -287,10 +419,11 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// A prefix or location as it is compared: without a slash at the end; a scheme is a mistake that container tools refuse, too.
 fn place(text: &str) -> Result<String> {
-    if text.contains("://") {
+    let name = text.trim_end_matches('/');
+    if name.contains("://") {
         bail!("{text:?} must be a name without http:// or https://");
     }
-    Ok(text.trim_end_matches('/').to_owned())
+    Ok(name.to_owned())
 }
 
 /// How much of a name a prefix covers: `quay.io/a` covers `quay.io/a/b:1` but not `quay.io/ab`; `*.x.org` covers hosts below.
@@ -313,7 +446,7 @@ mod tests {
 
     fn registries(texts: &[&str]) -> Registries {
         let mut all = Registries::default();
-        texts.iter().for_each(|text| all.add(text).unwrap());
+        texts.iter().for_each(|text| all.add(text, true).unwrap());
         all
     }
 
@@ -404,6 +537,29 @@ mod tests {
         assert!(error.contains("quay.io/fedora:43, docker.io/fedora:43"), "{error}");
     }
 
+    /// The verdicts of containers' own tool on each, as `skopeo` gives them (tests/conformance compares).
+    #[test]
+    fn invalid_files_are_refused_and_valid_ones_read() {
+        let corpus = include_str!("../../../tests/config/registries.txt");
+        let mut count = 0;
+        for case in corpus.split("### ").skip(1) {
+            let (verdict, text) = case.split_once('\n').unwrap();
+            let said = Registries::default().add(text, true);
+            let is_good = verdict.starts_with("accepted");
+            assert_eq!(said.is_ok(), is_good, "{verdict}: {said:?}\n{text}");
+            count += 1;
+        }
+        assert!(count > 50, "only {count} cases");
+    }
+
+    #[test]
+    fn the_first_of_a_file_and_the_last_of_files_counts() {
+        let one = "[[registry]]\nprefix = 'a.org'\nlocation = 'x.org'\n[[registry]]\nprefix = 'a.org'\nlocation = 'y.org'\n";
+        assert_eq!(sources(&registries(&[one]), "a.org/i:1"), ["x.org/i:1"]);
+        let later = "[[registry]]\nprefix = 'a.org'\nlocation = 'z.org'\n";
+        assert_eq!(sources(&registries(&[one, later]), "a.org/i:1"), ["z.org/i:1"]);
+    }
+
     #[test]
     fn files_are_found_in_order_and_mistakes_are_told() {
         let root = tempfile::tempdir().unwrap();
@@ -433,7 +589,6 @@ mod tests {
         write("home/.config/containers/registries.conf", "");
         assert!(search(&places).is_empty());
         for (mistake, said) in [
-            ("[registries.search]\nregistries = ['x']", "version 1"),
             ("[[registry]]\nlocation = 'https://x.org'", "without http://"),
             ("[[registry]]\nprefix = 'x.org'", "no location"),
             ("[[registry]]\ninsecure = true", "neither"),
@@ -443,6 +598,12 @@ mod tests {
             let error = format!("{:#}", Registries::load(&places).unwrap_err());
             assert!(error.contains(said), "{mistake}: {error}");
         }
+        let old = "[registries.search]\nregistries = ['x']";
+        write("home/.config/containers/registries.conf", old);
+        assert_eq!(search(&places), ["x"]);
+        write("home/.config/containers/registries.conf.d/1.conf", old);
+        let error = format!("{:#}", Registries::load(&places).unwrap_err());
+        assert!(error.contains("version 1"), "{error}");
         places.registries_conf = Some(at("nowhere"));
         assert!(Registries::load(&places).is_err());
     }

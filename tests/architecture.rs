@@ -107,7 +107,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
     ("rustix", &["filesystem"]),
-    ("tempfile", &["content", "filesystem", "oci", "output"]),
+    ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output"]),
     ("saphyr", &["config", "trust"]),
 ];
 

@@ -1,7 +1,6 @@
 //! Several boots: which disks in which machines, side by side, and the table they come to.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +14,17 @@ use serde_json::json;
 
 use super::machine_flags::{Choice, UNNAMED};
 use super::test::{self, TestFlags};
+use super::unpacked::Unpacked;
 
 /// A disk in a machine.
 #[derive(Debug)]
 pub(super) struct Trial {
     /// The machine's name.
     pub(super) name: String,
+    /// The file that was named.
     pub(super) disk: PathBuf,
+    /// The file that is booted: that one, or a decompressed copy of it.
+    pub(super) file: PathBuf,
     pub(super) machine: Machine,
     /// Its directory for evidence, if any is wanted.
     pub(super) evidence: Option<PathBuf>,
@@ -49,20 +52,25 @@ pub(super) struct LeftOut {
 pub(super) struct Plan {
     pub(super) cases: Vec<Trial>,
     left_out: Vec<LeftOut>,
+    /// Decompressed disks, kept for as long as they are booted.
+    unpacked: Vec<Unpacked>,
 }
 
 impl Plan {
     /// Every disk in every machine that it fits.
     pub(super) fn new(flags: &TestFlags, matrix: &Matrix, choice: Choice) -> Result<Self> {
         let rules = flags.verdict.console_rules()?.map(Arc::new);
-        let mut plan = Self { cases: Vec::new(), left_out: Vec::new() };
+        let mut plan = Self { cases: Vec::new(), left_out: Vec::new(), unpacked: Vec::new() };
         for disk in &flags.disks {
             // A disk that is not there demands nothing of a machine, and would be missed late.
-            File::open(disk).with_context(|| format!("reading {}", disk.display()))?;
-            let selection = flags.machine.select(disk, matrix, choice)?;
+            let opened = Unpacked::new(disk)?;
+            let file = opened.file.clone();
+            plan.unpacked.push(opened);
+            let selection = flags.machine.select(&file, matrix, choice)?;
             plan.cases.extend(selection.machines.into_iter().map(|profile| Trial {
                 name: profile.name,
                 disk: disk.clone(),
+                file: file.clone(),
                 machine: profile.machine,
                 evidence: None,
                 rules: rules.clone(),

@@ -18,7 +18,7 @@ const WIDTH: usize = 132;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectFlags {
-    /// A disk, raw or qcow2, or an image as `build` takes it; it is only read
+    /// A disk, raw or qcow2, also as .xz, .zst or .gz, or an image as `build` takes it; it is only read
     #[arg(value_name = "DISK|IMAGE")]
     disk: PathBuf,
 
@@ -70,8 +70,9 @@ fn write(facts: &Facts, out: &mut String) -> std::fmt::Result {
     let architecture = facts.architecture.map_or("unknown architecture", |a| a.name());
     writeln!(
         out,
-        "{} disk of {} for {architecture}, sectors of {} bytes, {} {}\n",
+        "{} disk{} of {} for {architecture}, sectors of {} bytes, {} {}\n",
         facts.format,
+        facts.compression.map_or(String::new(), |how| format!(" in {how}")),
         human(facts.size),
         facts.sector_size,
         if facts.table == "dos" { "MBR" } else { "GUID" },

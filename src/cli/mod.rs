@@ -20,6 +20,7 @@ mod summary;
 mod terminal;
 mod test;
 mod trust_flags;
+mod unpacked;
 mod verdict_flags;
 
 use std::process::ExitCode;

@@ -12,10 +12,11 @@ use qemu::{Accelerator, BootError, Ssh, Visit};
 
 use super::machine_flags::{Choice, MachineFlags};
 use super::test::{INTERRUPTED, interruption, not_tried};
+use super::unpacked::Unpacked;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
-    /// The disk or ISO: raw, qcow2, vmdk, vhdx or vhd
+    /// The disk or ISO: raw, qcow2, vmdk, vhdx or vhd, also as .xz, .zst or .gz
     #[arg(value_name = "DISK")]
     disk: PathBuf,
 
@@ -41,9 +42,14 @@ pub(crate) struct RunFlags {
 
 /// Runs the machine until it ends.
 pub(super) fn run(flags: &RunFlags) -> Result<ExitCode> {
-    fs::File::open(&flags.disk).with_context(|| format!("reading {}", flags.disk.display()))?;
+    let unpacked = Unpacked::new(&flags.disk)?;
+    if flags.write && unpacked.is_copy() {
+        let what =
+            format!("{} is compressed, so the guest cannot write to it", flags.disk.display());
+        return Err(unsupported(what, Some("decompress it first, or leave --write away")));
+    }
     let matrix = flags.machine.matrix()?;
-    let selection = flags.machine.select(&flags.disk, &matrix, Choice::Named)?;
+    let selection = flags.machine.select(&unpacked.file, &matrix, Choice::Named)?;
     let machine = match (&selection.machines[..], &selection.left_out[..]) {
         ([profile], _) => &profile.machine,
         ([], [(name, reason), ..]) => return Err(unsupported(format!("{name}: {reason}"), None)),
@@ -63,7 +69,7 @@ pub(super) fn run(flags: &RunFlags) -> Result<ExitCode> {
         (Some(_), None) => Some(Ssh::NewKey),
     };
     let visit = Visit {
-        disk: &flags.disk,
+        disk: &unpacked.file,
         format: flags.machine.disk_format(),
         acceleration: flags.machine.acceleration(),
         write: flags.write,

@@ -28,7 +28,7 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(crate) struct TestFlags {
-    /// The disks: raw, qcow2, vmdk, vhdx or vhd, or ISOs; they are only read
+    /// The disks: raw, qcow2, vmdk, vhdx or vhd, also as .xz, .zst or .gz, or ISOs; they are only read
     #[arg(value_name = "DISK", required_unless_present = "list")]
     pub(super) disks: Vec<PathBuf>,
 
@@ -162,7 +162,7 @@ pub(super) fn test_of<'a>(flags: &TestFlags, case: &'a Trial) -> Test<'a> {
         access: flags.verdict.access(),
         expected: flags.verdict.expected(),
         console_rules: case.rules.as_deref(),
-        ..Test::new(&case.disk, case.machine.clone())
+        ..Test::new(&case.file, case.machine.clone())
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::qcow2::Qcow2;
+use super::wrapper::Wrapper;
 use crate::error::unsupported;
 
 /// Magic numbers of formats that bootpress neither writes nor reads.
@@ -25,6 +26,8 @@ const OTHERS: [(&[u8], &str); 5] = [
 pub(super) struct Disk {
     file: File,
     inner: Inner,
+    /// How the file was compressed as a whole.
+    pub(super) wrapper: Option<Wrapper>,
     /// Bytes of the disk.
     pub(super) size: u64,
 }
@@ -36,9 +39,19 @@ enum Inner {
 }
 
 impl Disk {
-    /// Opens a disk file and finds out by its first bytes what it is.
+    /// Opens a disk file and finds out by its first bytes what it is. One that is compressed as a whole is decompressed into an
+    /// unnamed temporary file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let opening = || format!("opening {}", path.display());
+        let mut file = File::open(path).with_context(opening)?;
+        let wrapper = Wrapper::of(&file).with_context(opening)?;
+        if let Some(wrapper) = wrapper {
+            let to = tempfile::tempfile().context("creating a temporary file")?;
+            wrapper
+                .unwrap_into(file, &to)
+                .with_context(|| format!("decompressing {}", path.display()))?;
+            file = to;
+        }
         // Not the metadata: a block device's says 0.
         let size = (&file)
             .seek(SeekFrom::End(0))
@@ -52,11 +65,11 @@ impl Disk {
             return Err(unsupported(format!("{} is a {name}", path.display()), Some(&hint)));
         }
         if !magic.starts_with(b"QFI\xfb") {
-            return Ok(Self { file, inner: Inner::Raw, size });
+            return Ok(Self { file, inner: Inner::Raw, wrapper, size });
         }
         let qcow2 =
             Qcow2::open(&file, size).with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { size: qcow2.size, file, inner: Inner::Qcow2(qcow2) })
+        Ok(Self { size: qcow2.size, file, inner: Inner::Qcow2(qcow2), wrapper })
     }
 
     /// The format as one word.

@@ -1,8 +1,8 @@
 //! A finished disk → facts: partitions, the ESP's files and who signed them, boot entries, deployments.
 //!
 //! ```text
-//! file ─► raw or qcow2 ─► partition table ─► FAT: files, EFI programs and their signatures
-//!                                        └─► ext4, XFS: boot entries, deployments, bootupd's state
+//! file ─► (decompressed) ─► raw or qcow2 ─► partition table ─► FAT: files, EFI programs and their signatures
+//!                                                          └─► ext4, XFS: boot entries, deployments, bootupd's state
 //! ```
 //!
 //! Any disk may be looked at, so nothing of it is believed: what does not fit together is `Corrupt`. Nothing is written.
@@ -15,6 +15,7 @@ mod qcow2;
 mod signature;
 mod system;
 mod volume;
+mod wrapper;
 mod xfs;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ use self::fat::{Entry, Fat};
 pub use self::signature::Signature;
 pub use self::system::{BootEntry, Component, Deployment};
 use self::volume::Volume;
+pub use self::wrapper::Wrapper;
 use crate::architecture::Architecture;
 use crate::error::corrupt;
 
@@ -48,6 +50,9 @@ pub struct Facts {
     pub version: u32,
     /// Format of the file: `raw` or `qcow2`.
     pub format: &'static str,
+    /// How the file is compressed as a whole: `gzip`, `xz` or `zstd`; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<&'static str>,
     /// Bytes of the disk.
     pub size: u64,
     /// Bytes of a sector.
@@ -141,6 +146,7 @@ pub fn inspect(path: &Path) -> Result<Facts> {
         facts: Facts {
             version: VERSION,
             format: disk.format(),
+            compression: disk.wrapper.map(Wrapper::name),
             size: disk.size,
             sector_size: table.sector_size.bytes(),
             table: match table.scheme {

@@ -354,7 +354,11 @@ fn by_that_name_it_refuses_what_cannot_be_done() {
     assert!(
         said(&["--aws-bucket=b", "oci:image"]).contains("aws-ami-name and aws-region is missing")
     );
-    assert!(said(&["--rootfs", "zfs", "oci:image"]).contains("known file systems"));
+    // Under this name the flag is called --rootfs, not --filesystem.
+    for (flag, value) in [("--rootfs", "zfs"), ("--target-arch", "vax")] {
+        let told = said(&[flag, value, "oci:image"]);
+        assert!(told.contains(&format!("'{flag} <")) && told.contains(value), "{told}");
+    }
     assert!(said(&["--chown", "me", "oci:image"]).contains("UID:GID"));
 }
 

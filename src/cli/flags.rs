@@ -272,7 +272,7 @@ fn one_line(text: &str) -> Result<String, String> {
 
 pub(crate) fn filesystem(name: &str) -> Result<FileSystem, String> {
     FileSystem::ROOTS.into_iter().find(|filesystem| filesystem.name() == name).ok_or_else(|| {
-        format!("known file systems: {}", FileSystem::ROOTS.map(FileSystem::name).join(", "))
+        format!("expected one of: {}", FileSystem::ROOTS.map(FileSystem::name).join(", "))
     })
 }
 

@@ -81,7 +81,7 @@ pub(super) fn load_order(
                     "the image's kernel {version} has no module {name}, which a live system needs"
                 ),
                 Some(
-                    "add the package with the kernel's further modules to the image (Fedora: kernel-modules)",
+                    "add the package with the kernel's further modules to the image (Fedora: kernel-modules-core, and kernel-modules for rarer ones)",
                 ),
             ));
         }

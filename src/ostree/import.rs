@@ -106,7 +106,10 @@ impl Import {
             target.to_owned()
         } else {
             self.place(target.to_owned()).ok_or_else(|| {
-                unsupported(format!("a hard link to {target}, which is not installed"), None)
+                unsupported(
+                    format!("the hard link leads to {target}, which ostree does not install"),
+                    Some("copy the file in the Containerfile instead of linking to it"),
+                )
             })?
         };
         if self.parent(&path, &entry.metadata)?.is_none() {
@@ -202,8 +205,12 @@ impl Import {
         }
         let Some(id) = self.tree.find(end) else {
             return Err(unsupported(
-                format!("a hard link to {end}, which this layer does not have"),
-                Some("squash the layers of the image, or make the link in the layer of its target"),
+                format!(
+                    "the hard link leads to {end}, which is not in the same layer; bootc cannot import such a link, either"
+                ),
+                Some(
+                    "create the link and the file in one RUN of the Containerfile, or build the image with --squash-all",
+                ),
             ));
         };
         let inode = self.tree.inode(id);

@@ -130,6 +130,7 @@ fn every_disk_is_seen_as_it_was_built() {
                 let qcow2 = inspect(&path_of(&report, Format::Qcow2)).unwrap();
                 assert_eq!(Facts { format: "raw", ..qcow2 }, facts);
                 compressed(&raw, &facts);
+                wrapped(&raw, &path_of(&report, Format::Qcow2), &facts);
                 compare(&facts, &report);
                 assert_eq!(facts.sector_size, sector_size.bytes());
                 assert_eq!(facts.architecture, Some(architecture));
@@ -148,6 +149,25 @@ fn compressed(raw: &Path, facts: &Facts) {
         run(qemu_img.args(["convert", "-c", "-O", "qcow2", "-o", &option]).arg(raw).arg(&path));
         let seen = inspect(&path).unwrap();
         assert_eq!(Facts { format: "raw", ..seen }, *facts);
+    }
+}
+
+/// The same disk in files that are compressed as a whole, as the formats' own tools make them.
+fn wrapped(raw: &Path, qcow2: &Path, facts: &Facts) {
+    for (disk, program, suffix, name) in [
+        (raw, "gzip", "gz", "gzip"),
+        (raw, "xz", "xz", "xz"),
+        (raw, "zstd", "zst", "zstd"),
+        (qcow2, "zstd", "zst", "zstd"),
+    ] {
+        let path = PathBuf::from(format!("{}.{suffix}", disk.display()));
+        let Some(mut packer) = tool(program) else { return };
+        let output = packer.arg("-1c").arg(disk).output().unwrap();
+        assert!(output.status.success(), "{program}");
+        fs::write(&path, output.stdout).unwrap();
+        let seen = inspect(&path).unwrap();
+        assert_eq!(seen.compression, Some(name));
+        assert_eq!(Facts { format: "raw", compression: None, ..seen }, *facts);
     }
 }
 

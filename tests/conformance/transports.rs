@@ -189,6 +189,41 @@ fn stores_give_the_same_disk() {
     }
     without_a_specification(&workshop, &expected);
     a_built_image(&workshop);
+    names_lead_to_the_store(&workshop);
+}
+
+/// `localhost/…` is what podman calls images that were built here. Other names are of registries first, and an error leads on.
+fn names_lead_to_the_store(workshop: &Workshop) {
+    let config = workshop.at("names.conf");
+    let (root, run_root) = (workshop.at("names"), workshop.at("names-run"));
+    let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\n", root.display());
+    fs::write(&config, text).unwrap();
+    let store = format!("containers-storage:[vfs@{}+{}]", root.display(), run_root.display());
+    for name in ["localhost/my-os:latest", "127.0.0.1:1/my-os:1"] {
+        let Some(mut skopeo) = workshop.skopeo(&[&workshop.layout(), &format!("{store}{name}")])
+        else {
+            return;
+        };
+        run(&mut skopeo);
+    }
+    let said = |name: &str| {
+        let mut build = workshop.build(name);
+        let output = build.env("CONTAINERS_STORAGE_CONF", &config).output().unwrap();
+        // Warnings are in the report.
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&told).into_owned())
+    };
+    let (built, told) = said("localhost/my-os");
+    assert!(built && told.contains("containers-storage:localhost/my-os:latest"), "{told}");
+    let began = std::time::Instant::now();
+    let (built, told) = said("127.0.0.1:1/my-os:1");
+    assert!(!built && told.contains("use containers-storage:127.0.0.1:1/my-os:1"), "{told}");
+    let (built, told) = said("localhost/other");
+    assert!(!built && told.contains("no image localhost/other:latest in this machine's"), "{told}");
+    // Whoever writes docker:// means a registry.
+    let (built, told) = said("docker://127.0.0.1:1/my-os:1");
+    assert!(!built && !told.contains("containers-storage"), "{told}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(120), "{:?}", began.elapsed());
 }
 
 /// Found through storage.conf, by parts of the name.

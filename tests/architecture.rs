@@ -95,7 +95,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("http_auth", &["oci"]),
     ("rustls", &["oci"]),
     ("tokio", &["oci"]),
-    ("flate2", &["inspect", "iso", "oci", "output"]),
+    ("flate2", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("md5", &["iso"]),
     ("zstd", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("aws_lc_rs", &["oci", "trust"]),

@@ -1,9 +1,10 @@
-//! Tree → SparseMap, without I/O: ext4, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk travels in;
-//! and the hash trees of fs-verity. With the help of the host's kernel: xfs and btrfs.
+//! Tree → SparseMap, without I/O: ext4, btrfs, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk
+//! travels in; and the hash trees of fs-verity. With the help of the host's kernel: xfs and btrfs.
 //!
 //! What goes into a partition is made by two functions, whatever its kind: [`FileSystem::fit`] tells how large it has to be,
 //! [`FileSystem::format`] makes it.
 
+pub mod btrfs;
 pub mod erofs;
 pub mod ext4;
 pub mod fat;

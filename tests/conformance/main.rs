@@ -3,6 +3,7 @@
 mod anaconda;
 mod bib;
 mod bootloader;
+mod btrfs;
 mod build;
 mod composefs;
 mod config;

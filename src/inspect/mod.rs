@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! file ─► (decompressed) ─► raw or qcow2 ─► partition table ─► FAT: files, EFI programs and their signatures
-//!                                                          └─► ext4, XFS: boot entries, deployments, bootupd's state
+//!                                                          └─► ext4, XFS, btrfs: boot entries, deployments, bootupd's state
 //! ```
 //!
 //! Any disk may be looked at, so nothing of it is believed: what does not fit together is `Corrupt`. Nothing is written.
 
+mod btrfs;
 mod disk;
 mod ext4;
 mod fat;
@@ -32,7 +33,7 @@ pub use self::system::{BootEntry, Component, Deployment};
 use self::volume::Volume;
 pub use self::wrapper::Wrapper;
 use crate::architecture::Architecture;
-use crate::error::corrupt;
+use crate::error::{Unsupported, corrupt};
 
 /// The form of the JSON; grows by one when a field changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -213,7 +214,13 @@ impl Looking {
         } else {
             let whose = format!("partition {}", partition.number);
             match Volume::open(slice, &head, &whose) {
-                Some(volume) => Some(self.volume(volume?, partition, &mut role)?),
+                Some(Ok(volume)) => Some(self.volume(volume, partition, &mut role)?),
+                // Somebody else's btrfs: what it is can be said, and what is on it cannot.
+                Some(Err(error)) if error.is::<Unsupported>() && other_kind(&head).is_some() => {
+                    self.facts.warnings.push(format!("{error:#}"));
+                    other_kind(&head)
+                }
+                Some(Err(error)) => return Err(error),
                 None => other_kind(&head),
             }
         };

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::btrfs::Btrfs;
 use super::disk::Slice;
 use super::{ext4, xfs};
 
@@ -10,6 +11,7 @@ use super::{ext4, xfs};
 pub(super) enum Volume {
     Ext4(ext4::Volume),
     Xfs(xfs::Volume),
+    Btrfs(Box<Btrfs>),
 }
 
 impl Volume {
@@ -21,6 +23,10 @@ impl Volume {
         if xfs::Volume::is_it(start) {
             return Some(xfs::Volume::open(slice, format!("the XFS of {whose}")).map(Self::Xfs));
         }
+        if Btrfs::is_it(start) {
+            let opened = Btrfs::open(slice, format!("the btrfs of {whose}"));
+            return Some(opened.map(|btrfs| Self::Btrfs(Box::new(btrfs))));
+        }
         None
     }
 
@@ -29,6 +35,7 @@ impl Volume {
         match self {
             Self::Ext4(_) => "ext4",
             Self::Xfs(_) => "xfs",
+            Self::Btrfs(_) => "btrfs",
         }
     }
 
@@ -36,6 +43,7 @@ impl Volume {
         match self {
             Self::Ext4(ext4) => ext4.label(),
             Self::Xfs(xfs) => xfs.label(),
+            Self::Btrfs(btrfs) => btrfs.label().to_owned(),
         }
     }
 
@@ -43,6 +51,7 @@ impl Volume {
         match self {
             Self::Ext4(ext4) => ext4.uuid(),
             Self::Xfs(xfs) => xfs.uuid(),
+            Self::Btrfs(btrfs) => btrfs.uuid(),
         }
     }
 
@@ -51,6 +60,7 @@ impl Volume {
         match self {
             Self::Ext4(ext4) => ext4.used,
             Self::Xfs(xfs) => xfs.used(),
+            Self::Btrfs(btrfs) => btrfs.used(),
         }
     }
 
@@ -59,6 +69,7 @@ impl Volume {
         match self {
             Self::Ext4(ext4) => ext4.names(path),
             Self::Xfs(xfs) => xfs.names(path),
+            Self::Btrfs(btrfs) => btrfs.names(path),
         }
     }
 
@@ -67,6 +78,7 @@ impl Volume {
         match self {
             Self::Ext4(ext4) => ext4.read(path),
             Self::Xfs(xfs) => xfs.read(path),
+            Self::Btrfs(btrfs) => btrfs.read(path),
         }
     }
 

@@ -6,13 +6,16 @@
 //!
 //! The order of contents in the spool depends on threads; nothing that is written to a disk may depend on it.
 
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 
@@ -49,11 +52,20 @@ impl Content {
 }
 
 /// File contents, each once. Shared by reference: writers and readers work at the same time.
-#[derive(Debug)]
 pub struct ContentStore {
     directory: PathBuf,
     spool: File,
     end: AtomicU64,
+    derived: Derived,
+}
+
+/// What was made of contents, by what it is.
+type Derived = Mutex<BTreeMap<(ContentId, String), Arc<dyn Any + Send + Sync>>>;
+
+impl fmt::Debug for ContentStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContentStore").field("spool", &self.spool).finish_non_exhaustive()
+    }
 }
 
 impl ContentStore {
@@ -61,7 +73,12 @@ impl ContentStore {
     pub fn create_in(directory: &Path) -> Result<Self> {
         let spool = tempfile::tempfile_in(directory)
             .with_context(|| format!("creating a spool in {}", directory.display()))?;
-        Ok(Self { directory: directory.to_owned(), spool, end: AtomicU64::new(0) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            spool,
+            end: AtomicU64::new(0),
+            derived: Derived::default(),
+        })
     }
 
     /// The directory that the store is in, for other files that live as long as the work does.
@@ -119,6 +136,19 @@ impl ContentStore {
         let mut bytes = vec![0; usize::try_from(content.size)?];
         self.read_exact_at(content.id, 0, &mut bytes).context("reading the spool")?;
         Ok(bytes)
+    }
+
+    /// What was made of a content before, if [`ContentStore::remember`] was told: so that who asks for a size and who writes do
+    /// not both compress.
+    pub fn recall<T: Any + Send + Sync>(&self, id: ContentId, what: &str) -> Option<Arc<T>> {
+        let derived = self.derived.lock().expect("nobody panics holding it");
+        derived.get(&(id, what.to_owned()))?.clone().downcast().ok()
+    }
+
+    /// Keeps what was made of a content, by a name of what it is.
+    pub fn remember<T: Any + Send + Sync>(&self, id: ContentId, what: &str, made: Arc<T>) {
+        let mut derived = self.derived.lock().expect("nobody panics holding it");
+        derived.insert((id, what.to_owned()), made);
     }
 
     /// The spool file and the offset of a content in it, for `copy_file_range`.

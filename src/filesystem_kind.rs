@@ -40,6 +40,11 @@ impl FileSystem {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// Whether it has fs-verity: XFS does not up to Linux 6.18.
+    pub const fn has_verity(self) -> bool {
+        matches!(self, Self::Ext4 | Self::Btrfs)
+    }
+
     /// Whether trees of files are in it.
     pub const fn holds_files(self) -> bool {
         !matches!(self, Self::Swap)

@@ -190,7 +190,7 @@ fn the_engine_starts_no_program() {
     }
 }
 
-/// xfs and btrfs are written by the host's kernel, into a device that programs prepare: the one exception.
+/// xfs is written by the host's kernel, into a device that programs prepare: the one exception.
 fn asks_the_host(path: &Path) -> bool {
     path.starts_with("src/filesystem/host") || path == Path::new("src/filesystem/host.rs")
 }

@@ -100,7 +100,7 @@ impl Slot {
         })
     }
 
-    /// Subvolumes of the root's btrfs that are not the root, in their order.
+    /// Subvolumes that are not the root, in their order.
     pub(super) fn beside_root(&self) -> impl Iterator<Item = &Subvolume> {
         let all = self.partition.subvolumes().iter();
         all.filter(|one| one.mountpoint.as_deref() != Some("/"))
@@ -366,11 +366,21 @@ fn holds(
 ) -> Result<Holds> {
     let derived = identity.further(&format!("content of partition {index}"));
     let volume = |kind, uuid| Ok(Holds::Volume(kind, uuid));
+    let of_boot = |one: &Subvolume| one.mountpoint.as_deref() == Some("/boot");
+    if partition.subvolumes().iter().any(of_boot) {
+        return Err(unsupported(
+            "/boot cannot be in a subvolume of btrfs, because GRUB cannot write its environment there",
+            Some("leave the subvolume away: /boot becomes an ext4 of its own"),
+        ));
+    }
     match (role, &partition.payload) {
         (Role::BiosBoot, _) => Ok(Holds::Nothing),
         // What these are on, and their UUIDs, was decided with all that have a say in it.
         (Role::Root, _) => volume(root, identity.root_filesystem),
-        (_, Payload::Btrfs { .. }) => Err(no_filesystem("btrfs")),
+        (Role::Data, Payload::Btrfs { uuid, .. }) => {
+            volume(FileSystem::Btrfs, uuid.unwrap_or(derived))
+        }
+        (_, Payload::Btrfs { .. }) => Err(no_filesystem("btrfs", &[])),
         (Role::Esp, payload) => {
             refuse_other_than(&[FileSystem::Vfat, FileSystem::Ext4], payload)?;
             volume(FileSystem::Vfat, fat_uuid(identity.esp_volume, derived))
@@ -386,7 +396,8 @@ fn holds(
             Ok(Holds::Raw(content_of(image, source)?))
         }
         (Role::Swap | Role::Data, Payload::Filesystem(filesystem)) => {
-            refuse_other_than(&[FileSystem::Ext4, FileSystem::Vfat], &partition.payload)?;
+            let kinds = [FileSystem::Ext4, FileSystem::Btrfs, FileSystem::Vfat];
+            refuse_other_than(&kinds, &partition.payload)?;
             let kind = filesystem.kind.unwrap_or(FileSystem::Ext4);
             let uuid = match (&filesystem.uuid, kind) {
                 (None, _) => derived,
@@ -421,14 +432,19 @@ fn content_of(image: &Tree, source: &str) -> Result<Content> {
 fn refuse_other_than(kinds: &[FileSystem], payload: &Payload) -> Result<()> {
     match payload {
         Payload::Filesystem(Filesystem { kind: Some(kind), .. }) if !kinds.contains(kind) => {
-            Err(no_filesystem(kind.name()))
+            Err(no_filesystem(kind.name(), kinds))
         }
         _ => Ok(()),
     }
 }
 
-fn no_filesystem(name: &str) -> anyhow::Error {
-    unsupported(format!("bootpress writes ext4 and FAT here, not {name}"), Some("take ext4"))
+fn no_filesystem(name: &str, kinds: &[FileSystem]) -> anyhow::Error {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    let hint = match names.as_slice() {
+        [] => "use a plain partition of ext4".to_owned(),
+        names => format!("use one of: {}", names.join(", ")),
+    };
+    unsupported(format!("this partition cannot be a {name}"), Some(&hint))
 }
 
 /// Sector sizes of a layout that speaks of one.

@@ -87,14 +87,14 @@ pub(super) fn filling<'a>(
 ) -> Result<Filling<'a>> {
     let arrangement = options.arrangement;
     let volume = |mountpoint| volume_tree(arrangement, mountpoint, installed);
+    let further = slot.beside_root().map(|one| {
+        let tree = volume(one.mountpoint.as_ref())?;
+        let compression = one.compression.as_deref();
+        Ok(Subvolume { name: &one.name, tree, compression })
+    });
     match slot.role {
         Role::Root => {
             let root = &arrangement.root;
-            let further = slot.beside_root().map(|one| {
-                let tree = volume(one.mountpoint.as_ref())?;
-                let compression = one.compression.as_deref();
-                Ok(Subvolume { name: &one.name, tree, compression })
-            });
             Ok(Filling {
                 root: &installed.root,
                 subvolume: root.subvolume.as_deref(),
@@ -109,7 +109,8 @@ pub(super) fn filling<'a>(
         Role::BiosBoot | Role::Esp | Role::Data | Role::Swap => {
             let mountpoint =
                 slot.filesystem().and_then(|filesystem| filesystem.mountpoint.as_ref());
-            volume(mountpoint).map(Filling::of)
+            let root = volume(mountpoint)?;
+            Ok(Filling { further: further.collect::<Result<_>>()?, ..Filling::of(root) })
         }
     }
 }

@@ -113,7 +113,7 @@ pub fn lay_out(
     progress: &Progress,
 ) -> Result<Disk> {
     let _stage = progress.stage(Stage::LayOut, None);
-    let table = size::table(installed, options, progress)?;
+    let table = size::table(installed, options, contents, progress)?;
     let filled = fill::partitions(&table, installed, boot, options, contents)?;
     let embed = boot.bios.as_ref().map(|code| |lba: u64, mbr: &[u8; 512]| code.embed(lba, mbr));
     join::disk(&table, filled, embed.as_ref().map(|embed| embed as &join::Embed<'_>))

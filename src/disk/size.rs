@@ -5,6 +5,7 @@ use partitioning::{MIB, PlanError, Role, Table};
 
 use super::arrange::{Arrangement, Holds, Slot};
 use super::{DiskOptions, fill};
+use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::filesystem::{Room, measure};
 use crate::filesystem_kind::FileSystem;
@@ -38,16 +39,17 @@ struct Needs {
 pub(super) fn table(
     installed: &Installed,
     options: &DiskOptions<'_>,
+    contents: &ContentStore,
     progress: &Progress,
 ) -> Result<Table> {
     let arrangement = options.arrangement;
     let layout = &arrangement.layout;
-    let needs = needs(installed, options)?;
+    let needs = needs(installed, options, contents)?;
     let root_size = if options.size.is_some() { needs.least } else { needs.comfortable };
     let sizes = arrangement
         .slots
         .iter()
-        .map(|slot| bytes_of(slot, root_size, installed, options))
+        .map(|slot| bytes_of(slot, root_size, installed, options, contents))
         .collect::<Result<Vec<_>>>()?;
     let mut wanted = arrangement.with_sizes(&sizes, options.identity.disk, options.sector_size);
     if options.size.is_some() || layout.root_fills_disk {
@@ -95,6 +97,7 @@ fn bytes_of(
     root_size: u64,
     installed: &Installed,
     options: &DiskOptions<'_>,
+    contents: &ContentStore,
 ) -> Result<u64> {
     let asked = slot.partition.minsize;
     let usual = options.arrangement.preset.default_size(slot.role);
@@ -110,13 +113,17 @@ fn bytes_of(
             let filling = fill::filling(slot, installed, options)?;
             let label = slot.label();
             let volume = fill::volume_options(slot, &label, options);
-            Ok(asked.max(kind.fit(&filling, room, &volume)?))
+            Ok(asked.max(kind.fit(&filling, room, &volume, contents)?))
         }
     }
 }
 
 /// What the root needs.
-fn needs(installed: &Installed, options: &DiskOptions<'_>) -> Result<Needs> {
+fn needs(
+    installed: &Installed,
+    options: &DiskOptions<'_>,
+    contents: &ContentStore,
+) -> Result<Needs> {
     let slot = options.arrangement.slots.iter().find(|slot| slot.role == Role::Root);
     let slot = slot.context("every arrangement has a root")?;
     let filling = fill::filling(slot, installed, options)?;
@@ -124,7 +131,7 @@ fn needs(installed: &Installed, options: &DiskOptions<'_>) -> Result<Needs> {
     let volume = fill::volume_options(slot, &label, options);
     let fit = |room| {
         let kind = options.arrangement.root.kind;
-        kind.fit(&filling, room, &volume).context("sizing the root file system")
+        kind.fit(&filling, room, &volume, contents).context("sizing the root file system")
     };
     let least = fit(Room { bytes: 0, inodes: 0 })?;
     let upgrade = measure(&installed.root);

@@ -1,4 +1,4 @@
-//! xfs and btrfs, which nobody writes but the running kernel: a loop device over a file without name, `mkfs`, a mount that only one
+//! xfs, which nobody writes but the running kernel: a loop device over a file without name, `mkfs`, a mount that only one
 //! thread sees, everything copied into it, and the file's bytes taken for a map like any other.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! It needs root, so it is the exception: the only room that starts programs. And it is not the same bytes each time: the kernel
-//! puts the hour into each inode (of its last change), btrfs draws the UUIDs of its device and subvolumes at random, and what
-//! is written back first depends on timing. Names, contents and metadata are the same.
+//! puts the hour into each inode (of its last change), and what is written back first depends on timing. Names, contents and
+//! metadata are the same.
 
 mod attach;
 mod fill;
@@ -24,7 +24,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::SeekFrom;
 
-use super::{Filling, Subvolume, VolumeOptions};
+use super::{Filling, VolumeOptions};
 use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::sparse::SparseMap;
@@ -40,8 +40,6 @@ const BLOCK: usize = 4096;
 pub(super) enum Kind {
     /// XFS.
     Xfs,
-    /// Btrfs.
-    Btrfs,
 }
 
 impl Kind {
@@ -49,26 +47,23 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
         }
     }
 
     const fn mkfs(self) -> &'static str {
         match self {
             Self::Xfs => "mkfs.xfs",
-            Self::Btrfs => "mkfs.btrfs",
         }
     }
 
-    /// Bytes that the file system needs for itself besides what ext4 would need: logs, and btrfs' second copy of metadata.
+    /// Bytes that the file system needs for itself besides what ext4 would need: its log.
     pub(super) const fn overhead(self) -> u64 {
         match self {
             Self::Xfs => 192 << 20,
-            Self::Btrfs => 384 << 20,
         }
     }
 
-    /// The least size in bytes: mkfs.xfs wants 300 MiB; btrfs gets by with less, but not well.
+    /// The least size in bytes: mkfs.xfs wants 300 MiB.
     pub(super) const MINIMUM_SIZE: u64 = 320 << 20;
 }
 
@@ -123,7 +118,7 @@ pub(super) fn check(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Writes a tree as a file system, with one more for each of the further subvolumes; its bytes go into `contents`.
+/// Writes a tree as a file system; its bytes go into `contents`.
 pub(super) fn write(
     kind: Kind,
     filling: &Filling<'_>,
@@ -168,9 +163,6 @@ fn make(kind: Kind, device: &Path, options: &VolumeOptions<'_>) -> Result<()> {
             mkfs.args(["-q", "-f", "-L", options.label, "-m"]);
             mkfs.arg(format!("uuid={}", options.uuid));
         }
-        Kind::Btrfs => {
-            mkfs.args(["-q", "-f", "-L", options.label, "-U"]).arg(options.uuid.to_string());
-        }
     }
     // As far as mkfs.xfs can be kept from clock and dice: newer ones can.
     mkfs.envs([("SOURCE_DATE_EPOCH", "0"), ("DETERMINISTIC_SEED", "1")]);
@@ -185,16 +177,10 @@ fn fill_device(
     on: &Path,
 ) -> Result<u64> {
     let name = kind.name();
-    let compress = filling.compression.map(|how| format!("compress={how}"));
-    let flags = MsFlags::MS_NOATIME;
-    mount(Some(&device.path), on, Some(name), flags, compress.as_deref())
+    mount(Some(&device.path), on, Some(name), MsFlags::MS_NOATIME, None::<&str>)
         .with_context(|| format!("mounting {} as {name}", device.path.display()))?;
     // From now on the device goes when it is unmounted.
     drop(device);
-    let root = match filling.subvolume {
-        Some(subvolume) => make_subvolume(on, subvolume)?,
-        None => on.to_owned(),
-    };
     let full = |error: anyhow::Error| {
         let full = error.downcast_ref::<std::io::Error>();
         if full.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
@@ -205,54 +191,13 @@ fn fill_device(
         }
         error
     };
-    fill::fill(filling.root, contents, &root).map_err(full)?;
-    for Subvolume { name, tree, compression } in &filling.further {
-        compress_from_now(on, *compression)?;
-        let place = create_subvolume(on, name)?;
-        fill::fill(tree, contents, &place)
-            .map_err(full)
-            .with_context(|| format!("filling the subvolume {name}"))?;
-    }
+    fill::fill(filling.root, contents, on).map_err(full)?;
     let directory = File::open(on).context("opening the mount point")?;
     nix::unistd::syncfs(&directory).with_context(|| format!("syncing the {name}"))?;
     let usage = nix::sys::statvfs::fstatvfs(&directory).context("asking how full it is")?;
     drop(directory);
     umount(on).with_context(|| format!("unmounting the {name}"))?;
     Ok((usage.blocks() - usage.blocks_free()) * usage.fragment_size())
-}
-
-/// From here on files are compressed like this. What was written before is compressed as before when it reaches the disk.
-fn compress_from_now(on: &Path, how: Option<&str>) -> Result<()> {
-    let written = File::open(on).context("opening the mount point")?;
-    nix::unistd::syncfs(&written).context("syncing the btrfs")?;
-    let option = format!("compress={}", how.unwrap_or("no"));
-    let flags = MsFlags::MS_NOATIME | MsFlags::MS_REMOUNT;
-    mount(None::<&str>, on, None::<&str>, flags, Some(option.as_str()))
-        .with_context(|| format!("mounting with {option}"))
-}
-
-/// A subvolume, made the default one, so that machines find it without being told.
-fn make_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
-    let path = create_subvolume(on, name)?;
-    run(Command::new(btrfs()?).args(["subvolume", "set-default"]).arg(&path))?;
-    Ok(path)
-}
-
-fn create_subvolume(on: &Path, name: &str) -> Result<PathBuf> {
-    if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        bail!("invalid name {name:?} of a subvolume");
-    }
-    let path = on.join(name);
-    // The directories above it belong to the volume itself.
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("making the path of {name}"))?;
-    }
-    run(Command::new(btrfs()?).args(["-q", "subvolume", "create"]).arg(&path))?;
-    Ok(path)
-}
-
-fn btrfs() -> Result<PathBuf> {
-    find("btrfs").context("btrfs is not installed beside mkfs.btrfs")
 }
 
 /// What of the file is not zero, as contents.

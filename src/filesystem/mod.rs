@@ -1,5 +1,5 @@
 //! Tree → SparseMap, without I/O: ext4, btrfs, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk
-//! travels in; and the hash trees of fs-verity. With the help of the host's kernel: xfs and btrfs.
+//! travels in; and the hash trees of fs-verity. With the help of the host's kernel: xfs.
 //!
 //! What goes into a partition is made by two functions, whatever its kind: [`FileSystem::fit`] tells how large it has to be,
 //! [`FileSystem::format`] makes it.
@@ -22,10 +22,15 @@ use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::filesystem_kind::FileSystem;
 use crate::sparse::SparseMap;
-use crate::tree::{Kind, Tree, Verity};
+use crate::tree::{Kind, Metadata, Tree, Verity};
 
 /// Bytes of an ext4 for which there is an inode, as mke2fs does it.
 const BYTES_PER_INODE: u64 = 16384;
+
+/// Bytes of metadata, in one copy, that an inode of a system takes on btrfs: 900 to 1000 were seen.
+const BTRFS_BYTES_PER_INODE: u64 = 1024;
+/// Bytes that stay free on a btrfs in any case: without room for another chunk of metadata nothing can be deleted any more.
+const BTRFS_SPARE: u64 = 64 << 20;
 
 /// What a file system holds. Only btrfs has subvolumes and compression; other kinds are given neither.
 #[derive(Clone, Debug)]
@@ -99,23 +104,24 @@ impl FileSystem {
     /// Refuses a kind that cannot be written on this machine, before any work is done. `Unsupported`.
     pub fn check(self) -> Result<()> {
         match self {
-            Self::Ext4 | Self::Vfat | Self::Swap => Ok(()),
+            Self::Ext4 | Self::Btrfs | Self::Vfat | Self::Swap => Ok(()),
             Self::Xfs => host::check(host::Kind::Xfs),
-            Self::Btrfs => host::check(host::Kind::Btrfs),
         }
     }
 
-    /// Bytes of the smallest file system that holds this and has so much room besides.
+    /// Bytes of the smallest file system that holds this and has so much room besides. What has to be compressed for that is
+    /// added to `contents`, and used again by [`FileSystem::format`].
     pub fn fit(
         self,
         filling: &Filling<'_>,
         room: Room,
         options: &VolumeOptions<'_>,
+        contents: &ContentStore,
     ) -> Result<u64> {
         match self {
             Self::Ext4 => fit_ext4(filling.root, room, options),
             Self::Xfs => fit_host(host::Kind::Xfs, filling, room, options),
-            Self::Btrfs => fit_host(host::Kind::Btrfs, filling, room, options),
+            Self::Btrfs => fit_btrfs(filling, room, contents),
             Self::Vfat => Ok(fat::content_size(filling.root).saturating_add(room.bytes)),
             Self::Swap => Ok(room.bytes.max(swap::SMALLEST)),
         }
@@ -135,7 +141,7 @@ impl FileSystem {
         let (map, used) = match self {
             Self::Ext4 => format_ext4(filling.root, size, options)?,
             Self::Xfs => format_host(host::Kind::Xfs, filling, size, options, contents)?,
-            Self::Btrfs => format_host(host::Kind::Btrfs, filling, size, options, contents)?,
+            Self::Btrfs => format_btrfs(filling, size, options, contents)?,
             Self::Vfat => format_fat(filling.root, size, options, contents)?,
             Self::Swap => (swap::format(size, options.uuid, options.label), 0),
         };
@@ -221,6 +227,57 @@ fn format_ext4(tree: &Tree, size: u64, options: &VolumeOptions<'_>) -> Result<(S
     Ok((layout.emit(tree), (usage.blocks - usage.free_blocks) * 4096))
 }
 
+fn fit_btrfs(filling: &Filling<'_>, room: Room, contents: &ContentStore) -> Result<u64> {
+    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling)?, contents)?;
+    let metadata = 2 * BTRFS_BYTES_PER_INODE * u64::from(room.inodes);
+    prepared.fit(&btrfs::Wanted {
+        free_bytes: room.bytes + metadata + BTRFS_SPARE,
+        duplicate: true,
+        block_group_tree: false,
+    })
+}
+
+fn format_btrfs(
+    filling: &Filling<'_>,
+    size: u64,
+    options: &VolumeOptions<'_>,
+    contents: &ContentStore,
+) -> Result<(SparseMap, u64)> {
+    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling)?, contents)?;
+    let btrfs::Formatted { map, usage } = prepared.format(&btrfs::Options {
+        size,
+        uuid: options.uuid,
+        label: options.label.to_owned(),
+        duplicate: true,
+        // Older kernels than 6.1 cannot mount it, and the disk of a system has few block groups.
+        block_group_tree: false,
+        time: 0,
+    })?;
+    Ok((map, usage.data + usage.metadata))
+}
+
+fn btrfs_volumes<'a>(filling: &Filling<'a>) -> Result<btrfs::Volumes<'a>> {
+    static NOTHING: std::sync::OnceLock<Tree> = std::sync::OnceLock::new();
+    let subvolume = |name, tree, compression: Option<&str>| -> Result<btrfs::Subvolume<'a>> {
+        let parsed = compression.map(|how| how.parse::<btrfs::Compression>()).transpose();
+        let compression = parsed.map_err(|reason| unsupported(reason, None))?;
+        Ok(btrfs::Subvolume { name, tree, compression })
+    };
+    let mut below = Vec::new();
+    let top = match filling.subvolume {
+        Some(name) => {
+            below.push(subvolume(name, filling.root, filling.compression)?);
+            let nothing = NOTHING.get_or_init(|| Tree::new(Metadata::root(0o755)));
+            subvolume("", nothing, None)?
+        }
+        None => subvolume("", filling.root, filling.compression)?,
+    };
+    for Subvolume { name, tree, compression } in &filling.further {
+        below.push(subvolume(name, tree, *compression)?);
+    }
+    Ok(btrfs::Volumes { top, below, default: filling.subvolume.map(|_| 0) })
+}
+
 fn format_fat(
     tree: &Tree,
     size: u64,
@@ -247,12 +304,7 @@ fn fit_host(
 ) -> Result<u64> {
     let with_an_eighth = |size: u64| size + size / 8;
     let root = with_an_eighth(fit_ext4(filling.root, room, options)?) + kind.overhead();
-    let mut size = root.max(host::Kind::MINIMUM_SIZE);
-    for subvolume in &filling.further {
-        let room = Room { bytes: 0, inodes: 64 };
-        size += with_an_eighth(fit_ext4(subvolume.tree, room, options)?);
-    }
-    Ok(size)
+    Ok(root.max(host::Kind::MINIMUM_SIZE))
 }
 
 fn format_host(
@@ -270,7 +322,6 @@ fn format_host(
 mod tests {
     use super::*;
     use crate::content::Content;
-    use crate::tree::Metadata;
 
     const OPTIONS: VolumeOptions<'_> = VolumeOptions {
         uuid: Uuid::from_u128(0x0102_0304_0506_4708_8910_1112_1314_1516),
@@ -280,9 +331,7 @@ mod tests {
     };
 
     fn written_here() -> impl Iterator<Item = FileSystem> {
-        FileSystem::ALL
-            .into_iter()
-            .filter(|kind| !matches!(kind, FileSystem::Xfs | FileSystem::Btrfs))
+        FileSystem::ALL.into_iter().filter(|kind| !matches!(kind, FileSystem::Xfs))
     }
 
     #[test]
@@ -293,7 +342,8 @@ mod tests {
         let filling = Filling::of(&tree);
         for kind in written_here() {
             let room = Room { bytes: 40 << 20, inodes: 8 };
-            let size = kind.fit(&filling, room, &OPTIONS).unwrap().next_multiple_of(1 << 20);
+            let size =
+                kind.fit(&filling, room, &OPTIONS, &contents).unwrap().next_multiple_of(1 << 20);
             let volume = kind.format(&filling, size, &OPTIONS, &contents).unwrap();
             assert_eq!((volume.map.size(), volume.kind), (size, kind));
             assert!(volume.used <= size, "{kind}");
@@ -318,7 +368,7 @@ mod tests {
             // Nothing more, what a volume for data gets, and an upgrade as the default size of a root has it.
             for inodes in [0, 64, measure(&tree).inodes + 64] {
                 let room = Room { bytes: 0, inodes };
-                let size = FileSystem::Ext4.fit(&filling, room, &OPTIONS).unwrap();
+                let size = FileSystem::Ext4.fit(&filling, room, &OPTIONS, &contents).unwrap();
                 let size = size.next_multiple_of(1 << 20);
                 let made = FileSystem::Ext4.format(&filling, size, &OPTIONS, &contents);
                 assert!(made.is_ok(), "{count} files, {inodes} free: {:#}", made.unwrap_err());

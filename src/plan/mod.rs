@@ -94,7 +94,8 @@ impl Plan {
             preset: request.disk.preset,
             architecture: image.architecture,
             root: &root.volume(&request.disk, settings, layout).map_err(told)?,
-            // GRUB reads no xfs or btrfs of any age: its files are on an ext4 then. And what is found by its label has one.
+            // On btrfs GRUB ignores the default subvolume, cannot write its environment, and does not read holes at the end of
+            // files; and it does not read xfs of every age. Its files are on an ext4 then. And what is found by its label has one.
             separate_boot: root.filesystem != FileSystem::Ext4
                 || boot::by_label(request, settings).is_some(),
         };

@@ -50,12 +50,12 @@ impl RootChoice {
     ) -> Result<RootVolume> {
         let kind = self.filesystem;
         disk.refuse_btrfs_options(kind, self.because)?;
-        if settings.prepare_root.composefs == Composefs::Verity && kind != FileSystem::Ext4 {
+        if settings.prepare_root.composefs == Composefs::Verity && !kind.has_verity() {
             return Err(unsupported(
                 format!(
-                    "the image wants fs-verity (composefs.enabled = verity), and bootpress writes it on ext4 only, not on {kind}"
+                    "the image wants fs-verity (composefs.enabled = verity), and {kind} does not have it"
                 ),
-                Some("build with --filesystem ext4"),
+                Some("build with --filesystem ext4 or --filesystem btrfs"),
             ));
         }
         kind.check()?;

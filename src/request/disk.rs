@@ -35,18 +35,10 @@ impl DiskRequest {
 
     /// The root file system that a layout asks for, if it says one. `Unsupported` if the request contradicts it.
     pub fn root_in(&self, layout: &Layout) -> Result<Option<FileSystem>> {
-        let (origin, subvolumes) = (&layout.origin, layout.subvolumes());
-        if !subvolumes.is_empty() {
-            if !subvolumes.iter().any(|one| one.mountpoint.as_deref() == Some("/")) {
-                return Err(unsupported(
-                    format!(
-                        "{origin}: a btrfs is written together with the root, and none of its subvolumes is mounted on /"
-                    ),
-                    Some(
-                        "give it a subvolume with mountpoint = \"/\", or take a plain partition of ext4",
-                    ),
-                ));
-            }
+        let origin = &layout.origin;
+        // A btrfs without the root stands beside it.
+        let mut subvolumes = layout.subvolumes().iter();
+        if subvolumes.any(|one| one.mountpoint.as_deref() == Some("/")) {
             if let Some(other) = self.root.filter(|kind| *kind != FileSystem::Btrfs) {
                 return Err(unsupported(
                     format!(

@@ -12,13 +12,13 @@ use bootpress::filesystem::verity;
 use bootpress::tree::{Kind, Metadata, Tree};
 use uuid::Uuid;
 
-use crate::tool::{forky, run, tool};
 use crate::unwritten::Unwritten;
+use support::tool::{forky, run, tool};
 
 mod kernel;
 mod limits;
 mod random;
-mod zoo;
+pub(crate) mod zoo;
 
 use zoo::zoo;
 

@@ -81,6 +81,36 @@ fn everybody_gets_the_same_bytes_at_any_time() {
     same(&one, &three, "another user, without devices and capabilities");
 }
 
+#[test]
+fn btrfs_is_the_same_bytes_for_nobody_and_on_one_thread() {
+    let workshop = Workshop::new();
+    let build = |name: &str, wrapper: Option<Command>| {
+        let room = workshop.room(name);
+        let build =
+            Build::new(format!("oci:{}", workshop.directory.path().join("image").display()))
+                .by(bootpress_for_everybody(workshop.directory.path()))
+                .format("raw")
+                .flags(["--target-imgref", "example.com/tiny:43", "--filesystem", "btrfs"])
+                .flags(["--btrfs-compress", "zstd", "--btrfs-subvolume", "root"])
+                .output(room.join("disk.raw"));
+        match wrapper {
+            Some(wrapper) => build.under(wrapper).run(),
+            None => build.run(),
+        };
+        let sum = run(Command::new("sha256sum").arg(room.join("disk.raw")));
+        sum[..64].to_owned()
+    };
+    let expected = build("one", None);
+    let Some(mut taskset) = tool("taskset") else { return };
+    taskset.args(["--cpu-list", "0"]);
+    assert_eq!(build("two", Some(taskset)), expected, "one thread");
+    let (Some(mut unshare), Some(_)) = (tool("unshare"), tool("setpriv")) else { return };
+    if is_root() {
+        unshare.args(["--mount", "--net", "--pid", "--fork", "sh", "-euc", CELL, "cell"]);
+        assert_eq!(build("three", Some(unshare)), expected, "another user, without devices");
+    }
+}
+
 /// Runs its arguments as nobody: no capability, no way to get one, and of all devices just three.
 const CELL: &str = "
 mount -t tmpfs -o mode=755 none /dev

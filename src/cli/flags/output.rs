@@ -10,11 +10,16 @@ pub(crate) struct OutputFlags {
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Qcow2Compress::None)]
     qcow2_compress: Qcow2Compress,
 
-    /// How a root on btrfs compresses: zstd, zstd:LEVEL, lzo or zlib [default: not at all]
+    /// Compress the files of a btrfs root [default: not at all]
+    ///
+    /// zstd, zlib or lzo; a level may follow, from zstd:1 to zstd:15 and from zlib:1 to zlib:9. The machine mounts its root with
+    /// compress=, so that it compresses what it writes, too.
     #[arg(long = "btrfs-compress", value_name = "HOW", help_heading = "Disk")]
     pub(crate) btrfs_compression: Option<Compression>,
 
-    /// The subvolume that a root on btrfs is in [default: none is made]
+    /// Put a btrfs root into a subvolume [default: none is made]
+    ///
+    /// It becomes the default subvolume, and the machine mounts it with rootflags=subvol=.
     #[arg(long, value_name = "NAME", help_heading = "Disk")]
     pub(crate) btrfs_subvolume: Option<SubvolumeName>,
 }

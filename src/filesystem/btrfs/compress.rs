@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::Write;
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -133,10 +133,13 @@ pub(super) fn sectors(content: &Content) -> Vec<Range<u64>> {
     merged
 }
 
-/// Stores files: for each, its pieces in ascending order. Compressed bytes go into `contents`.
-pub(super) fn store(jobs: &[Job<'_>], contents: &ContentStore) -> Result<Vec<Vec<Piece>>> {
+/// Stores files: for each, its pieces in ascending order. Compressed bytes go into `contents`, once for each content.
+pub(super) fn store(jobs: &[Job<'_>], contents: &ContentStore) -> Result<Vec<Arc<Vec<Piece>>>> {
+    let known =
+        |job: &Job<'_>| contents.recall::<Vec<Piece>>(job.content.id, &job.how?.to_string());
+    let mut files: Vec<Option<Arc<Vec<Piece>>>> = jobs.iter().map(known).collect();
     let mut spans = Vec::new();
-    for (file, job) in jobs.iter().enumerate() {
+    for (file, job) in jobs.iter().enumerate().filter(|(file, _)| files[*file].is_none()) {
         for range in sectors(job.content) {
             // What is as it is need not be looked at.
             let step = if job.how.is_some() { SPAN } else { u64::MAX };
@@ -155,11 +158,21 @@ pub(super) fn store(jobs: &[Job<'_>], contents: &ContentStore) -> Result<Vec<Vec
             None => Ok(vec![plain(span.range.clone())]),
         }
     })?;
-    let mut files = vec![Vec::new(); jobs.len()];
-    for (span, pieces) in spans.iter().zip(done) {
-        pieces.into_iter().for_each(|piece| add(&mut files[span.file], piece));
+    let mut done = spans.iter().zip(done).peekable();
+    for (file, job) in jobs.iter().enumerate() {
+        if files[file].is_none() {
+            let mut pieces = Vec::new();
+            while let Some((_, some)) = done.next_if(|(span, _)| span.file == file) {
+                some.into_iter().for_each(|piece| add(&mut pieces, piece));
+            }
+            let pieces = Arc::new(pieces);
+            if let Some(how) = job.how {
+                contents.remember(job.content.id, &how.to_string(), Arc::clone(&pieces));
+            }
+            files[file] = Some(pieces);
+        }
     }
-    Ok(files)
+    Ok(files.into_iter().map(|pieces| pieces.expect("every file was stored")).collect())
 }
 
 /// What one thread does in one go: part of a file.

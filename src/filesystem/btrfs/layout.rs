@@ -4,6 +4,7 @@
 //! again and again, each time with the blocks that were lacking, until nothing is.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail, ensure};
 
@@ -39,7 +40,7 @@ pub struct Prepared<'a> {
     pub(super) default_volume: Option<u64>,
     pub(super) contents: &'a ContentStore,
     /// How files are stored, by subvolume and index in its census; nothing of those without extents.
-    files: Vec<Vec<Vec<Piece>>>,
+    files: Vec<Vec<Arc<Vec<Piece>>>>,
     /// Bytes of all blocks of trees, in one copy; a few more or less on devices of other sizes.
     metadata: u64,
 }
@@ -186,7 +187,7 @@ impl<'a> Prepared<'a> {
 
     /// Bytes that all files take on the device; those that are inline take none.
     pub fn data(&self) -> u64 {
-        self.files.iter().flatten().flatten().map(stored).sum()
+        self.files.iter().flatten().flat_map(|pieces| &**pieces).map(stored).sum()
     }
 
     /// Whether files are compressed in such a way, or will be.
@@ -232,7 +233,7 @@ impl<'a> Prepared<'a> {
 }
 
 /// How the files of a subvolume are stored, by index in its census.
-fn files(volume: &Census<'_>, contents: &ContentStore) -> Result<Vec<Vec<Piece>>> {
+fn files(volume: &Census<'_>, contents: &ContentStore) -> Result<Vec<Arc<Vec<Piece>>>> {
     let mut indices = Vec::new();
     let mut jobs = Vec::new();
     for index in 0..volume.inodes.len() {
@@ -241,7 +242,7 @@ fn files(volume: &Census<'_>, contents: &ContentStore) -> Result<Vec<Vec<Piece>>
             jobs.push(Job { content, how: volume.compression });
         }
     }
-    let mut files = vec![Vec::new(); volume.inodes.len()];
+    let mut files = vec![Arc::default(); volume.inodes.len()];
     for (index, pieces) in indices.into_iter().zip(store(&jobs, contents)?) {
         files[index] = pieces;
     }
@@ -318,7 +319,7 @@ impl<'p> Placed<'p> {
             let mut first = Vec::with_capacity(files.len() + 1);
             for (inode, pieces) in (tree::FIRST_FREE..).zip(files) {
                 first.push(self.extents.len());
-                for piece in pieces {
+                for piece in &**pieces {
                     // All that is left has no place either.
                     self.place_piece(volume, inode, piece).map_err(|lacking| match lacking {
                         Lacking::Device(bytes) => Unplaced::Device(bytes.max(left)),

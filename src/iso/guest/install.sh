@@ -246,6 +246,8 @@ grow() {
 	mount -t "$ROOT_TYPE" "$root" /run/bootpress/target || return 1
 	if [ -x /usr/lib/systemd/systemd-growfs ]; then
 		/usr/lib/systemd/systemd-growfs /run/bootpress/target
+	elif [ "$ROOT_TYPE" = btrfs ]; then
+		btrfs filesystem resize max /run/bootpress/target
 	else
 		resize2fs "$root"
 	fi

@@ -17,7 +17,7 @@ use bootpress::filesystem::verity;
 use bootpress::tree::{Kind, Metadata, Tree};
 
 use super::{GIB, MIB, check, empty, options, press, store, volumes, zoo};
-use crate::tool::{run, tool};
+use support::tool::{is_root, run, tool};
 
 #[test]
 fn kernel_reads_what_was_written_with_every_compression() {
@@ -183,7 +183,7 @@ pub(super) struct Mount {
 impl Mount {
     /// Mounts `image` in `directory`. `None`, after saying why, where that cannot be.
     pub(super) fn new(image: &Path, directory: &Path, options: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
+        if !is_root() {
             eprintln!("skipped: mounting needs root");
             return None;
         }

@@ -271,7 +271,7 @@ impl Zoo<'_> {
 pub(super) const COLLIDING: [&str; 4] = ["c477b0b1b", "c897786cb", "ccb77fb1f", "c62a94360"];
 
 /// One of everything.
-pub(super) fn zoo(contents: &ContentStore) -> Tree {
+pub(crate) fn zoo(contents: &ContentStore) -> Tree {
     let metadata =
         Metadata { xattrs: xattrs(&[("security.selinux", LABEL)]), ..Metadata::root(0o755) };
     let mut zoo = Zoo { tree: Tree::new(metadata), contents };

@@ -303,6 +303,10 @@ impl TinyLayer {
     }
 
     /// Anything.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an image in code reads as a list of calls, not as a sum"
+    )]
     pub fn add(mut self, item: Item) -> Self {
         item.append(&mut self.0);
         self

@@ -834,7 +834,7 @@ fn skip_boot_uuid_gets_a_file_system_labelled_boot() {
 #[test]
 fn what_would_be_gone_when_the_system_runs_is_refused() {
     const USER: &str = "[[customizations.user]]\nname = \"ann\"\n";
-    const FILE: &str = "[[customizations.files]]\npath = \"/var/lib/x\"\ndata = \"x\"\n";
+    const FILE: &str = "[[customizations.files]]\npath = \"/root/x\"\ndata = \"x\"\n";
     let transient =
         ("etc/ostree/prepare-root.conf", "[composefs]\nenabled = yes\n[etc]\ntransient = true\n");
     let var = ("usr/lib/systemd/system/var.mount", "[Mount]\nWhat=tmpfs\nWhere=/var\n");

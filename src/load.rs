@@ -112,9 +112,10 @@ fn layout(
     Ok(layout)
 }
 
+/// A label of SELinux, without the final NUL; `None`: the policy has none.
+type Label = Option<Arc<[u8]>>;
+
 /// Gives labels by the policy of an image.
-pub fn labels(
-    policy: Option<&Policy>,
-) -> Option<impl Fn(&str, u32) -> Result<Option<Arc<[u8]>>> + Sync> {
+pub fn labels(policy: Option<&Policy>) -> Option<impl Fn(&str, u32) -> Result<Label> + Sync> {
     policy.map(|policy| |path: &str, mode| policy.label(path, mode))
 }

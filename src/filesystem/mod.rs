@@ -288,7 +288,8 @@ fn format_fat(
         size,
         sector_size: u32::try_from(options.sector_size)?,
         volume_id: volume_id(options.uuid),
-        label: options.label,
+        // What mkfs.fat writes where there is none, and readers show as none.
+        label: if options.label.is_empty() { "NO NAME" } else { options.label },
     };
     let map = fat::format(tree, contents, &options)?;
     let used = map.allocated();
@@ -374,6 +375,14 @@ mod tests {
                 assert!(made.is_ok(), "{count} files, {inodes} free: {:#}", made.unwrap_err());
             }
         }
+    }
+
+    #[test]
+    fn fat_without_label_is_made() {
+        let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
+        let tree = Tree::new(Metadata::root(0o755));
+        let options = VolumeOptions { label: "", ..OPTIONS };
+        FileSystem::Vfat.format(&Filling::of(&tree), 64 << 20, &options, &contents).unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn recipe() -> String {
     let (build, rest) = RECIPE.split_once("\nFROM ").unwrap().1.split_once("\nFROM ").unwrap();
     // What cannot be run here is at least what has to be said.
     assert!(build.contains(" AS build\n"), "{build}");
-    assert!(build.contains("cargo build --release --locked"), "{build}");
+    assert!(build.contains("cargo build --profile dist --locked"), "{build}");
     let (_, rest) = rest.split_once('\n').unwrap();
     assert!(rest.contains("COPY --from=build /source/target/dist/bootpress "), "{rest}");
     format!(

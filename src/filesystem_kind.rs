@@ -63,6 +63,51 @@ impl FileSystem {
     }
 }
 
+/// Which features an XFS has besides those that every one has here: crc, ftype, finobt, spinodes, reflink, bigtime, inobtcount.
+///
+/// Profiles are named after the kernels that xfsprogs has them for (`/usr/share/xfsprogs/mkfs/lts_*.conf`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XfsProfile {
+    /// Nothing else: any kernel from 5.10, any GRUB from 2.06.
+    Lts61,
+    /// `rmapbt` and `nrext64`, as mkfs.xfs for kernels from 6.6 has it; GRUB from 2.12 reads it.
+    Lts612,
+}
+
+impl XfsProfile {
+    /// All of them, the most compatible first.
+    pub const ALL: [Self; 2] = [Self::Lts61, Self::Lts612];
+
+    /// The name that flags use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lts61 => "lts-6.1",
+            Self::Lts612 => "lts-6.12",
+        }
+    }
+
+    /// The profile of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// What a kernel and a GRUB of these versions (major, minor) understand; `None`: it is not known which they are.
+    pub fn understood_by(kernel: Option<(u32, u32)>, grub: Option<(u32, u32)>) -> Self {
+        let newer = |version: Option<_>, than| version.is_some_and(|version| version >= than);
+        if newer(kernel, (6, 6)) && newer(grub, (2, 12)) { Self::Lts612 } else { Self::Lts61 }
+    }
+
+    /// Whether each group records who owns its blocks.
+    pub const fn rmapbt(self) -> bool {
+        matches!(self, Self::Lts612)
+    }
+
+    /// Whether inodes count their extents in 48 bits.
+    pub const fn nrext64(self) -> bool {
+        matches!(self, Self::Lts612)
+    }
+}
+
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -80,5 +125,23 @@ mod tests {
         }
         assert_eq!(FileSystem::parse("zfs"), None);
         assert!(FileSystem::ROOTS.iter().all(|kind| kind.holds_files()));
+    }
+
+    #[test]
+    fn newer_features_need_a_newer_kernel_and_a_newer_grub() {
+        for profile in XfsProfile::ALL {
+            assert_eq!(XfsProfile::parse(profile.name()), Some(profile));
+        }
+        let of = XfsProfile::understood_by;
+        assert_eq!(of(Some((6, 6)), Some((2, 12))), XfsProfile::Lts612);
+        for (kernel, grub) in [
+            (Some((6, 1)), Some((2, 12))),
+            (Some((6, 12)), Some((2, 6))),
+            (Some((5, 14)), Some((2, 6))),
+            (None, Some((2, 14))),
+            (Some((7, 0)), None),
+        ] {
+            assert_eq!(of(kernel, grub), XfsProfile::Lts61, "{kernel:?} {grub:?}");
+        }
     }
 }

@@ -106,7 +106,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["selinux"]),
-    ("rustix", &["filesystem"]),
     ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output"]),
     ("saphyr", &["config", "trust"]),
 ];
@@ -171,7 +170,7 @@ fn each_library_is_named_in_its_room_only() {
 fn what_computes_touches_no_files() {
     let mut wrong = Vec::new();
     for (room, path, text) in engine() {
-        if NO_FILES.contains(&room.as_str()) && !asks_the_host(&path) && reaches_outside(&text) {
+        if NO_FILES.contains(&room.as_str()) && reaches_outside(&text) {
             wrong.push(path.display().to_string());
         }
     }
@@ -185,14 +184,9 @@ fn what_computes_touches_no_files() {
 
 #[test]
 fn the_engine_starts_no_program() {
-    for (_, path, text) in engine().into_iter().filter(|(_, path, _)| !asks_the_host(path)) {
+    for (_, path, text) in engine() {
         assert!(!text.contains("process::Command"), "{} starts a program", path.display());
     }
-}
-
-/// xfs is written by the host's kernel, into a device that programs prepare: the one exception.
-fn asks_the_host(path: &Path) -> bool {
-    path.starts_with("src/filesystem/host") || path == Path::new("src/filesystem/host.rs")
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Everything is read from the merged tree, in which `/etc` is `usr/etc`. Nothing here decides; it reports.
 
 mod bound_images;
+mod grub_version;
 mod install;
 mod kernel_arguments;
 mod keyfile;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
+use crate::filesystem_kind::XfsProfile;
 use crate::image::Image;
 use crate::installed::KernelFiles;
 use crate::progress::Progress;
@@ -81,6 +83,8 @@ pub struct Settings {
     pub boot_idles: bool,
     /// The kernel.
     pub kernel: Kernel,
+    /// Major and minor version of the oldest GRUB in the image; `None`: there is none, or none that says it.
+    pub grub: Option<(u32, u32)>,
     /// What boot entries call the system: `PRETTY_NAME`, else `ID`, of os-release.
     pub title: String,
     /// What installers call it, and its version: `NAME` and `VERSION_ID` of os-release.
@@ -109,11 +113,19 @@ impl Settings {
             kernel_arguments: kernel_arguments::load(&files, architecture)?,
             prepare_root,
             kernel: find_kernel(root)?,
+            grub: grub_version::oldest(&files)?,
             title: os_release::title(&files)?,
             product: os_release::product(&files)?,
             root_home: root_home(root)?,
             bound_images: bound_images::load(&files, progress)?,
         })
+    }
+}
+
+impl Settings {
+    /// The features of XFS that the image's kernel and GRUB understand.
+    pub fn xfs_profile(&self) -> XfsProfile {
+        XfsProfile::understood_by(grub_version::parse(&self.kernel.version), self.grub)
     }
 }
 

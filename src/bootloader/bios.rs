@@ -18,6 +18,7 @@ use lzma_rust2::{EncodeMode, LzmaOptions, LzmaWriter, MfType};
 use super::{BootOptions, read};
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
+use crate::filesystem_kind::FileSystem;
 use crate::tree::{InodeId, Kind, Metadata, Tree};
 
 mod medium;
@@ -27,12 +28,15 @@ pub use medium::MediumCode;
 /// GRUB's modules for a BIOS in the image.
 pub(super) const DIRECTORY: &str = "usr/lib/grub/i386-pc";
 
-/// What core.img needs to find `/boot` and the other modules: those that bootupd asks for, the file system (`/boot` is an
-/// ext4), the BIOS' disks.
-const MODULES: [&str; 4] = ["mdraid1x", "part_gpt", "ext2", "biosdisk"];
-
-/// The same for a disk whose table is a master boot record.
-const MODULES_DOS: [&str; 4] = ["mdraid1x", "part_msdos", "ext2", "biosdisk"];
+/// What core.img needs to find `/boot` and the other modules: those that bootupd asks for, the file system of `/boot`, the BIOS' disks.
+const fn modules_of(filesystem: FileSystem, dos: bool) -> [&'static str; 4] {
+    let table = if dos { "part_msdos" } else { "part_gpt" };
+    let filesystem = match filesystem {
+        FileSystem::Xfs => "xfs",
+        _ => "ext2",
+    };
+    ["mdraid1x", table, filesystem, "biosdisk"]
+}
 
 const SECTOR: usize = 512;
 /// Where the kernel is linked to run (`GRUB_KERNEL_I386_PC_LINK_ADDR`).
@@ -113,10 +117,8 @@ pub(super) fn install(
     boot: &mut Tree,
 ) -> Result<BiosCode> {
     let directory_of_boot = if options.separate_boot { "/grub2" } else { "/boot/grub2" };
-    let (map, modules) = match options.dos {
-        true => ("msdos", MODULES_DOS),
-        false => ("gpt", MODULES),
-    };
+    let map = if options.dos { "msdos" } else { "gpt" };
+    let modules = modules_of(options.boot_filesystem, options.dos);
     let prefix = format!("(,{map}{}){directory_of_boot}", options.boot_partition);
     let image = |name: &str| -> Result<Vec<u8>> {
         let path = format!("{DIRECTORY}/{name}");
@@ -314,7 +316,7 @@ mod tests {
     #[test]
     fn needed_modules_come_first_and_once() {
         let moddep = b"ext2: fshelp\nfshelp:\nmdraid1x: diskfilter\npart_gpt:\ndiskfilter: gcry fshelp\ngcry: diskfilter\n";
-        let order = closure(moddep, &MODULES);
+        let order = closure(moddep, &modules_of(FileSystem::Ext4, false));
         assert_eq!(
             order,
             ["gcry", "fshelp", "diskfilter", "mdraid1x", "part_gpt", "ext2", "biosdisk"]

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
+use crate::filesystem_kind::FileSystem;
 use crate::tree::{Kind, Metadata, Tree};
 
 pub use bios::{BiosCode, MediumCode};
@@ -46,8 +47,10 @@ pub struct BootOptions {
     pub boot_uuid: Uuid,
     /// Whether GRUB shall search by the label `boot` instead, as images with `skip-boot-uuid` ask.
     pub skip_boot_uuid: bool,
-    /// Number, from 1, of the partition that holds `/boot`: an ext4.
+    /// Number, from 1, of the partition that holds `/boot`.
     pub boot_partition: u32,
+    /// The file system in that partition: ext4 or XFS.
+    pub boot_filesystem: FileSystem,
     /// Whether that is a partition of its own; else it is the root's.
     pub separate_boot: bool,
     /// Whether the partition table is a master boot record.

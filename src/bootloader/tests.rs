@@ -39,6 +39,7 @@ impl Image {
             boot_uuid: UUID,
             skip_boot_uuid,
             boot_partition: 3,
+            boot_filesystem: crate::filesystem_kind::FileSystem::Ext4,
             separate_boot: false,
             dos: false,
             bios: true,

@@ -259,6 +259,15 @@ impl Arrangement {
         number(Role::Boot).or_else(|| number(Role::Root)).expect("every arrangement has a root")
     }
 
+    /// The file system that `/boot` is on.
+    pub fn boot_filesystem(&self) -> FileSystem {
+        let boot = self.slots.iter().find(|slot| slot.role == Role::Boot);
+        match boot.map(|slot| &slot.holds) {
+            Some(Holds::Volume(kind, _)) => *kind,
+            _ => self.root.kind,
+        }
+    }
+
     /// Whether `/boot` is a file system of its own.
     pub fn separate_boot(&self) -> bool {
         self.slots.iter().any(|slot| slot.role == Role::Boot)
@@ -386,8 +395,12 @@ fn holds(
             volume(FileSystem::Vfat, fat_uuid(identity.esp_volume, derived))
         }
         (Role::Boot, payload) => {
-            refuse_other_than(&[FileSystem::Ext4], payload)?;
-            volume(FileSystem::Ext4, identity.boot_filesystem)
+            refuse_other_than(&[FileSystem::Ext4, FileSystem::Xfs], payload)?;
+            let kind = match payload {
+                Payload::Filesystem(filesystem) => filesystem.kind,
+                _ => None,
+            };
+            volume(kind.unwrap_or(FileSystem::Ext4), identity.boot_filesystem)
         }
         (Role::Swap | Role::Data, Payload::Swap { uuid, .. }) => {
             volume(FileSystem::Swap, uuid.unwrap_or(derived))
@@ -396,7 +409,7 @@ fn holds(
             Ok(Holds::Raw(content_of(image, source)?))
         }
         (Role::Swap | Role::Data, Payload::Filesystem(filesystem)) => {
-            let kinds = [FileSystem::Ext4, FileSystem::Btrfs, FileSystem::Vfat];
+            let kinds = [FileSystem::Ext4, FileSystem::Xfs, FileSystem::Btrfs, FileSystem::Vfat];
             refuse_other_than(&kinds, &partition.payload)?;
             let kind = filesystem.kind.unwrap_or(FileSystem::Ext4);
             let uuid = match (&filesystem.uuid, kind) {

@@ -151,5 +151,13 @@ pub(super) fn volume_options<'a>(
         Role::Boot => identity.boot_hash_seed,
         _ => identity.further(&format!("hash seed of {}", slot.guid)),
     };
-    VolumeOptions { uuid, label, hash_seed, sector_size: options.sector_size.bytes() }
+    VolumeOptions {
+        uuid,
+        label,
+        hash_seed,
+        sector_size: options.sector_size.bytes(),
+        // A disk whose size nobody chose is put onto larger ones.
+        grows: slot.role == Role::Root && (options.grow || options.size.is_none()),
+        xfs_profile: options.xfs_profile,
+    }
 }

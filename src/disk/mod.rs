@@ -22,6 +22,7 @@ use serde::{Serialize, Serializer};
 use crate::architecture::Architecture;
 use crate::bootloader::Boot;
 use crate::content::ContentStore;
+use crate::filesystem_kind::XfsProfile;
 use crate::identity::Identity;
 use crate::installed::Installed;
 use crate::progress::{Progress, Stage};
@@ -38,6 +39,10 @@ pub struct DiskOptions<'a> {
     pub sector_size: SectorSize,
     /// Size of the whole disk; `None`: what is needed, and room for one upgrade.
     pub size: Option<DiskSize>,
+    /// Whether the root grows when the system starts.
+    pub grow: bool,
+    /// Which features an XFS has.
+    pub xfs_profile: XfsProfile,
     /// Bytes that the disk has at least, unless its size is asked for.
     pub least_size: u64,
     /// The whole disk is a multiple of this many bytes: what the strictest of its formats wants.

@@ -1,5 +1,5 @@
-//! Tree → SparseMap, without I/O: ext4, btrfs, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk
-//! travels in; and the hash trees of fs-verity. With the help of the host's kernel: xfs.
+//! Tree → SparseMap, without I/O: ext4, XFS, btrfs, FAT, swap, ISO 9660, and the EROFS images of composefs; the squashfs that a disk
+//! travels in; and the hash trees of fs-verity.
 //!
 //! What goes into a partition is made by two functions, whatever its kind: [`FileSystem::fit`] tells how large it has to be,
 //! [`FileSystem::format`] makes it.
@@ -8,7 +8,6 @@ pub mod btrfs;
 pub mod erofs;
 pub mod ext4;
 pub mod fat;
-mod host;
 pub mod iso9660;
 pub mod squashfs;
 pub mod swap;
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use crate::content::ContentStore;
 use crate::error::unsupported;
-use crate::filesystem_kind::FileSystem;
+use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::sparse::SparseMap;
 use crate::tree::{Kind, Metadata, Tree, Verity};
 
@@ -83,6 +82,10 @@ pub struct VolumeOptions<'a> {
     pub hash_seed: Uuid,
     /// Bytes of the disk's sectors: 512 or 4096.
     pub sector_size: u64,
+    /// Whether it is expected to become larger than it is made.
+    pub grows: bool,
+    /// Which features an XFS has.
+    pub xfs_profile: XfsProfile,
 }
 
 /// A file system that goes into a partition.
@@ -101,14 +104,6 @@ pub struct Volume {
 }
 
 impl FileSystem {
-    /// Refuses a kind that cannot be written on this machine, before any work is done. `Unsupported`.
-    pub fn check(self) -> Result<()> {
-        match self {
-            Self::Ext4 | Self::Btrfs | Self::Vfat | Self::Swap => Ok(()),
-            Self::Xfs => host::check(host::Kind::Xfs),
-        }
-    }
-
     /// Bytes of the smallest file system that holds this and has so much room besides. What has to be compressed for that is
     /// added to `contents`, and used again by [`FileSystem::format`].
     pub fn fit(
@@ -120,7 +115,7 @@ impl FileSystem {
     ) -> Result<u64> {
         match self {
             Self::Ext4 => fit_ext4(filling.root, room, options),
-            Self::Xfs => fit_host(host::Kind::Xfs, filling, room, options),
+            Self::Xfs => fit_xfs(filling.root, room, options),
             Self::Btrfs => fit_btrfs(filling, room, contents),
             Self::Vfat => Ok(fat::content_size(filling.root).saturating_add(room.bytes)),
             Self::Swap => Ok(room.bytes.max(swap::SMALLEST)),
@@ -140,7 +135,7 @@ impl FileSystem {
         self.check_label(options.label)?;
         let (map, used) = match self {
             Self::Ext4 => format_ext4(filling.root, size, options)?,
-            Self::Xfs => format_host(host::Kind::Xfs, filling, size, options, contents)?,
+            Self::Xfs => format_xfs(filling.root, size, options)?,
             Self::Btrfs => format_btrfs(filling, size, options, contents)?,
             Self::Vfat => format_fat(filling.root, size, options, contents)?,
             Self::Swap => (swap::format(size, options.uuid, options.label), 0),
@@ -278,6 +273,37 @@ fn btrfs_volumes<'a>(filling: &Filling<'a>) -> Result<btrfs::Volumes<'a>> {
     Ok(btrfs::Volumes { top, below, default: filling.subvolume.map(|_| 0) })
 }
 
+/// As many groups as mkfs makes, unless the file system gets more of them soon.
+const fn groups(options: &VolumeOptions<'_>) -> xfs::Groups {
+    if options.grows { xfs::Groups::Two } else { xfs::Groups::Four }
+}
+
+fn fit_xfs(tree: &Tree, room: Room, options: &VolumeOptions<'_>) -> Result<u64> {
+    let wanted = xfs::Wanted {
+        free_bytes: (room.bytes > 0).then_some(room.bytes),
+        free_inodes: room.inodes,
+        sector_size: options.sector_size,
+        profile: options.xfs_profile,
+        groups: groups(options),
+    };
+    xfs::fit(tree, &wanted)
+}
+
+fn format_xfs(tree: &Tree, size: u64, options: &VolumeOptions<'_>) -> Result<(SparseMap, u64)> {
+    let options = xfs::Options {
+        size,
+        uuid: options.uuid,
+        label: options.label.to_owned(),
+        sector_size: options.sector_size,
+        profile: options.xfs_profile,
+        groups: groups(options),
+        time: 0,
+    };
+    let layout = xfs::Layout::of(tree, &options)?;
+    let usage = layout.usage();
+    Ok((layout.emit(tree), (usage.blocks - usage.free_blocks) * 4096))
+}
+
 fn format_fat(
     tree: &Tree,
     size: u64,
@@ -296,29 +322,6 @@ fn format_fat(
     Ok((map, used))
 }
 
-/// Only the kernel knows how much it takes: what ext4 would need, an eighth, and what the file system has for itself.
-fn fit_host(
-    kind: host::Kind,
-    filling: &Filling<'_>,
-    room: Room,
-    options: &VolumeOptions<'_>,
-) -> Result<u64> {
-    let with_an_eighth = |size: u64| size + size / 8;
-    let root = with_an_eighth(fit_ext4(filling.root, room, options)?) + kind.overhead();
-    Ok(root.max(host::Kind::MINIMUM_SIZE))
-}
-
-fn format_host(
-    kind: host::Kind,
-    filling: &Filling<'_>,
-    size: u64,
-    options: &VolumeOptions<'_>,
-    contents: &ContentStore,
-) -> Result<(SparseMap, u64)> {
-    let host::Written { map, used } = host::write(kind, filling, size, options, contents)?;
-    Ok((map, used))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,11 +332,9 @@ mod tests {
         label: "x",
         hash_seed: Uuid::from_u128(1),
         sector_size: 512,
+        grows: false,
+        xfs_profile: XfsProfile::Lts612,
     };
-
-    fn written_here() -> impl Iterator<Item = FileSystem> {
-        FileSystem::ALL.into_iter().filter(|kind| !matches!(kind, FileSystem::Xfs))
-    }
 
     #[test]
     fn volume_has_the_size_that_fit_tells_and_names_itself() {
@@ -341,7 +342,7 @@ mod tests {
         let mut tree = Tree::new(Metadata::root(0o755));
         tree.put("EFI/x", contents.insert_bytes(&[1; 5000]).unwrap());
         let filling = Filling::of(&tree);
-        for kind in written_here() {
+        for kind in FileSystem::ALL {
             let room = Room { bytes: 40 << 20, inodes: 8 };
             let size =
                 kind.fit(&filling, room, &OPTIONS, &contents).unwrap().next_multiple_of(1 << 20);

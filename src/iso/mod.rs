@@ -196,6 +196,8 @@ pub fn lay_out(
 struct Root<'a> {
     partition: &'a PartitionReport,
     filesystem: &'a FilesystemReport,
+    /// How the live system mounts it.
+    flags: &'static str,
 }
 
 fn root_of(disk: &Disk) -> Result<Root<'_>> {
@@ -208,18 +210,24 @@ fn root_of(disk: &Disk) -> Result<Root<'_>> {
     }
     let partition = find(Role::Root).context("a disk has a root")?;
     let filesystem = partition.filesystem.as_ref().context("a root has a file system")?;
-    if filesystem.kind != "ext4" {
-        return Err(unsupported(
-            format!("a medium runs roots on ext4 only, and this one is on {}", filesystem.kind),
-            Some("build media with --filesystem ext4"),
-        ));
-    }
+    let flags = match filesystem.kind {
+        // The kernel shall not fill inode tables in the background, all of it in memory.
+        "ext4" => "noinit_itable",
+        // An installed twin has the same UUID, and could not be mounted beside a root that claims it.
+        "xfs" => "nouuid",
+        kind => {
+            return Err(unsupported(
+                format!("a medium runs roots on ext4 and xfs only, and this one is on {kind}"),
+                Some("build media with --filesystem ext4"),
+            ));
+        }
+    };
     ensure!(
         disk.map.size().is_multiple_of(MIB),
         "a disk of {} bytes is not whole MiB",
         disk.map.size()
     );
-    Ok(Root { partition, filesystem })
+    Ok(Root { partition, filesystem, flags })
 }
 
 fn check_installer(image: &Tree) -> Result<()> {
@@ -288,8 +296,8 @@ impl Live {
             }
             Kindred::Own => &["/bootpress/live.img", "/bootpress/config.img"],
         };
-        let arguments =
-            menu::live_arguments(carried.command_line, root.filesystem.kind, ROOT_FLAGS);
+        let (kind, flags) = (root.filesystem.kind, root.flags);
+        let arguments = menu::live_arguments(carried.command_line, kind, flags);
         let grub_cfg = menu::grub_cfg(&title, &build_id, &arguments, initrds)?;
         Ok(Self {
             build_id,
@@ -301,9 +309,6 @@ impl Live {
         })
     }
 }
-
-/// The kernel shall not fill inode tables in the background, all of it in memory.
-const ROOT_FLAGS: &str = "noinit_itable";
 
 /// Tells one medium from another.
 fn build_id(extents: &str, wishes: &Wishes) -> String {
@@ -346,7 +351,7 @@ fn settings_for_scripts(
         ("ROOT_SIZE", root.partition.size.to_string()),
         ("ROOT_NUMBER", root.partition.number.to_string()),
         ("ROOT_TYPE", root.filesystem.kind.to_owned()),
-        ("ROOT_FLAGS", ROOT_FLAGS.to_owned()),
+        ("ROOT_FLAGS", root.flags.to_owned()),
         ("ESP_NUMBER", esp.map_or(String::new(), |esp| esp.number.to_string())),
         ("LOADER_PATH", efi.loader_path()),
         ("LOADER", programs.loader.clone()),

@@ -20,11 +20,12 @@ const NEEDED: [&str; 5] = ["loop", "isofs", "squashfs", "dm_mod", "dm_snapshot"]
 
 /// What finds the medium and the machine's disks, where the kernel has it as a module. The first ones make a store of changes
 /// and a root; the others are buses and drives, for an initramfs that has no udev.
-const WANTED: [&str; 27] = [
+const WANTED: [&str; 28] = [
     "zram",
     "overlay",
     "erofs",
     "ext4",
+    "xfs",
     "cdrom",
     "virtio_pci",
     "virtio_scsi",

@@ -17,7 +17,7 @@ use crate::bootloader::{BootOptions, Loader};
 use crate::config::Layout;
 use crate::disk::{self, Arrangement, DiskOptions, DiskSize, Partitioning, SectorSize};
 use crate::error::{Unsupported, unsupported};
-use crate::filesystem_kind::FileSystem;
+use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::output;
@@ -46,6 +46,10 @@ pub struct Plan {
     pub least_size: u64,
     /// The whole disk is a multiple of this many bytes.
     pub size_unit: u64,
+    /// Whether the root grows when the system starts.
+    pub grow: bool,
+    /// Which features an XFS has.
+    pub xfs_profile: XfsProfile,
     /// How the boot loader is installed; `None`: not at all.
     pub bootloader: Option<BootOptions>,
     /// The installed system.
@@ -95,8 +99,8 @@ impl Plan {
             architecture: image.architecture,
             root: &root.volume(&request.disk, settings, layout).map_err(told)?,
             // On btrfs GRUB ignores the default subvolume, cannot write its environment, and does not read holes at the end of
-            // files; and it does not read xfs of every age. Its files are on an ext4 then. And what is found by its label has one.
-            separate_boot: root.filesystem != FileSystem::Ext4
+            // files: its files are on an ext4 then. And what is found by its label has one.
+            separate_boot: root.filesystem == FileSystem::Btrfs
                 || boot::by_label(request, settings).is_some(),
         };
         let arrangement = Arrangement::of(&partitioning, &identity, image_root).map_err(told)?;
@@ -121,6 +125,8 @@ impl Plan {
             size: request.disk.size,
             least_size: request.disk.least_size,
             size_unit: request.output.size_unit(),
+            grow: request.disk.grow,
+            xfs_profile: request.disk.xfs_profile.unwrap_or_else(|| settings.xfs_profile()),
             system,
             warnings,
         })
@@ -135,6 +141,8 @@ impl Plan {
             size: self.size,
             least_size: self.least_size,
             size_unit: self.size_unit,
+            grow: self.grow,
+            xfs_profile: self.xfs_profile,
         }
     }
 }
@@ -161,6 +169,7 @@ fn bootloader(
         boot_partition: arrangement.boot_partition(),
         dos: arrangement.is_dos(),
         separate_boot,
+        boot_filesystem: arrangement.boot_filesystem(),
         // No BIOS starts from other sectors.
         bios: sector_size == SectorSize::S512,
         time: 0,

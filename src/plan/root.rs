@@ -58,7 +58,6 @@ impl RootChoice {
                 Some("build with --filesystem ext4 or --filesystem btrfs"),
             ));
         }
-        kind.check()?;
         let mut subvolumes = layout.map(Layout::subvolumes).unwrap_or_default().iter();
         let of_root: Option<&Subvolume> =
             subvolumes.find(|one| one.mountpoint.as_deref() == Some("/"));

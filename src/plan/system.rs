@@ -166,6 +166,7 @@ fn mounting(request: &Request, identity: &Identity, arrangement: &Arrangement) -
     let mut mounting = arrangement.mounting();
     mounting.grow = request.disk.grow.then(|| Grow {
         uuid: identity.root_filesystem.to_string(),
+        filesystem: arrangement.root().kind,
         partition_type: match request.disk.preset {
             Preset::Bootc => "root",
             Preset::Osbuild => "linux-generic",

@@ -29,6 +29,7 @@ fn settings() -> Settings {
         systemd: None,
         boot_idles: false,
         kernel: Kernel { version: "6.1".to_owned(), initramfs: None },
+        grub: None,
         title: "Tiny".to_owned(),
         product: ("Tiny".to_owned(), "1".to_owned()),
         root_home: "root".to_owned(),

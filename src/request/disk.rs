@@ -8,14 +8,14 @@ use crate::error::unsupported;
 use crate::filesystem_kind::FileSystem;
 
 impl DiskRequest {
-    /// Refuses what contradicts itself or cannot be had on this machine. `layout`: that of the configuration.
+    /// Refuses what contradicts itself. `layout`: that of the configuration.
     pub(super) fn check(&self, layout: Option<&Layout>) -> Result<()> {
         let arranged = layout.map(|layout| self.root_in(layout)).transpose()?.flatten();
         let root = self.root.or(arranged);
         if let Some(kind) = root.filter(|kind| *kind != FileSystem::Btrfs) {
             self.refuse_btrfs_options(kind, "as asked for")?;
         }
-        root.unwrap_or(FileSystem::Ext4).check()
+        Ok(())
     }
 
     /// Refuses flags for btrfs where the root is on another file system. `because`: who chose that one.

@@ -12,7 +12,7 @@ use crate::architecture::Architecture;
 use crate::bootloader::Loader;
 use crate::config::Config;
 use crate::disk::{DiskSize, Preset, SectorSize};
-use crate::filesystem_kind::FileSystem;
+use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::name::{Compression, SubvolumeName};
 use crate::oci::{Access, Reference};
 use crate::trust::Demand;
@@ -71,6 +71,8 @@ pub struct DiskRequest {
     pub btrfs_compression: Option<Compression>,
     /// The subvolume that a root on btrfs is in; `None`: none is made.
     pub btrfs_subvolume: Option<SubvolumeName>,
+    /// Which features an XFS has; `None`: what the image's kernel and GRUB understand.
+    pub xfs_profile: Option<XfsProfile>,
     /// Whether the image's boot loader is installed. Without it the disk boots by other means or not at all.
     pub install_bootloader: bool,
     /// Which one; `None`: what the image configures, else by bootupd's rules.
@@ -122,6 +124,7 @@ impl Default for DiskRequest {
             root: None,
             btrfs_compression: None,
             btrfs_subvolume: None,
+            xfs_profile: None,
             install_bootloader: true,
             loader: None,
             image_layout: true,

@@ -36,6 +36,8 @@ pub(crate) struct Partition {
     pub(crate) role: String,
     /// Offset of its first byte.
     pub(crate) start: u64,
+    /// Bytes of it.
+    pub(crate) size: u64,
     filesystem: Option<Filesystem>,
 }
 
@@ -72,6 +74,11 @@ impl Disk {
             remake: Some(remake),
             pressed: OnceLock::new(),
         }
+    }
+
+    /// This disk, pressed with further flags.
+    pub(crate) const fn with_flags(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
     }
 
     /// Its name among the disks.
@@ -141,12 +148,12 @@ impl Pressed {
         self.partitions.iter().find(|partition| partition.role == role)
     }
 
-    /// The partitions with an ext4.
-    pub(crate) fn ext4(&self) -> impl Iterator<Item = &Partition> {
-        let is_ext4 = |partition: &&Partition| {
-            partition.filesystem.as_ref().is_some_and(|filesystem| filesystem.kind == "ext4")
+    /// The partitions with a file system of a kind.
+    pub(crate) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Partition> {
+        let is_it = move |partition: &&Partition| {
+            partition.filesystem.as_ref().is_some_and(|filesystem| filesystem.kind == kind)
         };
-        self.partitions.iter().filter(is_ext4)
+        self.partitions.iter().filter(is_it)
     }
 }
 

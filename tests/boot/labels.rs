@@ -42,7 +42,7 @@ pub(crate) fn are_right(guest: &Guest) {
 /// Every inode in use of every ext4 on a raw disk has a label.
 pub(crate) fn are_everywhere(disk: &Disk) {
     let pressed = disk.pressed();
-    for partition in pressed.ext4() {
+    for partition in pressed.of_kind("ext4") {
         let place = format!("{}?offset={}", pressed.file.display(), partition.start);
         let (Some(mut dumpe2fs), Some(mut debugfs)) = (tool("dumpe2fs"), tool("debugfs")) else {
             return;

@@ -61,13 +61,32 @@ static BIOS_ONLY: Disk =
 static SECTORS_OF_4096: Disk =
     Disk::new("4096", Architecture::X86_64, Variant::UefiOnly, "raw", &["--sector-size", "4096"]);
 static VERITY: Disk = Disk::new("verity", Architecture::X86_64, Variant::Verity, "vhdx", &[]);
-static XFS: Disk = Disk::new(
-    "xfs",
+/// GRUB reads its files from the root.
+static XFS: Disk =
+    Disk::new("xfs", Architecture::X86_64, Variant::Default, "vmdk", &["--filesystem", "xfs"]);
+/// With a `/boot` of its own that is an XFS, too.
+static XFS_BOOT: Disk = Disk::new(
+    "xfs-boot",
     Architecture::X86_64,
     Variant::Default,
-    "vmdk",
-    &["--filesystem", "xfs", "--karg", PATIENT],
+    "qcow2",
+    &[
+        "--filesystem",
+        "xfs",
+        "--config",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/boot-xfs.toml"),
+        "--grow",
+        "--karg",
+        PATIENT,
+    ],
 );
+static XFS_ARM: Disk =
+    Disk::new("xfs-arm", Architecture::Aarch64, Variant::Default, "raw", &["--filesystem", "xfs"]);
+static XFS_CARRYING: Disk =
+    Disk::of_remade("xfs-carrying", Variant::UefiOnly, "raw", carried::remake)
+        .with_flags(&["--filesystem", "xfs"]);
+static XFS_SELINUX: Disk = Disk::of_remade("xfs-selinux", Variant::Selinux, "raw", carried::remake)
+    .with_flags(&["--filesystem", "xfs"]);
 static BTRFS: Disk = Disk::new(
     "btrfs",
     Architecture::X86_64,
@@ -217,18 +236,78 @@ fn x86_64_verity() {
     assert!(root.filesystem_options.contains("verity=require"), "{root:?}");
 }
 
-/// Only where a build may mount, and there is time: `tests/run full`, as root.
 #[test]
-#[ignore = "takes minutes: tests/run full"]
-fn x86_64_xfs_root() {
-    let guest = Case::new("xfs", &XFS, machine(Firmware::Uefi, DiskBus::Virtio)).passes();
-    let sysroot = guest.mount("/sysroot").expect("a sysroot");
-    assert_eq!(sysroot.filesystem, "xfs", "{sysroot:?}");
-    let boot = guest.mount("/boot").expect("a /boot of its own");
-    assert_eq!(boot.filesystem, "ext4");
+fn x86_64_xfs_bios() {
+    root_is_xfs("x86_64-xfs-bios", &XFS, machine(Firmware::Bios, DiskBus::Virtio));
 }
 
-/// The root in a subvolume, compressed, and two more subvolumes that are mounted.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn x86_64_xfs_uefi() {
+    root_is_xfs("x86_64-xfs-uefi", &XFS, machine(Firmware::Uefi, DiskBus::Nvme));
+}
+
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn aarch64_xfs() {
+    root_is_xfs("aarch64-xfs", &XFS_ARM, Machine::new(AARCH64));
+}
+
+/// The root is an XFS without a `/boot` beside it, and clean when the machine is off.
+fn root_is_xfs(name: &str, disk: &'static Disk, machine: Machine) {
+    let guest = afterwards::file_systems_are_sound(&Case::new(name, disk, machine));
+    let sysroot = guest.mount("/sysroot").expect("a sysroot");
+    assert_eq!(sysroot.filesystem, "xfs", "{sysroot:?}");
+    assert!(disk.pressed().partition("boot").is_none(), "GRUB needs no /boot of its own");
+}
+
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn x86_64_xfs_boot_of_its_own() {
+    for (name, firmware) in
+        [("x86_64-xfs-boot-bios", Firmware::Bios), ("x86_64-xfs-boot-uefi", Firmware::Uefi)]
+    {
+        let case = Case::new(name, &XFS_BOOT, machine(firmware, DiskBus::Virtio));
+        let guest = afterwards::file_systems_are_sound(&case);
+        for place in ["/boot", "/sysroot", "/var/log"] {
+            assert_eq!(guest.mount(place).expect("it is mounted").filesystem, "xfs", "{place}");
+        }
+    }
+}
+
+/// Every inode has a label, and keeps it.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn x86_64_xfs_selinux() {
+    let uefi = machine(Firmware::Uefi, DiskBus::Virtio);
+    let case = Case::new("x86_64-xfs-selinux", &XFS_SELINUX, uefi);
+    labels::are_right(&case.passes_with(labels::ERRAND));
+}
+
+/// Power cuts, an upgrade and a rollback on XFS, whose log is replayed after each cut.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn a_chain_on_xfs() {
+    let nvme = machine(Firmware::Uefi, DiskBus::Nvme);
+    let case = Case::new("x86_64-xfs-chain", &XFS_CARRYING, nvme);
+    let update = upgrade::to_next(&XFS_CARRYING);
+    case.passes_chain(&[
+        Step::CutBoot,
+        Step::Boot,
+        Step::Do("/usr/libexec/fixture-check && ostree fsck --quiet".to_owned()),
+        Step::CutUpgrade(update.clone()),
+        Step::Boot,
+        Step::Do(carried::IS_FIRST.to_owned()),
+        Step::Upgrade(update),
+        Step::Reboot,
+        Step::Do(carried::IS_NEXT.to_owned()),
+        Step::Rollback,
+        Step::Reboot,
+        Step::Do(carried::IS_FIRST.to_owned()),
+    ]);
+}
+
+/// Only where a build may mount, and there is time: `tests/run full`, as root.
 #[test]
 #[ignore = "takes minutes: tests/run full"]
 fn x86_64_btrfs_root() {

@@ -97,6 +97,7 @@ fn the_kernel_and_its_modules_are_those_of_grub_mkimage() {
             boot_uuid: Uuid::nil(),
             skip_boot_uuid: false,
             boot_partition: 3,
+            boot_filesystem: bootpress::filesystem_kind::FileSystem::Ext4,
             separate_boot: false,
             dos: false,
             bios: true,

@@ -528,12 +528,11 @@ fn every_key_is_on_the_disk() {
     );
 }
 
-/// The same configuration on a root that the kernel writes: the same files.
+/// The configuration gives the same files on an XFS root.
 #[test]
 fn every_key_is_on_an_xfs_root_too() {
-    use bootpress::filesystem_kind::FileSystem;
-    if !is_root() || FileSystem::Xfs.check().is_err() {
-        eprintln!("skipped: the kernel writes no xfs here");
+    if !is_root() {
+        eprintln!("skipped: mounting needs root");
         return;
     }
     let Some((pressed, deployment)) = press_every(&["--filesystem", "xfs"]) else { return };

@@ -16,6 +16,7 @@ use crate::ext4::{rich_tree, store, xattrs};
 use crate::unwritten::Unwritten;
 use support::tool::{newest, run, tool};
 
+mod build;
 mod empty;
 mod forms;
 mod kernel;

@@ -1,5 +1,6 @@
 //! Flags about the files that are written.
 
+use bootpress::filesystem_kind::XfsProfile;
 use bootpress::name::{Compression, SubvolumeName};
 use bootpress::output::ClusterCompression;
 use clap::{Args, ValueEnum};
@@ -22,6 +23,20 @@ pub(crate) struct OutputFlags {
     /// It becomes the default subvolume, and the machine mounts it with rootflags=subvol=.
     #[arg(long, value_name = "NAME", help_heading = "Disk")]
     pub(crate) btrfs_subvolume: Option<SubvolumeName>,
+
+    /// Features of XFS file systems: lts-6.1, lts-6.12
+    ///
+    /// lts-6.1 is understood by kernels from 5.10 and GRUB from 2.06. lts-6.12 adds rmapbt and nrext64, which take a kernel
+    /// from 5.19 and a GRUB from 2.12. Without this flag the versions of the image's kernel and GRUB decide.
+    #[arg(long, value_name = "PROFILE", value_parser = xfs_profile, help_heading = "Disk")]
+    pub(crate) xfs_profile: Option<XfsProfile>,
+}
+
+fn xfs_profile(name: &str) -> Result<XfsProfile, String> {
+    XfsProfile::parse(name).ok_or_else(|| {
+        let names = XfsProfile::ALL.map(XfsProfile::name);
+        format!("expected one of: {}", names.join(", "))
+    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

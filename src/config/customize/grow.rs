@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 
+use crate::filesystem_kind::FileSystem;
+
 use super::services;
 use super::system::{Access, System};
 
@@ -10,6 +12,8 @@ use super::system::{Access, System};
 pub struct Grow {
     /// UUID of its file system.
     pub uuid: String,
+    /// Its kind.
+    pub filesystem: FileSystem,
     /// The type of its partition as systemd-repart names it: `root`, `linux-generic`.
     pub partition_type: &'static str,
     /// Whether nothing lies behind it.
@@ -64,12 +68,17 @@ pub(super) fn apply(system: &mut System<'_>, grow: &Grow) -> Result<()> {
         system.warn(nothing("the image has neither systemd-repart nor growpart nor sfdisk"));
         return Ok(());
     };
+    let (program, command) = match grow.filesystem {
+        FileSystem::Xfs => ("xfs_growfs", "xfs_growfs /sysroot"),
+        FileSystem::Btrfs => ("btrfs", "btrfs filesystem resize max /sysroot"),
+        _ => ("resize2fs", "resize2fs \"$partition\""),
+    };
     let filesystem = if system.exists("/usr/lib/systemd/systemd-growfs") {
         "/usr/lib/systemd/systemd-growfs /sysroot"
-    } else if has(system, "resize2fs") {
-        "resize2fs \"$partition\""
+    } else if has(system, program) {
+        command
     } else {
-        system.warn(nothing("the image has neither systemd-growfs nor resize2fs"));
+        system.warn(nothing(&format!("the image has neither systemd-growfs nor {program}")));
         return Ok(());
     };
     write(system, grow, &partition, filesystem)

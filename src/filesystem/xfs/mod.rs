@@ -28,6 +28,7 @@ mod on_disk;
 
 use uuid::Uuid;
 
+pub use crate::filesystem_kind::XfsProfile as Profile;
 pub use dump::dump;
 pub use layout::{Layout, fit};
 
@@ -37,40 +38,6 @@ pub const MINIMUM_SIZE: u64 = 300 << 20;
 pub const LONGEST_LABEL: usize = 12;
 /// No larger size is tried, in bytes: what a content of this size is, is a mistake.
 const MAXIMUM_SIZE: u64 = 1 << 50;
-
-/// Which features a file system has besides those that every one has here: crc, ftype, finobt, spinodes, reflink, bigtime, inobtcount.
-///
-/// They are named after the kernels whose profile they are in xfsprogs (`/usr/share/xfsprogs/mkfs/lts_*.conf`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// Nothing else: any kernel from 5.10, any GRUB from 2.06.
-    Lts61,
-    /// `rmapbt` and `nrext64`: kernels from 5.19, GRUB from 2.12.
-    Lts612,
-}
-
-impl Profile {
-    /// All of them, the most compatible first.
-    pub const ALL: [Self; 2] = [Self::Lts61, Self::Lts612];
-
-    /// As flags name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lts61 => "lts-6.1",
-            Self::Lts612 => "lts-6.12",
-        }
-    }
-
-    /// Whether each group records who owns its blocks.
-    const fn rmapbt(self) -> bool {
-        matches!(self, Self::Lts612)
-    }
-
-    /// Whether inodes count their extents in 48 bits.
-    const fn nrext64(self) -> bool {
-        matches!(self, Self::Lts612)
-    }
-}
 
 /// How many groups a file system is divided into, as long as none exceeds 1 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

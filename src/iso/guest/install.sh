@@ -248,6 +248,8 @@ grow() {
 		/usr/lib/systemd/systemd-growfs /run/bootpress/target
 	elif [ "$ROOT_TYPE" = btrfs ]; then
 		btrfs filesystem resize max /run/bootpress/target
+	elif [ "$ROOT_TYPE" = xfs ]; then
+		xfs_growfs /run/bootpress/target
 	else
 		resize2fs "$root"
 	fi

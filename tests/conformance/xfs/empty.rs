@@ -95,7 +95,7 @@ fn mask(block: &mut [u8; 4096], group: u64, number: u64, options: &Options) {
     structure(0, &super_block);
     // Where the free list begins: mkfs has used a slot.
     structure(1, &[40..48, 216..220]);
-    structure(3, &[32..sector as usize]);
+    structure(3, std::slice::from_ref(&(32..sector as usize)));
     let is_inode = block.starts_with(b"IN");
     if is_inode {
         for inode in block.as_chunks_mut::<512>().0 {

@@ -14,7 +14,6 @@ mod types;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -36,6 +35,7 @@ use self::types::{Export, ImageType};
 use super::build;
 use super::flags::iso::MediumFlags;
 use super::flags::registry::RegistryFlags;
+use super::say::{self, say};
 
 /// Verbs, so that whatever else comes first is an image to build.
 const VERBS: [&str; 5] = ["build", "manifest", "version", "help", "completion"];
@@ -120,17 +120,17 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
         request.image.access.cache = Some(cache);
     }
     let name = format!("manifest-{}.json", options.common.types.join("-"));
-    println!("Generating {name} ...");
+    tell(&format!("Generating {name} ...\n"));
     let manifest = manifest(&request, &exports)
         .map_err(|error| explain(error, &options.common.image, Path::new(STORAGE)))?;
     let path = output.join(&name);
     fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
-    println!("Building {name}");
+    tell(&format!("Building {name}\n"));
     build::press(&request, options.progress.flag(verbose), false)?;
     if let Some(owner) = &options.chown {
         owner.give(&output)?;
     }
-    println!("Build complete!\nResults saved in\n{}", output.display());
+    tell(&format!("Build complete!\nResults saved in\n{}\n", output.display()));
     match upload {
         None => Ok(()),
         Some(Upload { name, bucket, region }) => Err(unsupported(
@@ -142,11 +142,16 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     }
 }
 
+/// Tells how far it is, as that tool does on standard output. Nobody has to read it.
+fn tell(text: &str) {
+    let _ = say::print(text, "telling how far it is");
+}
+
 fn print_manifest(options: &ManifestOptions) -> Result<()> {
     let types = types::parse(&options.common.types)?;
     let exports = types::exports(&types, &default_output());
     let manifest = manifest(&request(&options.common, &exports)?, &exports)?;
-    io::stdout().lock().write_all(manifest.as_bytes()).context("printing the manifest")
+    say::print(&say::json(&manifest), "printing the manifest")
 }
 
 /// What that tool prints, in its form.
@@ -154,7 +159,7 @@ fn print_version() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let text =
         format!("build_revision: bootpress-{version}\nbuild_time: unknown\nbuild_tainted: false\n");
-    io::stdout().lock().write_all(text.as_bytes()).context("printing the version")
+    say::print(&text, "printing the version")
 }
 
 /// The container's directory if there is one, as its image has it for a working directory; else the current one.
@@ -230,7 +235,7 @@ fn cache(named: Option<&Path>, usual: &Path) -> Option<PathBuf> {
     match fs::create_dir_all(&cache) {
         Ok(()) => Some(cache),
         Err(error) => {
-            eprintln!("warning: nothing is kept in {}: {error}", store.display());
+            say!("warning: nothing is kept in {}: {error}", store.display());
             None
         }
     }

@@ -1,7 +1,6 @@
 //! `bootpress build`: flags → request → pipeline → summary.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +23,7 @@ use bootpress::request::{
 
 use super::flags::iso::{MediumFlags, Wanted};
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
-use super::{json, summary, terminal};
+use super::{json, say, summary, terminal};
 
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
@@ -44,12 +43,10 @@ pub(super) fn press(request: &Request, shown: ProgressFlag, as_json: bool) -> Re
         report.stages.clone_from(&heard.stages);
         report.warnings.extend_from_slice(&heard.warnings);
     }
-    let mut out = io::stdout().lock();
     if as_json {
-        serde_json::to_writer_pretty(&mut out, &report).context("printing the report")?;
-        writeln!(out).context("printing the report")
+        say::print_json(&report, "printing the report")
     } else {
-        write!(out, "{}", summary::text(&report)).context("printing the summary")
+        say::print(&summary::text(&report), "printing the summary")
     }
 }
 
@@ -98,7 +95,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     let work_directory = work_directory(flags.work_directory.as_deref(), &destination, dry_run);
     let architecture = architecture(flags.arch.as_deref())?;
     let mut request = Request::new(flags.image.clone(), architecture, &work_directory);
-    request.image.access = Access { spool: Some(work_directory), ..flags.registry.access() };
+    request.image.access = Access { spool: Some(work_directory), ..flags.registry.access()? };
     request.image.trust = flags.trust.demand();
     request.disk = DiskRequest {
         preset: flags.layout.into(),

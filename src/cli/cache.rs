@@ -1,6 +1,5 @@
 //! `bootpress cache`: what was fetched and kept.
 
-use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -10,6 +9,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use bootpress::disk::parse_size;
+
+use super::say::{self, Page};
 
 #[derive(Debug, Args)]
 pub(crate) struct CacheFlags {
@@ -50,46 +51,46 @@ pub(super) fn run(flags: &CacheFlags) -> Result<()> {
             (list(&images, size, &cache), told, json)
         }
         CacheCommand::Prune { max_size, json } => {
-            let waiting = || eprintln!("waiting for builds that use the cache");
+            let waiting = || super::say::say!("waiting for builds that use the cache");
             let pruned = cache.prune(max_size, waiting)?;
-            let mut text = String::new();
+            let mut page = Page::default();
             for image in &pruned.images {
-                text.push_str(&format!("removed {image}\n"));
+                page.line(format_args!("removed {image}"));
             }
             let (bytes, left) = (human(pruned.bytes), human(pruned.left));
-            text.push_str(&format!("{bytes} in {} files removed, {left} left\n", pruned.files));
-            (text, serde_json::to_value(&pruned).context("printing the result")?, json)
+            page.line(format_args!("{bytes} in {} files removed, {left} left", pruned.files));
+            (page.into_text(), serde_json::to_value(&pruned).context("printing the result")?, json)
         }
     };
-    let mut out = io::stdout().lock();
-    let printed = if as_json { writeln!(out, "{json:#}") } else { out.write_all(text.as_bytes()) };
-    printed.context("printing the result")
+    let context = "printing the result";
+    if as_json { say::print_json(&json, context) } else { say::print(&text, context) }
 }
 
 fn list(images: &[CachedImage], size: u64, cache: &Cache) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(5);
-    let mut text = String::new();
+    let mut page = Page::default();
     if !images.is_empty() {
-        text = format!(
-            "{:<width$}  {:<19}  {:>10}  {:<10}  platforms\n",
+        page.line(format_args!(
+            "{:<width$}  {:<19}  {:>10}  {:<10}  platforms",
             "image", "digest", "size", "used"
-        );
+        ));
     }
     for image in images {
         let platforms = match image.platforms.is_empty() {
             true => "incomplete".to_owned(),
             false => image.platforms.join(", "),
         };
-        text.push_str(&format!(
-            "{:<width$}  {:<19}  {:>10}  {:<10}  {platforms}\n",
+        page.line(format_args!(
+            "{:<width$}  {:<19}  {:>10}  {:<10}  {platforms}",
             image.name,
-            &image.digest[..image.digest.len().min(19)],
+            image.digest.get(..19).unwrap_or(&image.digest),
             human(image.size),
             ago(now.saturating_sub(image.used))
         ));
     }
-    text + &format!("{} in {}\n", human(size), cache.directory().display())
+    page.line(format_args!("{} in {}", human(size), cache.directory().display()));
+    page.into_text()
 }
 
 /// A time that has passed, roughly.

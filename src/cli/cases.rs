@@ -1,6 +1,5 @@
 //! Several boots: which disks in which machines, side by side, and the table they come to.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use qemu::{BootError, BootReport, Machine, Matrix, News, Resources, Rules, Verdi
 use serde_json::json;
 
 use super::machine_flags::{Choice, UNNAMED};
+use super::say::{self, Page, say};
 use super::test::{self, TestFlags};
 use super::unpacked::Unpacked;
 
@@ -250,10 +250,10 @@ impl Line<'_> {
 
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(say::line(text).into_owned()),
             None => {
                 let _whole = self.board.plain.lock().unwrap_or_else(PoisonError::into_inner);
-                eprintln!("{:<width$}  {text}", self.label, width = self.board.width);
+                say!("{:<width$}  {text}", self.label, width = self.board.width);
             }
         }
     }
@@ -303,24 +303,24 @@ pub(super) fn table(plan: &Plan, outcomes: &[Outcome]) -> String {
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let (disk, machine, verdict) = (width(0), width(1), width(2));
-    let mut text = String::new();
+    let mut page = Page::default();
     for row in &rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
+        page.line(format_args!(
             "{:<disk$}  {:<machine$}  {:<verdict$}  {}",
             row[0], row[1], row[2], row[3]
-        );
+        ));
     }
     for (case, outcome) in plan.cases.iter().zip(outcomes) {
         if let Ok(report) = &outcome.tried
             && !report.passed()
         {
-            let _ =
-                write!(text, "\n{} in {}: {}", name_of(&case.disk), case.name, test::text(report));
+            let disk = name_of(&case.disk);
+            let disk = say::line(&disk);
+            page.blank();
+            page.lines(&format!("{disk} in {}: {}", case.name, test::text(report)));
         }
     }
-    text
+    page.into_text()
 }
 
 /// The results as the forms of report take them.
@@ -364,5 +364,6 @@ pub(super) fn json(plan: &Plan, outcomes: &[Outcome]) -> Result<String> {
         .map(|one| json!({ "disk": one.disk, "machine": one.machine, "reason": one.reason }))
         .collect();
     let whole = json!({ "version": 2, "cases": cases, "left_out": left_out });
-    Ok(serde_json::to_string_pretty(&whole).context("printing the result")? + "\n")
+    let text = serde_json::to_string_pretty(&whole).context("printing the result")?;
+    Ok(say::json(&text).into_owned() + "\n")
 }

@@ -1,7 +1,5 @@
 //! `bootpress test --chain`: upgrades, rollbacks, reboots and power cuts on one disk.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +15,7 @@ use qemu::{Case, Outcome, Test, Verdict};
 
 use super::flags::registry::RegistryFlags;
 use super::report_flags::ReportFlags;
+use super::say::{self, say};
 
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
@@ -59,7 +58,7 @@ impl Site for Served {
 
 /// Makes an update of each image that the steps name; equal names, one update.
 fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Step<chain::Update>>> {
-    let access = flags.registry.access();
+    let access = flags.registry.access()?;
     let architecture = Ours::parse(test.machine.architecture.name())
         .context("the machine's architecture is one of ours")?;
     let mut made: Vec<chain::Update> = Vec::new();
@@ -67,10 +66,10 @@ fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Ste
         if let Some(known) = made.iter().find(|known| known.name == name) {
             return Ok(known.clone());
         }
-        eprintln!("reading {name}");
+        say!("reading {name}");
         let heard = Heard::to(|event| {
             if let Event::Warning { message } = event {
-                eprintln!("warning: {message}");
+                say!("warning: {message}");
             }
         });
         let mut request = Request::new(name.parse()?, architecture, &std::env::temp_dir());
@@ -109,20 +108,18 @@ pub(super) fn run(
     let steps = prepare(steps, flags, test)?;
     let began = SystemTime::now();
     let mut progress = |progress: Progress<'_>| match progress {
-        Progress::Leg(number, count, name) => eprintln!("leg {number} of {count}: {name}"),
-        Progress::Boot(news) => eprintln!("{}", super::test::told_news(&news)),
+        Progress::Leg(number, count, name) => say!("leg {number} of {count}: {name}"),
+        Progress::Boot(news) => say!("{}", super::test::told_news(&news)),
     };
     let report = match chain::run(test, &steps, &mut progress, stop) {
         Ok(report) => report,
         Err(error) => return super::test::not_tried(error),
     };
     reports.write(began, cases(test, &report, began))?;
-    let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, &report).context("printing the result")?;
-        writeln!(out).context("printing the result")?;
+        say::print_json(&report, "printing the result")?;
     } else {
-        write!(out, "{}", text(&report)).context("printing the result")?;
+        say::print(&text(&report), "printing the result")?;
     }
     Ok(super::test::exit_code([Some(&report.verdict)].into_iter()))
 }
@@ -147,11 +144,8 @@ fn cases(test: &Test<'_>, report: &ChainReport, began: SystemTime) -> Vec<Case> 
 
 /// The result for people.
 fn text(report: &ChainReport) -> String {
-    let mut text = String::new();
-    let mut line = |line: String| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{line}");
-    };
+    let mut page = say::Page::default();
+    let mut line = |line: String| page.line(line);
     line(match &report.verdict {
         Verdict::Passed => format!("passed in {:.0} s, {} legs", report.seconds, report.legs.len()),
         Verdict::Failed { reason } => format!("failed after {:.0} s: {reason}", report.seconds),
@@ -179,5 +173,5 @@ fn text(report: &ChainReport) -> String {
             line(format!("  | {shown}"));
         }
     }
-    text
+    page.into_text()
 }

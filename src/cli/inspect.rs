@@ -1,10 +1,8 @@
 //! `bootpress inspect`: what is on a disk, for people and for programs.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bootpress::inspect::{EfiProgram, Facts, PartitionFacts, inspect};
 use bootpress::report::{Row, human, picture};
 use clap::Args;
@@ -12,6 +10,7 @@ use serde::Serialize;
 
 use super::inspect_image::{self, ImageFlags};
 use super::iso::MediumFacts;
+use super::say::{self, Page};
 
 /// Columns of a table with UUIDs.
 const WIDTH: usize = 132;
@@ -38,14 +37,11 @@ pub(super) fn run(flags: &InspectFlags) -> Result<()> {
     let facts = inspect(&flags.disk)?;
     // A medium of ours is a disk, too, with settings besides.
     let medium = MediumFacts::of(&flags.disk).ok();
-    let mut out = io::stdout().lock();
     if flags.json {
-        serde_json::to_writer_pretty(&mut out, &Seen { facts, medium })
-            .context("printing the facts")?;
-        writeln!(out).context("printing the facts")
+        say::print_json(&Seen { facts, medium }, "printing the facts")
     } else {
         let medium = medium.map_or(String::new(), |medium| format!("\nmedium\n{}", medium.text()));
-        out.write_all((text(&facts) + &medium).as_bytes()).context("printing the facts")
+        say::print(&(text(&facts) + &medium), "printing the facts")
     }
 }
 
@@ -58,36 +54,36 @@ struct Seen {
     medium: Option<MediumFacts>,
 }
 
-/// The facts for people. Whatever could move a terminal's cursor is replaced: the disk may come from anywhere.
+/// The facts for people.
 fn text(facts: &Facts) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write(facts, &mut text);
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let mut page = Page::default();
+    write(facts, &mut page);
+    page.into_text()
 }
 
-fn write(facts: &Facts, out: &mut String) -> std::fmt::Result {
+fn write(facts: &Facts, out: &mut Page) {
     let architecture = facts.architecture.map_or("unknown architecture", |a| a.name());
-    writeln!(
-        out,
-        "{} disk{} of {} for {architecture}, sectors of {} bytes, {} {}\n",
+    out.line(format_args!(
+        "{} disk{} of {} for {architecture}, sectors of {} bytes, {} {}",
         facts.format,
         facts.compression.map_or(String::new(), |how| format!(" in {how}")),
         human(facts.size),
         facts.sector_size,
         if facts.table == "dos" { "MBR" } else { "GUID" },
         facts.guid
-    )?;
-    writeln!(out, "{}", picture(facts.partitions.iter().map(row), facts.size, WIDTH))?;
+    ));
+    out.blank();
+    out.lines(&picture(facts.partitions.iter().map(row), facts.size, WIDTH));
+    out.blank();
     for partition in facts.partitions.iter().filter(|partition| !partition.name.is_empty()) {
-        writeln!(
-            out,
+        out.line(format_args!(
             "partition {:<3} {:<12} {}",
             partition.number, partition.name, partition.guid
-        )?;
+        ));
     }
     if !facts.esp.is_empty() {
-        writeln!(out, "\nEFI system partition")?;
+        out.blank();
+        out.line("EFI system partition");
     }
     for file in &facts.esp {
         let path = file.path.trim_end_matches('/');
@@ -101,43 +97,44 @@ fn write(facts: &Facts, out: &mut String) -> std::fmt::Result {
         let program = facts.programs.iter().find(|program| program.path == file.path);
         let mut notes = program.map(notes).unwrap_or_default().into_iter();
         let note = notes.next().unwrap_or_default();
-        writeln!(out, "{}", format!("  {shown:<28} {size:>10}  {note}").trim_end())?;
+        out.line(format_args!("{}", format!("  {shown:<28} {size:>10}  {note}").trim_end()));
         for note in notes {
-            writeln!(out, "{:43}{note}", "")?;
+            out.line(format_args!("{:43}{note}", ""));
         }
     }
     for entry in &facts.boot_entries {
-        writeln!(out, "\nboot entry    {}", entry.title)?;
-        writeln!(out, "  {:<11} {}\n  {:<11} {}", "file", entry.path, "kernel", entry.linux)?;
-        writeln!(out, "  {:<11} {}", "arguments", entry.options)?;
+        out.blank();
+        out.line(format_args!("boot entry    {}", entry.title));
+        out.line(format_args!("  {:<11} {}", "file", entry.path));
+        out.line(format_args!("  {:<11} {}", "kernel", entry.linux));
+        out.line(format_args!("  {:<11} {}", "arguments", entry.options));
     }
     for deployment in &facts.deployments {
         let version = deployment.version.as_deref().unwrap_or("of an unknown version");
-        writeln!(out, "\ndeployment    {version}, in {}", deployment.stateroot)?;
-        writeln!(out, "  {:<11} {}.{}", "commit", deployment.commit, deployment.serial)?;
+        out.blank();
+        out.line(format_args!("deployment    {version}, in {}", deployment.stateroot));
+        out.line(format_args!("  {:<11} {}.{}", "commit", deployment.commit, deployment.serial));
         for (name, value) in [("origin", &deployment.origin), ("image", &deployment.image_digest)] {
             if let Some(value) = value {
-                writeln!(out, "  {name:<11} {value}")?;
+                out.line(format_args!("  {name:<11} {value}"));
             }
         }
     }
     if !facts.bootupd.is_empty() {
-        writeln!(out)?;
+        out.blank();
     }
     for component in &facts.bootupd {
-        writeln!(
-            out,
+        out.line(format_args!(
             "bootupd       {}: {}, {}",
             component.name, component.version, component.timestamp
-        )?;
+        ));
     }
     if !facts.warnings.is_empty() {
-        writeln!(out)?;
+        out.blank();
     }
     for warning in &facts.warnings {
-        writeln!(out, "warning: {warning}")?;
+        out.line(format_args!("warning: {warning}"));
     }
-    Ok(())
 }
 
 fn row(partition: &PartitionFacts) -> Row<'_> {

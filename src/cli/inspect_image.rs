@@ -1,7 +1,5 @@
 //! `bootpress inspect IMAGE`: what an image is, for people and for programs.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +11,7 @@ use clap::Args;
 
 use super::flags;
 use super::flags::registry::RegistryFlags;
+use super::say::{self, Page};
 use super::{build, terminal};
 
 /// Layers that are listed one by one.
@@ -60,53 +59,50 @@ pub(super) fn run(target: &Path, flags: &ImageFlags, json: bool) -> Result<()> {
     let architecture = build::architecture(flags.arch.as_deref())?;
     // As a build without any flags would take it.
     let mut request = Request::new(reference, architecture, Path::new("."));
-    request.image.access = flags.registry.access();
+    request.image.access = flags.registry.access()?;
     let progress = terminal::automatic();
     let facts = survey(&request, flags.arch.is_none(), flags.deep, &progress)?;
-    let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, &facts).context("printing the facts")?;
-        writeln!(out).context("printing the facts")
+        say::print_json(&facts, "printing the facts")
     } else {
-        out.write_all(self::text(&facts).as_bytes()).context("printing the facts")
+        say::print(&self::text(&facts), "printing the facts")
     }
 }
 
-/// The facts for people. Whatever could move a terminal's cursor is replaced: the image may come from anywhere.
+/// The facts for people.
 fn text(facts: &ImageFacts) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write(facts, &mut text);
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let mut page = Page::default();
+    write(facts, &mut page);
+    page.into_text()
 }
 
-fn write(facts: &ImageFacts, out: &mut String) -> std::fmt::Result {
-    let mut row = |name: &str, value: &str| writeln!(out, "{name:<13} {value}");
-    row("image", &facts.reference)?;
+fn write(facts: &ImageFacts, out: &mut Page) {
+    let mut row = |name: &str, value: &str| out.line(format_args!("{name:<13} {value}"));
+    row("image", &facts.reference);
     let (verdict, reason) = match &facts.pressable {
         Pressable::Yes => ("yes", ""),
         Pressable::Probably => ("probably", "; --deep reads the layers to be sure"),
         Pressable::No(reason) => ("no: ", reason.as_str()),
     };
-    row("can be built", &format!("{verdict}{reason}"))?;
+    row("can be built", &format!("{verdict}{reason}"));
     if facts.top.digest != facts.digest {
-        row("index", &facts.top.digest)?;
+        row("index", &facts.top.digest);
     }
-    row("digest", &facts.digest)?;
-    row("architecture", facts.architecture)?;
+    row("digest", &facts.digest);
+    row("architecture", facts.architecture);
     for (name, value) in [("version", &facts.version), ("created", &facts.created)] {
-        row(name, value.as_deref().unwrap_or("-"))?;
+        row(name, value.as_deref().unwrap_or("-"));
     }
-    row("kernel", facts.kernel.as_deref().unwrap_or("not in the labels; --deep looks for it"))?;
+    row("kernel", facts.kernel.as_deref().unwrap_or("not in the labels; --deep looks for it"));
     match &facts.bootloader {
-        Some(lines) => lines.iter().try_for_each(|line| row("boot loader", line))?,
-        None => row("boot loader", "in the layers; --deep looks for it")?,
+        Some(lines) => lines.iter().for_each(|line| row("boot loader", line)),
+        None => row("boot loader", "in the layers; --deep looks for it"),
     }
     let encapsulated = if facts.encapsulated { "yes, it carries an ostree commit" } else { "no" };
-    row("encapsulated", encapsulated)?;
+    row("encapsulated", encapsulated);
     match facts.signatures.as_deref() {
-        None => row("signatures", "not looked for: they are kept in registries")?,
-        Some([]) => row("signatures", "none found")?,
+        None => row("signatures", "not looked for: they are kept in registries"),
+        Some([]) => row("signatures", "none found"),
         Some(_) => {}
     }
     for signature in facts.signatures.iter().flatten() {
@@ -114,36 +110,38 @@ fn write(facts: &ImageFacts, out: &mut String) -> std::fmt::Result {
         row(
             "signature",
             &format!("{} of {about}, {} (not verified)", signature.kind, signature.digest),
-        )?;
+        );
     }
     if !facts.top.entries.is_empty() {
-        writeln!(out, "\nplatforms")?;
+        out.blank();
+        out.line("platforms");
     }
     for entry in &facts.top.entries {
         let platform = entry.platform.as_deref().unwrap_or("-");
         let artifact =
             entry.artifact.as_ref().map_or(String::new(), |kind| format!("  (no image: {kind})"));
-        writeln!(out, "  {platform:<16} {}{artifact}", entry.digest)?;
+        out.line(format_args!("  {platform:<16} {}{artifact}", entry.digest));
     }
-    writeln!(out, "\nlayers        {}, {}", facts.layers.len(), human(facts.size))?;
+    out.blank();
+    out.line(format_args!("layers        {}, {}", facts.layers.len(), human(facts.size)));
     for layer in facts.layers.iter().take(LISTED) {
         let kind = layer.media_type.rsplit('.').next().unwrap_or(&layer.media_type);
-        writeln!(out, "  {:>10}  {:<12} {}", human(layer.size), kind, layer.digest)?;
+        out.line(format_args!("  {:>10}  {:<12} {}", human(layer.size), kind, layer.digest));
     }
     if let Some(more) = facts.layers.get(LISTED..).filter(|more| !more.is_empty()) {
         let size = more.iter().map(|layer| layer.size).sum();
-        writeln!(out, "  {:>10}  in {} more (--json has all)", human(size), more.len())?;
+        out.line(format_args!("  {:>10}  in {} more (--json has all)", human(size), more.len()));
     }
     if !facts.labels.is_empty() {
-        writeln!(out, "\nlabels")?;
+        out.blank();
+        out.line("labels");
     }
     for (key, value) in &facts.labels {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let short: String = value.chars().take(SHOWN).collect();
         let dots = if short.len() < value.len() { "…" } else { "" };
-        writeln!(out, "  {key} = {short}{dots}")?;
+        out.line(format_args!("  {key} = {short}{dots}"));
     }
-    Ok(())
 }
 
 #[cfg(test)]

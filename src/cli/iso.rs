@@ -1,14 +1,14 @@
 //! `bootpress iso`: shows and changes the settings of a finished medium.
 
-use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bootpress::config;
 use bootpress::iso::{self, Settings};
 use serde::Serialize;
 
 use super::flags::iso::{IsoCommand, IsoFlags, Target};
+use super::say::{self, Page};
 
 /// Does what the flags ask for, and prints the settings as they are then.
 pub(super) fn run(flags: &IsoFlags) -> Result<()> {
@@ -38,7 +38,7 @@ pub(super) fn run(flags: &IsoFlags) -> Result<()> {
                 None => now.configuration,
                 Some(config) => {
                     for warning in &config.warnings {
-                        eprintln!("warning: {warning}");
+                        super::say::say!("warning: {warning}");
                     }
                     Some(config::provision(&config.blueprint, &now.build_id)?)
                 }
@@ -82,34 +82,28 @@ impl MediumFacts {
         })
     }
 
-    /// A line each. Whatever could move a terminal's cursor is replaced: the medium may come from anywhere.
+    /// A line each.
     pub(super) fn text(&self) -> String {
-        let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         let arguments = self.kernel_arguments.join(" ");
         let or = |text: &Option<String>, otherwise: &str| {
             text.clone().unwrap_or_else(|| otherwise.to_owned())
         };
-        [
+        let mut page = Page::default();
+        for (name, value) in [
             ("volume id", self.volume_id.clone()),
             ("build id", self.build_id.clone()),
             ("kernel arguments", if arguments.is_empty() { "none".to_owned() } else { arguments }),
             ("install to", or(&self.install_to, "asks for the disk")),
             ("configuration", or(&self.configuration, "none")),
-        ]
-        .iter()
-        .map(|(name, value)| {
-            format!("{name:<16} {}\n", value.chars().map(safe).collect::<String>())
-        })
-        .collect()
+        ] {
+            page.line(format_args!("{name:<16} {value}"));
+        }
+        page.into_text()
     }
 }
 
 fn print(file: &Path, json: bool) -> Result<()> {
     let facts = MediumFacts::of(file)?;
-    let mut out = io::stdout().lock();
-    let text = match json {
-        true => serde_json::to_string_pretty(&facts).context("printing the settings")? + "\n",
-        false => facts.text(),
-    };
-    out.write_all(text.as_bytes()).context("printing the settings")
+    let context = "printing the settings";
+    if json { say::print_json(&facts, context) } else { say::print(&facts.text(), context) }
 }

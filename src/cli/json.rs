@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use bootpress::progress::{Event, Progress, Stage};
 use serde_json::json;
 
+use super::say::{self, say};
+
 /// Version of the lines' vocabulary; grows when a reader would have to change.
 const VERSION: u32 = 1;
 
@@ -26,7 +28,7 @@ pub(crate) fn lines() -> Progress {
     Progress::to(move |event| {
         let Ok(mut state) = state.lock() else { return };
         if let Some(line) = line(&event, &mut state) {
-            eprintln!("{line}");
+            say!("{}", say::json(&line.to_string()));
         }
     })
 }

@@ -16,6 +16,8 @@ mod machine_flags;
 mod pull;
 mod report_flags;
 mod run;
+mod say;
+mod secret;
 mod summary;
 mod terminal;
 mod test;
@@ -23,12 +25,14 @@ mod trust_flags;
 mod unpacked;
 mod verdict_flags;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
 
 use bootpress::error::{Corrupt, Unsupported};
 use clap::Parser;
 
 use self::flags::{Command, Flags};
+use self::say::say;
 
 /// Exit codes; they are part of the interface and do not change.
 mod exit {
@@ -62,10 +66,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    say!("error: {error:#}");
     if let Some(Unsupported { hint, .. }) = error.downcast_ref() {
         if let Some(hint) = hint {
-            eprintln!("hint: {hint}");
+            say!("hint: {hint}");
         }
         return ExitCode::from(exit::UNSUPPORTED);
     }
@@ -75,16 +79,20 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit::FAILED)
 }
 
-/// A panic is our mistake, so say whose it is and what would reproduce it.
+/// A panic is our mistake, so say whose it is and what would reproduce it, but no secret. A second panic in here would abort.
 fn install_panic_message() {
-    let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        default(panic);
-        eprintln!("\nThis is a bug in bootpress {}, not in your image.", env!("CARGO_PKG_VERSION"));
-        eprintln!(
+        say!("{panic}");
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            say!("{backtrace}");
+        }
+        say!("This is a bug in bootpress {}, not in your image.", env!("CARGO_PKG_VERSION"));
+        say!(
             "Builds depend on nothing but the image and the command line, so these reproduce it; please report"
         );
-        eprintln!("the message above with: {}", std::env::args().collect::<Vec<_>>().join(" "));
+        let arguments: Vec<_> = std::env::args_os().collect();
+        say!("the message above with: {}", secret::command_line(&arguments));
     }));
 }
 
@@ -96,6 +104,5 @@ fn install_tracing(also: Option<&str>) {
         None => filter,
     };
     // Another subscriber cannot be there before `main`; if one is, it may stay.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| say::Log).try_init();
 }

@@ -1,8 +1,6 @@
 //! `bootpress pull`: an image into the cache.
 
-use std::io::{self, Write};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bootpress::oci::{self, Reference};
 use bootpress::report::human;
 use clap::Args;
@@ -11,6 +9,7 @@ use serde_json::json;
 use super::build;
 use super::flags::registry::RegistryFlags;
 use super::flags::{self, ProgressFlag};
+use super::say::{self, Page};
 
 #[derive(Debug, Args)]
 pub(crate) struct PullFlags {
@@ -36,7 +35,7 @@ pub(crate) struct PullFlags {
 
 /// Fetches the image and prints its digest.
 pub(super) fn run(flags: &PullFlags) -> Result<()> {
-    let access = flags.registry.access();
+    let access = flags.registry.access()?;
     let Some(cache) = access.cache.clone() else {
         bail!(
             "there is no cache to pull into: --no-cache was given, or neither HOME nor XDG_CACHE_HOME is set"
@@ -46,24 +45,18 @@ pub(super) fn run(flags: &PullFlags) -> Result<()> {
     let architecture = build::architecture(flags.arch.as_deref())?;
     let (image, sent) = oci::pull(&access, &flags.image, architecture, &progress)?;
     let size: u64 = image.layers.iter().map(|layer| layer.size).sum();
-    let mut out = io::stdout().lock();
     let context = "printing the result";
     if flags.json {
         let told = json!({
             "image": image.reference, "digest": image.manifest_digest, "architecture": image.architecture.name(),
             "size": size, "fetched": sent, "cache": cache,
         });
-        serde_json::to_writer_pretty(&mut out, &told).context(context)?;
-        return writeln!(out).context(context);
+        return say::print_json(&told, context);
     }
-    writeln!(
-        out,
-        "{}\n{}\n{} in layers, {} fetched, now in {}",
-        image.reference,
-        image.manifest_digest,
-        human(size),
-        human(sent),
-        cache.display()
-    )
-    .context(context)
+    let mut page = Page::default();
+    page.line(&image.reference);
+    page.line(&image.manifest_digest);
+    let (size, sent) = (human(size), human(sent));
+    page.line(format_args!("{size} in layers, {sent} fetched, now in {}", cache.display()));
+    say::print(&page.into_text(), context)
 }

@@ -82,12 +82,12 @@ pub(super) fn run(flags: &RunFlags) -> Result<ExitCode> {
         Err(error) => return not_tried(error),
     };
     if let Accelerator::Tcg { why } = prepared.accelerator() {
-        eprintln!("emulated, so it will take its time: {why}");
+        super::say::say!("emulated, so it will take its time: {why}");
     }
     if let Some(command) = prepared.ssh_command() {
-        eprintln!("when it is up: {command}");
+        super::say::say!("when it is up: {command}");
     }
-    eprintln!(
+    super::say::say!(
         "{}; Ctrl-a x ends the machine, Ctrl-a h helps",
         if flags.write { "the disk is written to" } else { "what the guest writes is forgotten" }
     );

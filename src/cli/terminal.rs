@@ -9,6 +9,8 @@ use bootpress::progress::{Event, Progress, Stage};
 use bootpress::report::human;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::say::{self, say};
+
 /// Bars if standard error is a terminal, else a line a stage.
 pub(crate) fn automatic() -> Progress {
     if std::io::stderr().is_terminal() { bars() } else { lines() }
@@ -30,15 +32,15 @@ pub(crate) fn lines() -> Progress {
         let Ok(mut done) = done.lock() else { return };
         match event {
             Event::Started { stage, bytes: Some(bytes) } => {
-                eprintln!("{} {}", stage.name(), human(bytes))
+                say!("{} {}", stage.name(), human(bytes))
             }
-            Event::Started { stage, bytes: None } => eprintln!("{}", stage.name()),
+            Event::Started { stage, bytes: None } => say!("{}", stage.name()),
             Event::Advanced { stage, bytes } => *done.entry(stage).or_default() += bytes,
             Event::Finished { stage, took } => {
                 let bytes = done.remove(&stage).unwrap_or(0);
-                eprintln!("{} done: {} in {}", stage.name(), human(bytes), duration(took));
+                say!("{} done: {} in {}", stage.name(), human(bytes), duration(took));
             }
-            Event::Warning { message } => eprintln!("warning: {message}"),
+            Event::Warning { message } => say!("warning: {message}"),
         }
     })
 }
@@ -74,7 +76,7 @@ impl Bars {
                 }
             }
             Event::Warning { message } => {
-                let _ = self.all.println(format!("warning: {message}"));
+                let _ = self.all.println(say::indented(&format!("warning: {message}")));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `bootpress test`: boots a disk that nobody altered and says how it went.
 
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +20,7 @@ use super::cases::{self, Plan, Trial};
 use super::exit;
 use super::machine_flags::{self, Choice, MachineFlags};
 use super::report_flags::ReportFlags;
+use super::say::{self, Page, say};
 use super::verdict_flags::VerdictFlags;
 
 /// What shells report for a program that Ctrl-C ended.
@@ -193,7 +193,9 @@ fn one(flags: &TestFlags, case: &Trial, stop: &dyn Fn() -> bool) -> Result<ExitC
     };
     reported(Outcome::Tried(Box::new(report.clone())))?;
     print(&if flags.json {
-        serde_json::to_string_pretty(&report).context("printing the result")? + "\n"
+        say::json(&serde_json::to_string_pretty(&report).context("printing the result")?)
+            .into_owned()
+            + "\n"
     } else {
         text(&report)
     })?;
@@ -204,11 +206,11 @@ fn one(flags: &TestFlags, case: &Trial, stop: &dyn Fn() -> bool) -> Result<ExitC
 pub(super) fn not_tried(error: BootError) -> Result<ExitCode> {
     match error {
         BootError::Stopped => {
-            eprintln!("interrupted");
+            say!("interrupted");
             Ok(ExitCode::from(INTERRUPTED))
         }
         error @ (BootError::Io { .. } | BootError::Start { .. }) => {
-            eprintln!("error: {:#}", told(error));
+            say!("error: {:#}", told(error));
             Ok(ExitCode::from(exit::HOST))
         }
         error => Err(told(error)),
@@ -233,7 +235,7 @@ pub(super) fn told(error: BootError) -> anyhow::Error {
 }
 
 fn print(text: &str) -> Result<()> {
-    io::stdout().lock().write_all(text.as_bytes()).context("printing the result")
+    say::print(text, "printing the result")
 }
 
 /// Sets a flag on Ctrl-C and its kin, so that the machine is ended and its files are removed; the second one ends us.
@@ -265,7 +267,7 @@ impl Progress {
     fn new(disk: &Path) -> Self {
         let name = disk.file_name().unwrap_or(disk.as_os_str()).to_string_lossy();
         if !io::stderr().is_terminal() {
-            eprintln!("booting {name}");
+            say!("booting {name}");
             return Self { spinner: None };
         }
         let spinner = ProgressBar::new_spinner();
@@ -281,7 +283,7 @@ impl Progress {
         let line = told_news(news);
         match &self.spinner {
             Some(spinner) => spinner.println(line),
-            None => eprintln!("{line}"),
+            None => say!("{line}"),
         }
     }
 
@@ -302,7 +304,7 @@ pub(super) fn told_news(news: &News) -> String {
 
 /// The result for people.
 pub(super) fn text(report: &BootReport) -> String {
-    let mut text = String::new();
+    let mut page = Page::default();
     let essentials = report.machine.essentials();
     let outcome = match &report.verdict {
         Verdict::Passed => {
@@ -316,10 +318,7 @@ pub(super) fn text(report: &BootReport) -> String {
             format!("error after {:.0} s ({essentials}): {reason}", report.seconds)
         }
     };
-    let mut line = |line: String| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{line}");
-    };
+    let mut line = |line: String| page.line(line);
     line(outcome);
     for check in &report.checks {
         let mark = match (check.passed, check.tolerated) {
@@ -360,7 +359,7 @@ pub(super) fn text(report: &BootReport) -> String {
             line(format!("  | {shown}"));
         }
     }
-    text
+    page.into_text()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Unpacked {
             return Ok(Self { file: disk.to_owned(), copy: None });
         };
         let name = disk.file_name().unwrap_or(disk.as_os_str()).to_string_lossy();
-        eprintln!("decompressing {name}");
+        super::say::say!("decompressing {name}");
         let directory = tempfile::Builder::new()
             .prefix("bootpress-")
             .tempdir()

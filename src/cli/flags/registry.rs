@@ -1,20 +1,34 @@
 //! Flags about registries and the cache, shared by all commands that read images.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bootpress::oci::{Access, Password, Places};
 use clap::Args;
+use clap::builder::TypedValueParser;
+
+/// Bytes of a login that are read, at most; tokens have some thousand.
+const LONGEST_LOGIN: u64 = 64 << 10;
 
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryFlags {
     /// Log in to the image's registry as this user [default: what `podman login` or `docker login` left, or nobody]
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = password)]
+    ///
+    /// Everybody on this machine can read the password in the list of processes: --creds-file keeps it out of there.
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = Credentials)]
     creds: Option<Password>,
+
+    /// Log in with USER:PASSWORD, the first line of FILE
+    ///
+    /// `-` reads the line from standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "creds")]
+    creds_file: Option<PathBuf>,
 
     /// The file to look for logins in, and no other [default: $REGISTRY_AUTH_FILE, else where podman and docker keep them]
     #[arg(long, value_name = "FILE")]
@@ -39,12 +53,16 @@ pub(crate) struct RegistryFlags {
 
 impl RegistryFlags {
     /// The flags together with what this machine has.
-    pub(crate) fn access(&self) -> Access {
+    pub(crate) fn access(&self) -> Result<Access> {
         let places = Places::of_this_process();
-        Access {
+        let credentials = match &self.creds_file {
+            Some(file) => Some(password_in(file)?),
+            None => self.creds.clone(),
+        };
+        Ok(Access {
             // Known when it is known where the disk goes.
             spool: None,
-            credentials: self.creds.clone(),
+            credentials,
             auth_file: self.authfile.clone(),
             certificate_directory: self.cert_dir.clone(),
             verify_tls: self.tls_verify,
@@ -52,18 +70,49 @@ impl RegistryFlags {
             offline: self.offline,
             helper: Some(Arc::new(ask)),
             places: Some(places),
-        }
+        })
     }
 }
 
-fn password(text: &str) -> Result<Password, String> {
-    match text.split_once(':') {
-        Some((user, password)) if !user.is_empty() => {
-            Ok(Password { user: user.to_owned(), password: password.to_owned() })
-        }
-        // Not asked for at a prompt: builds run where nobody sits.
-        _ => Err("USER:PASSWORD is wanted; `podman login` keeps it out of the list of processes"
-            .to_owned()),
+/// Reads `USER:PASSWORD`. Not asked for at a prompt: builds run where nobody sits.
+fn password(text: &str) -> Option<Password> {
+    let (user, password) = text.split_once(':').filter(|(user, _)| !user.is_empty())?;
+    Some(Password { user: user.to_owned(), password: password.to_owned() })
+}
+
+/// Reads the first line of a file, or of standard input for `-`.
+fn password_in(file: &Path) -> Result<Password> {
+    let context = || format!("reading --creds-file {}", file.display());
+    let mut line = Vec::new();
+    let mut read = |from: &mut dyn Read| from.take(LONGEST_LOGIN).read_to_end(&mut line);
+    match file.as_os_str() == "-" {
+        true => read(&mut std::io::stdin().lock()),
+        false => File::open(file).and_then(|mut opened| read(&mut opened)),
+    }
+    .with_context(context)?;
+    let text = std::str::from_utf8(&line).ok();
+    let login = text.and_then(|text| password(text.lines().next().unwrap_or_default()));
+    // The text itself is not told: it is a secret.
+    login.context("the first line is not USER:PASSWORD").with_context(context)
+}
+
+/// Reads the value of `--creds`. Unlike clap's own parsers it does not repeat a wrong value: it is a secret.
+#[derive(Clone, Copy, Debug)]
+struct Credentials;
+
+impl TypedValueParser for Credentials {
+    type Value = Password;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Password, clap::Error> {
+        value.to_str().and_then(password).ok_or_else(|| {
+            let what = "invalid value for --creds: expected USER:PASSWORD\n";
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, what).with_cmd(command)
+        })
     }
 }
 
@@ -102,6 +151,18 @@ mod tests {
     fn passwords_may_have_colons() {
         let read = password("me:a:b").unwrap();
         assert_eq!((read.user.as_str(), read.password.as_str()), ("me", "a:b"));
-        assert!(password("me").is_err() && password(":x").is_err());
+        assert!(password("me").is_none() && password(":x").is_none());
+    }
+
+    #[test]
+    fn creds_file_first_line_is_the_login() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("login");
+        std::fs::write(&file, "me:se cret\r\nmore\n").unwrap();
+        let read = password_in(&file).unwrap();
+        assert_eq!((read.user.as_str(), read.password.as_str()), ("me", "se cret"));
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let error = format!("{:#}", password_in(&file).unwrap_err());
+        assert!(error.contains("USER:PASSWORD") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -19,8 +19,13 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::error::unsupported;
+
 /// Ranges begin at multiples of this, so that the kernel can share or move whole pages.
 const ALIGNMENT: u64 = 4096;
+
+/// Bytes of a content that is read into memory as a whole, at most. Larger ones are read piece by piece.
+pub const LARGEST_WHOLE: u64 = 64 << 20;
 
 /// Names a content: its place in the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +137,17 @@ impl ContentStore {
     }
 
     /// All of a content in memory; for the small files that configure things.
+    ///
+    /// `Unsupported`: it has more than [`LARGEST_WHOLE`] bytes. A file of any size costs an image nothing: it may be a hole.
     pub fn bytes(&self, content: &Content) -> Result<Vec<u8>> {
+        if content.size > LARGEST_WHOLE {
+            let what = format!(
+                "the file has {} bytes, and files that configure something may have {} MiB",
+                content.size,
+                LARGEST_WHOLE >> 20
+            );
+            return Err(unsupported(what, None));
+        }
         let mut bytes = vec![0; usize::try_from(content.size)?];
         self.read_exact_at(content.id, 0, &mut bytes).context("reading the spool")?;
         Ok(bytes)

@@ -22,11 +22,13 @@ pub mod identity;
 pub mod image;
 pub mod installed;
 pub mod layer;
+pub mod limits;
 pub mod name;
 pub mod progress;
 pub mod signature;
 pub mod sparse;
 pub mod tree;
+pub mod yaml;
 
 // Stages: each uses the vocabulary, none uses another.
 pub mod bootc;

@@ -15,11 +15,13 @@ const VOCABULARY: &[&str] = &[
     "image",
     "installed",
     "layer",
+    "limits",
     "name",
     "progress",
     "signature",
     "sparse",
     "tree",
+    "yaml",
 ];
 
 /// Rooms of the engine and what each may use besides itself and the vocabulary. A room that is not here is an error.
@@ -108,6 +110,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("regex_automata", &["selinux"]),
     ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output"]),
     ("saphyr", &["config", "trust"]),
+    ("saphyr_parser", &["yaml"]),
 ];
 
 /// Rooms that decide and compute, and never touch a file.

@@ -8,7 +8,7 @@
 //!
 //! No file system is involved before the modules that core.img carries, so that partition must stay where it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::Write;
 
@@ -41,6 +41,12 @@ const fn modules_of(filesystem: FileSystem, dos: bool) -> [&'static str; 4] {
 const SECTOR: usize = 512;
 /// Where the kernel is linked to run (`GRUB_KERNEL_I386_PC_LINK_ADDR`).
 const LINK_ADDRESS: u64 = 0x9000;
+/// The last two bytes of a sector that a BIOS starts.
+const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+/// Bytes of GRUB's kernel and modules, at most: compressed, they have to fit below [`CORE_END`], which is a thirtieth.
+const LARGEST_PAYLOAD: usize = 16 << 20;
+/// Bytes of `moddep.lst`, at most; GRUB's has 10 kB.
+const LARGEST_LIST: usize = 1 << 20;
 /// The end of what may hold core.img while it is read (GRUB's check in grub-mkimage).
 const CORE_END: u64 = 0x78000;
 /// The end of what may hold the kernel once it runs.
@@ -128,7 +134,12 @@ pub(super) fn install(
     };
     let payload = payload(&image, &modules, &prefix).context("making GRUB's core.img")?;
     let core = core(&image, &payload).context("making GRUB's core.img")?;
-    let code = BiosCode { boot: sector(&image, "boot.img")?, core };
+    let boot_sector = sector(&image, "boot.img")?;
+    if !boot_sector.ends_with(&SIGNATURE) {
+        let reason = "its last two bytes are not the boot signature 55 AA";
+        return Err(corrupt(format!("{DIRECTORY}/boot.img"), reason));
+    }
+    let code = BiosCode { boot: boot_sector, core };
 
     let target = boot.make_directories("grub2/i386-pc", &Metadata::root(0o755));
     // Made with what is above it: only root may look into /boot/grub2.
@@ -218,8 +229,20 @@ fn payload(image: &Image<'_>, modules: &[&str], prefix: &str) -> Result<Vec<u8>>
     const ELF_MODULE: u32 = 0;
     const PREFIX: u32 = 3;
     let mut objects = Vec::new();
-    for name in closure(&image("moddep.lst")?, modules) {
+    let moddep = image("moddep.lst")?;
+    if moddep.len() > LARGEST_LIST {
+        let reason = format!("it has {} bytes", moddep.len());
+        return Err(corrupt(format!("{DIRECTORY}/moddep.lst"), reason));
+    }
+    for name in closure(&moddep, modules) {
         append_object(&mut objects, ELF_MODULE, &image(&format!("{name}.mod"))?)?;
+        if objects.len() > LARGEST_PAYLOAD {
+            let reason = format!(
+                "the modules that GRUB needs have more than {} MiB together",
+                LARGEST_PAYLOAD >> 20
+            );
+            return Err(corrupt(DIRECTORY, reason));
+        }
     }
     append_object(&mut objects, PREFIX, &[prefix.as_bytes(), b"\0"].concat())?;
 
@@ -247,9 +270,12 @@ fn append_object(objects: &mut Vec<u8>, kind: u32, bytes: &[u8]) -> Result<()> {
 /// Modules and what they need, each once, what is needed first. `moddep.lst` has lines `name: needed needed …`.
 fn closure(moddep: &[u8], modules: &[&str]) -> Vec<String> {
     let text = String::from_utf8_lossy(moddep);
+    let mut lines = HashMap::new();
+    for (name, needed) in text.lines().filter_map(|line| line.split_once(':')) {
+        lines.entry(name.trim()).or_insert(needed);
+    }
     let needs = |module: &str| -> Vec<&str> {
-        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
-        let needed = lines.find(|(name, _)| name.trim() == module).map_or("", |(_, needed)| needed);
+        let needed = lines.get(module).copied().unwrap_or_default();
         needed.split_whitespace().rev().collect()
     };
     let mut order = Vec::new();
@@ -321,6 +347,14 @@ mod tests {
             order,
             ["gcry", "fshelp", "diskfilter", "mdraid1x", "part_gpt", "ext2", "biosdisk"]
         );
+    }
+
+    #[test]
+    fn closure_of_a_long_chain_is_found_in_one_pass() {
+        let chain: String = (0..40_000).map(|i| format!("m{i}: m{}\n", i + 1)).collect();
+        let began = std::time::Instant::now();
+        assert_eq!(closure(chain.as_bytes(), &["m0"]).len(), 40_001);
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 
     #[test]

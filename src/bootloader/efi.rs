@@ -23,6 +23,12 @@ use crate::tree::{Kind, Metadata, Tree};
 /// Where packages bring their EFI files, each below its name and version.
 const PACKAGES: &str = "usr/lib/efi";
 
+/// Bytes of all EFI files, at most: ESPs have a GiB, where they are large.
+const LARGEST: u64 = 1 << 30;
+
+/// Files and directories, at most. Fedora has 30; with device trees for each board they are 2,000.
+const MOST_ENTRIES: usize = 8192;
+
 /// The packages below [`PACKAGES`] that bring EFI files, and their directories, in the order of their names.
 pub(super) fn packages(root: &Tree) -> Vec<(String, String)> {
     let mut packages = Vec::new();
@@ -76,6 +82,7 @@ impl Payload {
             return Err(unsupported(what, Some(NO_BOOTLOADER)));
         }
         payload.check_case()?;
+        payload.check_size()?;
         Ok(payload)
     }
 
@@ -132,6 +139,22 @@ impl Payload {
                     format!("EFI/{other} and EFI/{path} have the same name on a FAT file system"),
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Names are cheap: hard links and holes make a payload that takes hours to hash out of nothing.
+    fn check_size(&self) -> Result<()> {
+        let size =
+            self.files().fold(0_u64, |sum, (_, _, content)| sum.saturating_add(content.size));
+        if size > LARGEST || self.entries.len() > MOST_ENTRIES {
+            let what = format!(
+                "the image's EFI files ({}) are {} of {size} bytes; the limits are {MOST_ENTRIES} and {} GiB",
+                self.place,
+                self.entries.len(),
+                LARGEST >> 30
+            );
+            return Err(unsupported(what, Some(NO_BOOTLOADER)));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use super::{BootOptions, names, read};
 use crate::content::ContentStore;
-use crate::error::unsupported;
+use crate::error::{corrupt, unsupported};
 use crate::tree::{InodeId, Kind, Metadata, Name, Tree};
 
 /// The head of the configuration.
@@ -23,6 +23,9 @@ pub(super) const EFI: &str = "usr/lib/bootupd/grub2-static/grub-static-efi.cfg";
 const POST: &str = "usr/lib/bootupd/grub2-static/grub-static-post.cfg";
 /// Where vendors drop pieces.
 const DROP_INS: &str = "usr/lib/bootupd/grub2-static/configs.d";
+
+/// Bytes of the whole configuration, at most; GRUB reads it into a few hundred MiB of memory.
+const LARGEST: usize = 16 << 20;
 
 /// GRUB finds the block by its first line, and never changes its size.
 const ENVIRONMENT_SIZE: usize = 1024;
@@ -73,6 +76,10 @@ impl Configs {
                 main.push(b'\n');
             }
             main.extend(format!("### END {name} ###\n").bytes());
+            if main.len() > LARGEST {
+                let reason = format!("its files have more than {} MiB together", LARGEST >> 20);
+                return Err(corrupt(DROP_INS, reason));
+            }
         }
         if let Some(post) = read(root, contents, POST)? {
             main.push(b'\n');

@@ -34,6 +34,8 @@ pub use components::Loader;
 
 /// Where an image keeps what bootupd installs.
 const UPDATES: &str = "usr/lib/bootupd/updates";
+/// Bytes of what an image says about a component: JSON takes up to 64 times as many when it is read; real ones have 200.
+const LARGEST_METADATA: usize = 1 << 20;
 const NO_BOOTLOADER: &str = "build without a boot loader: --bootloader none";
 
 /// What the boot loader has to know of the disk.
@@ -172,6 +174,9 @@ fn component(root: &Tree, contents: &ContentStore, name: &str) -> Result<Option<
     let path = format!("{UPDATES}/{name}.json");
     let Some(bytes) = read(root, contents, &path)? else { return Ok(None) };
     let broken = |reason: &str| corrupt(path.clone(), reason);
+    if bytes.len() > LARGEST_METADATA {
+        return Err(broken(&format!("it has {} bytes", bytes.len())));
+    }
     let metadata: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e.to_string()))?;
     for key in ["timestamp", "version"] {
         if !metadata.get(key).is_some_and(Value::is_string) {

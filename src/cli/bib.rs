@@ -185,7 +185,7 @@ fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
     // Several files go to several places; whoever builds says where.
     let mut request = Request::new(image, architecture, &std::env::temp_dir());
     let spool = Some(std::env::temp_dir());
-    request.image.access = Access { spool, ..RegistryFlags::default().access() };
+    request.image.access = Access { spool, ..RegistryFlags::default().access()? };
     if let Some(file) = config(options.config.as_deref(), Path::new("/"))? {
         // That tool only warns of keys that it does not know.
         let reading = Reading { lenient: true, purpose: build::purpose(&kinds) };

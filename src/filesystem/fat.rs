@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use hadris_fat::{FatKind, FatOptions, VolumeLabel};
 use hadris_fs::{Error, ErrorKind, Node};
 use hadris_io::ErrorType;
@@ -34,6 +34,9 @@ const LONGEST_NAME: usize = 255;
 
 /// Bytes of the largest file: its size is 32 bits.
 const LARGEST_FILE: u64 = u32::MAX as u64;
+
+/// Files and directories, at most: the time that the writer takes grows with their square.
+const MOST_ENTRIES: usize = 8192;
 
 /// What a file system follows from, besides the tree.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +96,7 @@ fn format_as(
     );
     let label = VolumeLabel::new(options.label)
         .map_err(|kind| anyhow!("the label {:?} is none for FAT: {kind}", options.label))?;
+    check_room(tree, options)?;
     let copied = copy(tree, contents)?;
     let mut device = Device::new(options);
     let format = FatOptions::new()
@@ -106,6 +110,33 @@ fn format_as(
         .map_err(|error| explain(error, options))?;
     assert_eq!(report.size(), options.size, "the volume fills its partition");
     Ok(device.into_map())
+}
+
+/// Refuses more than can fit, before it passes through memory.
+fn check_room(tree: &Tree, options: &Options<'_>) -> Result<()> {
+    let (mut bytes, mut entries) = (0_u64, 0_usize);
+    for (_, id) in tree.walk() {
+        entries += 1;
+        if let Kind::File(content) = &tree.inode(id).kind {
+            bytes = bytes.saturating_add(content.size);
+        }
+    }
+    if bytes > options.size {
+        return Err(unsupported(
+            format!(
+                "the EFI system partition has {} MiB, and its files have {} MiB",
+                options.size >> 20,
+                bytes.div_ceil(1 << 20)
+            ),
+            Some("make the partition larger in the disk's layout, or take files out of the image"),
+        ));
+    }
+    if entries > MOST_ENTRIES {
+        let what =
+            format!("{entries} files on an EFI system partition are more than {MOST_ENTRIES}");
+        return Err(unsupported(what, None));
+    }
+    Ok(())
 }
 
 /// The tree in the writer's terms, every name checked.
@@ -122,7 +153,11 @@ fn copy(tree: &Tree, contents: &ContentStore) -> Result<hadris_fs::Tree> {
             Kind::File(content) if content.size > LARGEST_FILE => {
                 return Err(unsupported(format!("{shown} is too large for FAT"), None));
             }
-            Kind::File(content) => Node::file(contents.bytes(content)?.into()),
+            Kind::File(content) => {
+                let mut bytes = vec![0; usize::try_from(content.size)?];
+                contents.read_exact_at(content.id, 0, &mut bytes).context("reading the spool")?;
+                Node::file(bytes.into())
+            }
             Kind::Symlink(_) => return Err(no_place(&shown, "symbolic link")),
             Kind::CharacterDevice(..) | Kind::BlockDevice(..) => {
                 return Err(no_place(&shown, "device"));

@@ -21,6 +21,9 @@ const ENTRY: usize = 32;
 /// A directory has at most 65536 entries.
 const LARGEST_DIRECTORY: u64 = 65536 * ENTRY as u64;
 
+/// Files and directories of a file system that are listed, at most.
+const MOST_ENTRIES: usize = 100_000;
+
 /// Directories below directories, more than any path has room for.
 const DEEPEST: usize = 64;
 
@@ -49,6 +52,8 @@ pub(super) struct Fat {
     volume_id: u32,
     boot_label: [u8; 11],
     window: (u64, Vec<u8>),
+    /// Clusters of directories that were read.
+    directories: HashSet<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +133,7 @@ impl Fat {
             volume_id: u32_at(extended + 3),
             boot_label: std::array::from_fn(|i| boot[extended + 7 + i]),
             window: (u64::MAX, Vec::new()),
+            directories: HashSet::new(),
         })
     }
 
@@ -161,6 +167,7 @@ impl Fat {
         let label = label.unwrap_or(self.boot_label);
         let label = String::from_utf8_lossy(&label).trim_end().to_owned();
         let label = if label == "NO NAME" { String::new() } else { label };
+        self.directories = HashSet::new();
         let mut seen = HashSet::new();
         let mut found = Vec::new();
         let mut budget = self.slice.size;
@@ -177,6 +184,10 @@ impl Fat {
         found: &mut Vec<Entry>,
     ) -> Result<()> {
         entries.sort_by(|one, two| one.path.cmp(&two.path));
+        if found.len() + entries.len() > MOST_ENTRIES {
+            let what = format!("a FAT with more than {MOST_ENTRIES} files is not read");
+            return Err(unsupported(what, None));
+        }
         for entry in entries {
             if !entry.is_directory {
                 // So that reading all files is bounded, though their chains may share clusters.
@@ -228,6 +239,10 @@ impl Fat {
             self.slice
                 .read_at(offset, &mut bytes[have as usize..])
                 .map_err(|error| explain(error, "the FAT"))?;
+            // A cluster belongs to one chain. Directories that share theirs would be read again and again.
+            if size.is_none() && !self.directories.insert(cluster) {
+                return Err(corrupt("the FAT", format!("directories share cluster {cluster}")));
+            }
             next = self.next(cluster)?;
         }
         match size {

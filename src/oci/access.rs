@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::Reference;
+use crate::limits::Budget;
 
 /// Asks a program for credentials: `docker-credential-NAME get`, with the server on its standard input. Returns what it printed,
 /// or `None` when it knows nothing of that server. The engine starts no program, so somebody else does.
@@ -34,6 +35,8 @@ pub struct Access {
     pub offline: bool,
     /// Who asks credential helpers; `None`: they are not asked.
     pub helper: Option<Arc<CredentialHelper>>,
+    /// What all images that are read with this may take of the machine.
+    pub budget: Budget,
 }
 
 /// A user and a password, kept out of debug output.

@@ -1,7 +1,6 @@
 //! An archive's members as entries of a layer: names checked, contents in the store.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -9,6 +8,7 @@ use super::tar::{Input, Member, MemberKind, Members, Run};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::layer::{Entry, EntryKind};
+use crate::limits::Budget;
 use crate::tree::Metadata;
 
 /// Bytes that move at once from an archive into the store.
@@ -20,33 +20,8 @@ const NAME_MAXIMUM: usize = 255;
 /// `PATH_MAX` without its NUL: no program could open a longer path or read a longer link.
 const PATH_MAXIMUM: usize = 4095;
 
-/// Entries of one layer; a whole distribution has some 300,000.
-const ENTRY_MAXIMUM: usize = 1 << 22;
-
-/// Bytes that names, targets and attributes of one layer may take in memory; the same distribution needs some 60 MB.
-const METADATA_MAXIMUM: usize = 512 << 20;
-
-/// File sizes that an image may declare in all, holes included: the store has an address for each byte, and no file system
-/// takes a spool file beyond 16 TiB.
-const CONTENT_MAXIMUM: u64 = 8 << 40;
-
-/// What all layers of an image may declare together.
-pub(super) struct Budget(AtomicU64);
-
-impl Budget {
-    pub(super) const fn new() -> Self {
-        Self(AtomicU64::new(CONTENT_MAXIMUM))
-    }
-
-    fn take(&self, size: u64) -> Result<()> {
-        // The store begins each content at a new page.
-        let size = size.saturating_add(4096);
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size))
-            .map(|_| ())
-            .map_err(|_| unsupported("the files of the image are larger than 8 TiB together", None))
-    }
-}
+/// Bytes that one entry takes in memory besides its name, from the layer to the disk's inode.
+const ENTRY_COST: usize = 256;
 
 /// Reads an archive to its end blocks. Unsupported and corrupt entries are errors that name their path.
 pub(super) fn read(
@@ -56,14 +31,9 @@ pub(super) fn read(
 ) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut buffer = vec![0; BUFFER];
-    let mut metadata = 0;
     while let Some(member) = members.next()? {
         let context = |member: &Member| format!("reading {}", member.path.escape_ascii());
-        metadata += footprint(&member);
-        if entries.len() >= ENTRY_MAXIMUM || metadata > METADATA_MAXIMUM {
-            let what = "a layer with this many names is larger than any real one";
-            return Err(unsupported(what, None)).with_context(|| context(&member));
-        }
+        budget.take_entry(footprint(&member)).with_context(|| context(&member))?;
         let kind = check(members, &member)
             .and_then(|()| entry_kind(members, &member, contents, budget, &mut buffer))
             .with_context(|| context(&member))?;
@@ -83,9 +53,12 @@ pub(super) fn read(
     Ok(entries)
 }
 
-fn footprint(member: &Member) -> usize {
+/// Bytes of memory that an entry costs.
+fn footprint(member: &Member) -> u64 {
     let xattrs = member.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64);
-    member.path.len() + member.link.len() + xattrs.sum::<usize>() + size_of::<Entry>()
+    let runs = member.sparse.as_ref().map_or(0, |sparse| sparse.runs.len());
+    let names = member.path.len() + member.link.len() + xattrs.sum::<usize>();
+    (names + runs * 2 * size_of::<Run>() + ENTRY_COST) as u64
 }
 
 /// What may not be in any tree, whoever unites the layers.
@@ -160,7 +133,7 @@ fn content(
     if member.size == 0 {
         return Ok(Content::EMPTY);
     }
-    budget.take(member.size)?;
+    budget.take_content(member.size)?;
     let mut writer = contents.writer(member.size);
     let whole = [Run { offset: 0, size: member.size }];
     let runs = member.sparse.as_ref().map_or(&whole[..], |sparse| &sparse.runs);

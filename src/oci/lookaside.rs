@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::attachments::MAXIMUM;
 use super::digest::Digest;
 use super::directory::numbered_signatures;
+use super::registry::redirects;
 use crate::error::unsupported;
 use crate::signature::{Claim, Signature};
 
@@ -37,6 +38,7 @@ fn fetched(place: &str, about: &Digest) -> Result<Vec<Claim>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
+        .redirect(redirects(true))
         .user_agent(concat!("bootpress/", env!("CARGO_PKG_VERSION")))
         .build()?;
     let mut claims = Vec::new();

@@ -21,8 +21,9 @@ use crate::architecture::Architecture;
 use crate::error::{Corrupt, corrupt, unsupported};
 use crate::image::{Image, LayerRecord};
 
-/// The largest index, manifest or config; real ones stay below a tenth of it. Registries refuse manifests over 4 MiB.
-pub(super) const MAXIMUM_DOCUMENT: u64 = 16 << 20;
+/// The largest index, manifest or config; real ones stay below a tenth of it. Registries refuse larger manifests, and JSON takes up to
+/// 64 times its size in memory.
+pub(super) const MAXIMUM_DOCUMENT: u64 = 4 << 20;
 
 /// Indexes inside indexes; nobody nests more than one.
 const MAXIMUM_DEPTH: usize = 4;

@@ -44,7 +44,6 @@ use self::digest::{Digest, Verified};
 use self::directory::Directory;
 use self::docker_archive::DockerArchive;
 pub use self::documents::Documents;
-use self::entries::Budget;
 use self::layout::Layout;
 use self::manifest::Document;
 use self::reference::Place;
@@ -59,11 +58,15 @@ use crate::content::ContentStore;
 use crate::error::{Corrupt, corrupt, unsupported};
 use crate::image::{Image, LayerRecord};
 use crate::layer::{Entry, Layer};
+use crate::limits::Budget;
 use crate::progress::{Progress, Stage, StageGuard};
 use crate::signature::{Claim, Subject, Wanted};
 
 /// Layers that are unpacked at once, at most: beyond it the spool's disk is what is waited for.
 const MAXIMUM_THREADS: usize = 8;
+
+/// Bytes behind the end of an archive; tar fills up to a record, which is 1 MiB at most where somebody asks for that.
+const LONGEST_TRAILER: u64 = 64 << 20;
 
 /// Where the blobs of an image are. Readers are not trusted.
 trait Blobs: Send + Sync {
@@ -115,6 +118,7 @@ pub struct Unvouched {
     top: Document,
     /// The registry that it is in.
     connection: Option<Arc<Connection>>,
+    budget: Budget,
 }
 
 impl fmt::Debug for Unvouched {
@@ -183,7 +187,7 @@ pub fn open_with(
                 name: Some(found.name),
                 connection: Some(found.connection),
             };
-            return opened.image(architecture, reference).with_context(context);
+            return opened.image(architecture, reference, access).with_context(context);
         }
         Place::Layout { directory, tag } => Layout::directory(directory)
             .and_then(|layout| Opened::layout(layout, tag.as_deref(), architecture)),
@@ -201,7 +205,7 @@ pub fn open_with(
                 ..Opened::new(storage, top, name)
             }),
     };
-    opened.and_then(|opened| opened.image(architecture, reference)).with_context(context)
+    opened.and_then(|opened| opened.image(architecture, reference, access)).with_context(context)
 }
 
 /// A place whose first document is known.
@@ -238,7 +242,12 @@ impl Opened {
         Ok(Self { media_type: descriptor.media_type, ..Self::new(layout, top, name) })
     }
 
-    fn image(self, architecture: Architecture, reference: &Reference) -> Result<Unvouched> {
+    fn image(
+        self,
+        architecture: Architecture,
+        reference: &Reference,
+        access: &Access,
+    ) -> Result<Unvouched> {
         let Self { blobs, top, media_type, name, mut spelled, mut scopes, connection } = self;
         if spelled.is_empty() {
             spelled = reference.to_string();
@@ -251,12 +260,24 @@ impl Opened {
         let found =
             manifest::resolve(&*blobs, top.clone(), &media_type, architecture, &spelled, way)?;
         let image = manifest::image(&*blobs, found, architecture, spelled, name)?;
+        let budget = access.budget.clone();
+        budget.check_layers(image.layers.iter().map(|layer| layer.size))?;
         let has_name = matches!(
             reference.0,
             Place::Registry(_) | Place::Storage { .. } | Place::DockerArchive { .. }
         );
         let transport = reference.transport();
-        Ok(Unvouched { image, documents, transport, scopes, has_name, blobs, top, connection })
+        Ok(Unvouched {
+            image,
+            documents,
+            transport,
+            scopes,
+            has_name,
+            blobs,
+            top,
+            connection,
+            budget,
+        })
     }
 }
 
@@ -306,6 +327,10 @@ pub fn pull(
         found.cache.as_ref().context("there is no cache to pull into").with_context(context)?;
     let cached = found.cached(cache).with_context(context)?;
     let image = remote_image(&cached, &found, architecture).with_context(context)?;
+    access
+        .budget
+        .check_layers(image.layers.iter().map(|layer| layer.size))
+        .with_context(context)?;
     let mut blobs = Vec::new();
     for layer in &image.layers {
         let blob = (Digest::parse(&layer.digest)?, layer.size);
@@ -415,7 +440,7 @@ impl Source {
             blobs: &*self.blobs,
             contents,
             stage: &stage,
-            budget: Budget::new(),
+            budget: &self.budget,
             stop: AtomicBool::new(false),
         };
         let next = AtomicUsize::new(0);
@@ -457,7 +482,7 @@ struct Unpacking<'a> {
     blobs: &'a dyn Blobs,
     contents: &'a ContentStore,
     stage: &'a StageGuard,
-    budget: Budget,
+    budget: &'a Budget,
     stop: AtomicBool,
 }
 
@@ -521,11 +546,26 @@ impl Unpacking<'_> {
 
     fn archive(&self, archive: impl Read, record: &LayerRecord) -> Result<Vec<Entry>> {
         let diff_id = Digest::parse(&record.diff_id)?;
-        let mut archive = Verified::new(archive);
+        let mut archive = Verified::new(Metered { inner: archive, budget: self.budget });
         let mut members = Members::new(Stream(&mut archive), record.digest.as_str());
-        let entries = entries::read(&mut members, self.contents, &self.budget)?;
+        let entries = entries::read(&mut members, self.contents, self.budget);
+        // Whoever reads from it sees only that there is no more.
+        let limit = |archive: &mut Verified<_>| {
+            archive.failure().filter(|error| error.kind() == io::ErrorKind::QuotaExceeded)
+        };
+        if let (Err(_), Some(_)) = (&entries, limit(&mut archive)) {
+            return Err(self.budget.too_large());
+        }
+        let entries = entries?;
+        let trailer = archive.by_ref().take(LONGEST_TRAILER + 1);
+        if io::copy(&mut { trailer }, &mut io::sink()).is_ok_and(|count| count > LONGEST_TRAILER) {
+            let reason =
+                format!("more than {} MiB follow the archive's end", LONGEST_TRAILER >> 20);
+            return Err(corrupt(record.digest.as_str(), reason));
+        }
         // What follows the end blocks belongs to both digests.
         archive.finish(&diff_id, None).map_err(|error| match error.downcast::<io::Error>() {
+            Ok(error) if error.kind() == io::ErrorKind::QuotaExceeded => self.budget.too_large(),
             Ok(error) => corrupt(record.digest.as_str(), error.to_string()),
             Err(error) => error,
         })?;
@@ -539,6 +579,22 @@ fn layer(record: &LayerRecord, entries: Vec<Entry>) -> Layer {
         diff_id: record.diff_id.clone(),
         size: record.size,
         entries,
+    }
+}
+
+/// A reader that fails when more comes out of a decompressor than the image may have.
+struct Metered<'a, R> {
+    inner: R,
+    budget: &'a Budget,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match self.budget.take_archive(count as u64) {
+            true => Ok(count),
+            false => Err(io::ErrorKind::QuotaExceeded.into()),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::certs::Certificates;
 use self::conf::{Registries, Source};
+pub(super) use self::endpoint::redirects;
 use self::endpoint::{Endpoint, Security, is_loopback};
 use self::failure::{Failure, LONGEST_WAIT};
 use super::access::Access;
@@ -121,7 +122,9 @@ impl Registry {
             Err(error) => return Err((fetcher, error, false)),
         };
         let who = credentials.shown();
-        let connect = || Endpoint::connect(reference, credentials.clone(), &certificates, security);
+        let pace = access.budget.limits().patience;
+        let connect =
+            || Endpoint::connect(reference, credentials.clone(), &certificates, security, pace);
         let endpoint = match fetcher.handle.block_on(persistently(patience, connect)) {
             Ok(endpoint) => Arc::new(endpoint),
             Err(failure) => {
@@ -292,12 +295,13 @@ impl Fetch {
     async fn attempt(&mut self, sender: &mpsc::Sender<io::Result<Vec<u8>>>) -> Result<(), Failure> {
         let (mut answer, begins) = self.endpoint.blob(&self.digest, self.done).await?;
         let mut skip = self.done - begins;
-        while let Some(bytes) = answer.chunk().await? {
+        let mut pace = self.endpoint.pace();
+        while let Some(bytes) = pace.chunk(&mut answer).await? {
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             skip -= known as u64;
-            let bytes = bytes.slice(known..);
+            let bytes = if known == 0 { bytes } else { bytes[known..].to_vec() };
             self.done += bytes.len() as u64;
-            let received = sender.send(Ok(bytes.into())).await;
+            let received = sender.send(Ok(bytes)).await;
             // Too long a blob is for the reader to judge; it needs to see only that there is more.
             if received.is_err() || self.done > self.size {
                 return Ok(());

@@ -1,17 +1,17 @@
 //! All expressions that can match a file type in one automaton, built when the first such file comes.
 //!
 //! A lazy DFA looks at each byte of a path once, however many thousand expressions there are, and tells the first of them, in
-//! order of precedence, that matches.
+//! order of precedence, that matches. Where that one does not count, a second automaton tells all that match.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
-use regex_automata::{Anchored, Input};
+use regex_automata::{Anchored, Input, MatchKind, PatternSet};
 
 use super::file_contexts::Spec;
 use super::pattern::{MOST_STEMS, has_meta_characters, translate};
@@ -20,7 +20,10 @@ use crate::error::unsupported;
 /// States that are kept, a file type: policies of 6,000 lines need a third of it for all paths of a system.
 const CACHE_BYTES: usize = 32 << 20;
 /// No policy comes near it; nested repetitions could.
-const NFA_BYTES: usize = 256 << 20;
+const NFA_BYTES: usize = 64 << 20;
+/// How often the states may be thrown away and made anew. Policies never fill the cache; expressions that have states without
+/// end would keep it busy for hours.
+const MOST_CLEARS: usize = 8;
 
 /// Finds the line for a path.
 pub(super) struct Matchers {
@@ -28,8 +31,8 @@ pub(super) struct Matchers {
     specs: Vec<Spec>,
     /// For `regex-automata`; one for each of `specs`.
     patterns: Vec<String>,
-    /// By type bits, scope, and the first of `specs` that it has.
-    matchers: Mutex<BTreeMap<(u32, Scope, usize), Shared>>,
+    /// By type bits, scope, and what they look for.
+    matchers: Mutex<BTreeMap<(u32, Scope, Search), Shared>>,
 }
 
 /// Which of the lines are compared.
@@ -50,6 +53,15 @@ impl Scope {
             Self::Depth(depth) => has_meta_characters(&spec.regex) && spec.stems.len() == depth,
         }
     }
+}
+
+/// What an automaton looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Search {
+    /// The first expression that matches.
+    First,
+    /// All of them; slower.
+    All,
 }
 
 /// Each search needs the automaton's cache for itself.
@@ -100,37 +112,36 @@ impl Matchers {
 
     /// The first line of a scope, in order of precedence, that matches a path.
     fn find(&self, path: &[u8], type_bits: u32, scope: Scope) -> Result<Option<usize>> {
-        let mut first = 0;
-        loop {
-            let Some(matcher) = self.matcher(type_bits, scope, first)? else { return Ok(None) };
-            let found = matcher.lock().unwrap_or_else(PoisonError::into_inner).find(path)?;
-            match found {
-                Some(found) if !self.specs[found].stems_fit(path) => {
-                    // Only an expression such as `/usr/?` comes here: libselinux never compares it with `/usr`. Go on behind it.
-                    first = found + 1;
-                }
-                found => return Ok(found),
-            }
+        let Some(matcher) = self.matcher(type_bits, scope, Search::First)? else { return Ok(None) };
+        let found = matcher.lock().unwrap_or_else(PoisonError::into_inner).first(path)?;
+        match found {
+            Some(found) if !self.specs[found].stems_fit(path) => {}
+            found => return Ok(found),
         }
+        // Only an expression such as `/usr/?` comes here: libselinux never compares it with `/usr`. Which others match?
+        let Some(matcher) = self.matcher(type_bits, scope, Search::All)? else { return Ok(None) };
+        let mut matcher = matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = matcher.all(path)?.find(|&line| self.specs[line].stems_fit(path));
+        Ok(found)
     }
 
     /// `None`: there are no such lines.
-    fn matcher(&self, type_bits: u32, scope: Scope, first: usize) -> Result<Option<Shared>> {
+    fn matcher(&self, type_bits: u32, scope: Scope, search: Search) -> Result<Option<Shared>> {
         let mut matchers = self.matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(matcher) = matchers.get(&(type_bits, scope, first)) {
+        if let Some(matcher) = matchers.get(&(type_bits, scope, search)) {
             return Ok(Some(matcher.clone()));
         }
         let fits = |i: &usize| {
             let spec = &self.specs[*i];
             spec.file_type.is_none_or(|bits| bits == type_bits) && scope.has(spec)
         };
-        let lines: Vec<usize> = (first..self.specs.len()).filter(fits).collect();
+        let lines: Vec<usize> = (0..self.specs.len()).filter(fits).collect();
         if lines.is_empty() {
             return Ok(None);
         }
         let patterns: Vec<&str> = lines.iter().map(|&i| &*self.patterns[i]).collect();
-        let matcher = Arc::new(Mutex::new(Matcher::new(lines, &patterns)?));
-        matchers.insert((type_bits, scope, first), matcher.clone());
+        let matcher = Arc::new(Mutex::new(Matcher::new(lines, &patterns, search)?));
+        matchers.insert((type_bits, scope, search), matcher.clone());
         Ok(Some(matcher))
     }
 }
@@ -147,36 +158,59 @@ struct Matcher {
     lines: Vec<usize>,
     dfa: DFA,
     cache: Cache,
+    /// Room for the patterns that match.
+    found: PatternSet,
 }
 
 impl Matcher {
-    fn new(lines: Vec<usize>, patterns: &[&str]) -> Result<Self> {
+    fn new(lines: Vec<usize>, patterns: &[&str], search: Search) -> Result<Self> {
+        let kind = match search {
+            Search::First => MatchKind::LeftmostFirst,
+            Search::All => MatchKind::All,
+        };
         let nfa = thompson::Config::new().utf8(false).nfa_size_limit(Some(NFA_BYTES));
-        let config = DFA::config().cache_capacity(CACHE_BYTES).skip_cache_capacity_check(true);
+        let config = DFA::config()
+            .match_kind(kind)
+            .cache_capacity(CACHE_BYTES)
+            .skip_cache_capacity_check(true)
+            .minimum_cache_clear_count(Some(MOST_CLEARS));
         let dfa = DFA::builder()
             .syntax(syntax())
             .thompson(nfa)
             .configure(config)
             .build_many(patterns)
-            .map_err(|error| {
-                unsupported(format!("the file_contexts are too complex: {error}"), None)
-            })?;
+            .map_err(|error| too_complex(&error.to_string()))?;
         let cache = dfa.create_cache();
-        Ok(Self { lines, dfa, cache })
+        let found = PatternSet::new(lines.len());
+        Ok(Self { lines, dfa, cache, found })
     }
 
     /// The first expression that matches all of a path, by its place among all.
-    fn find(&mut self, path: &[u8]) -> Result<Option<usize>> {
+    fn first(&mut self, path: &[u8]) -> Result<Option<usize>> {
         let input = Input::new(path).anchored(Anchored::Yes);
         let found = self.dfa.try_search_fwd(&mut self.cache, &input);
-        let found = found.map_err(|error| anyhow!("{error}"))?;
+        let found = found.map_err(|error| too_complex(&error.to_string()))?;
         Ok(found.map(|found| self.lines[found.pattern().as_usize()]))
+    }
+
+    /// All expressions that match all of a path, by their places, in order of precedence.
+    fn all(&mut self, path: &[u8]) -> Result<impl Iterator<Item = usize>> {
+        let input = Input::new(path).anchored(Anchored::Yes);
+        self.found.clear();
+        self.dfa
+            .try_which_overlapping_matches(&mut self.cache, &input, &mut self.found)
+            .map_err(|error| too_complex(&error.to_string()))?;
+        Ok(self.found.iter().map(|pattern| self.lines[pattern.as_usize()]))
     }
 }
 
 /// Bytes, not characters; `.` matches all of them. So libselinux compiles for PCRE.
 fn syntax() -> syntax::Config {
     syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true)
+}
+
+fn too_complex(reason: &str) -> anyhow::Error {
+    unsupported(format!("the file_contexts are too complex: {reason}"), None)
 }
 
 fn refusal(spec: &Spec, reason: &str) -> anyhow::Error {

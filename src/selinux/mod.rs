@@ -25,6 +25,12 @@ use matcher::Matchers;
 /// The policy type when the configuration names none, as libselinux has it.
 const DEFAULT_TYPE: &str = "targeted";
 
+/// Bytes of a file of labels, at most; Fedora's has 400 kB.
+const LARGEST: u64 = 8 << 20;
+
+/// Lines of all files of labels, at most; Fedora's have 6,500.
+const MOST_LINES: usize = 50_000;
+
 /// The file labels of an image's SELinux policy.
 #[derive(Debug)]
 pub struct Policy {
@@ -48,6 +54,9 @@ impl Policy {
             Some((etc, root.file(&format!("{etc}/selinux/config"))?))
         });
         let Some((etc, config)) = found else { return Ok(None) };
+        if config.size > LARGEST {
+            return Err(too_large("selinux/config", &format!("{} bytes", config.size)));
+        }
         let config = contents.bytes(config).context("reading selinux/config")?;
         let Some(policy) = enabled_policy(&String::from_utf8_lossy(&config)) else {
             return Ok(None);
@@ -59,8 +68,11 @@ impl Policy {
         let directory = format!("{etc}/selinux/{policy}/contexts/files");
         let read = |name: &str| -> Result<Option<Vec<u8>>> {
             let path = format!("{directory}/{name}");
-            let bytes = root.file(&path).map(|content| contents.bytes(content)).transpose();
-            bytes.with_context(|| format!("reading {path}"))
+            let Some(content) = root.file(&path) else { return Ok(None) };
+            if content.size > LARGEST {
+                return Err(too_large(&path, &format!("{} bytes", content.size)));
+            }
+            contents.bytes(content).map(Some).with_context(|| format!("reading {path}"))
         };
         let Some(base) = read("file_contexts")? else {
             let what = format!(
@@ -77,10 +89,11 @@ impl Policy {
             ("file_contexts.homedirs", read("file_contexts.homedirs")?),
             ("file_contexts.local", read("file_contexts.local")?),
         ] {
-            specs.extend(file_contexts::parse(
-                &format!("{directory}/{name}"),
-                &bytes.unwrap_or_default(),
-            )?);
+            let path = format!("{directory}/{name}");
+            specs.extend(file_contexts::parse(&path, &bytes.unwrap_or_default())?);
+            if specs.len() > MOST_LINES {
+                return Err(too_large(&path, &format!("more than {MOST_LINES} lines")));
+            }
         }
         let subs = Substitutions::parse(&read("file_contexts.subs")?.unwrap_or_default());
         let subs_dist = Substitutions::parse(&read("file_contexts.subs_dist")?.unwrap_or_default());
@@ -101,6 +114,10 @@ impl Policy {
         let twice = self.subs_dist.apply(&once);
         self.matchers.label(&twice, st_mode).with_context(|| format!("labelling {path}"))
     }
+}
+
+fn too_large(path: &str, what: &str) -> anyhow::Error {
+    unsupported(format!("{path} has {what}, and no policy needs that"), None)
 }
 
 /// The policy's name, if the configuration enables it (ostree's reading: enforcing or permissive; later lines win).

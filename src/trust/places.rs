@@ -58,6 +58,7 @@ impl Places {
     }
 
     fn add(&mut self, file: &Path, text: &str) -> Result<()> {
+        crate::yaml::check(text)?;
         let documents = Yaml::load_from_str(text).map_err(|error| anyhow::anyhow!("{error}"))?;
         let root = match &documents[..] {
             [] => return Ok(()),

@@ -6,8 +6,11 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bootpress::disk::parse_size;
+use bootpress::limits::{Budget, Limits};
 use bootpress::oci::{Access, Password, Places};
 use clap::Args;
 use clap::builder::TypedValueParser;
@@ -49,6 +52,62 @@ pub(crate) struct RegistryFlags {
     /// Use what is in the cache, and ask no registry
     #[arg(long, conflicts_with = "no_cache")]
     offline: bool,
+
+    #[command(flatten)]
+    limits: LimitFlags,
+}
+
+/// Limits on what strangers make this machine do.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitFlags {
+    /// Most bytes of the image's files, such as 500G
+    ///
+    /// Holes count, and what layers decompress to is limited, too. The limit is for all images of a build together.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "128G")]
+    max_image_size: u64,
+
+    /// Most memory for names and attributes of files, such as 1G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
+    max_metadata: u64,
+
+    /// Most entries in all layers together
+    #[arg(long, value_name = "N", default_value_t = Limits::USUAL.files)]
+    max_files: u64,
+
+    /// Most layers of an image
+    #[arg(long, value_name = "N", default_value_t = Limits::USUAL.layers)]
+    max_layers: u64,
+
+    /// Longest time for a registry to send 120 KiB
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::USUAL.patience.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..))]
+    max_wait: u64,
+}
+
+impl Default for LimitFlags {
+    fn default() -> Self {
+        let usual = Limits::USUAL;
+        Self {
+            max_image_size: usual.image_size,
+            max_metadata: usual.metadata,
+            max_files: usual.files,
+            max_layers: usual.layers,
+            max_wait: usual.patience.as_secs(),
+        }
+    }
+}
+
+impl LimitFlags {
+    fn limits(&self) -> Limits {
+        Limits {
+            image_size: self.max_image_size,
+            metadata: self.max_metadata,
+            files: self.max_files,
+            layers: self.max_layers,
+            patience: Duration::from_secs(self.max_wait),
+        }
+    }
 }
 
 impl RegistryFlags {
@@ -63,6 +122,7 @@ impl RegistryFlags {
             // Known when it is known where the disk goes.
             spool: None,
             credentials,
+            budget: Budget::new(self.limits.limits()),
             auth_file: self.authfile.clone(),
             certificate_directory: self.cert_dir.clone(),
             verify_tls: self.tls_verify,

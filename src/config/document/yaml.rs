@@ -4,14 +4,10 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
 
 use super::{Key, Node, Place, Value, Wrong};
 
-/// An alias is a copy, and a copy of copies grows by multiplication: with so many the largest factor is 3^8.
-const MOST_ALIASES: usize = 24;
-
 pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
     let start = Place { line: 1, column: 1 };
-    if aliases(text) > MOST_ALIASES {
-        return Err((start, format!("it has more than {MOST_ALIASES} aliases")));
-    }
+    crate::yaml::check(text)
+        .map_err(|flaw| (Place { line: flaw.line, column: flaw.column }, flaw.reason))?;
     let documents = MarkedYaml::load_from_str(text)
         .map_err(|error| (place(*error.marker()), error.info().to_owned()))?;
     match &documents[..] {
@@ -23,15 +19,6 @@ pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
 
 fn place(marker: Marker) -> Place {
     Place { line: marker.line(), column: marker.col() + 1 }
-}
-
-/// How many `*name` there are, at most: what stands in strings counts, too.
-fn aliases(text: &str) -> usize {
-    let begins = |at: usize| {
-        let before = text[..at].chars().next_back();
-        before.is_none_or(|c| c.is_whitespace() || "[{,:-".contains(c))
-    };
-    text.match_indices('*').filter(|(at, _)| begins(*at)).count()
 }
 
 /// `source`: the whole text, which tells a number from a string in quotes.

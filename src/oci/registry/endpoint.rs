@@ -7,7 +7,7 @@
 //!
 //! Specifications: OCI distribution 1.1, docker's token authentication.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use base64::Engine;
@@ -18,7 +18,8 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
     WWW_AUTHENTICATE,
 };
-use reqwest::{Client, Identity, Response, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Identity, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -26,6 +27,7 @@ use super::auth::Credentials;
 use super::certs::Certificates;
 use super::failure::Failure;
 use super::tls;
+use crate::limits::Limits;
 use crate::oci::manifest::MAXIMUM_DOCUMENT;
 
 /// How long a registry may take to answer a connection.
@@ -36,6 +38,9 @@ const GREETING: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
 /// How long it may be silent in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 60 });
+
+/// Redirects one after the other, as other clients follow them.
+const MOST_REDIRECTS: usize = 10;
 
 /// The largest answer of a token server; real ones have some 4 KiB.
 const LARGEST_TOKEN: u64 = 1 << 20;
@@ -50,6 +55,8 @@ pub(super) struct Endpoint {
     reference: Reference,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
+    /// How long it may take for [`Limits::PACE`] bytes.
+    patience: Duration,
 }
 
 /// Which protocols may be tried.
@@ -74,6 +81,7 @@ impl Endpoint {
         credentials: Credentials,
         certificates: &Certificates,
         security: Security,
+        patience: Duration,
     ) -> Result<Self, Failure> {
         let registry = reference.resolve_registry();
         let client =
@@ -84,6 +92,7 @@ impl Endpoint {
             reference: reference.clone(),
             credentials,
             authorization: Mutex::new(None),
+            patience,
         };
         let encrypted = match endpoint.greet().await {
             Err(failure @ Failure::Network(_)) if security.plain => failure,
@@ -103,12 +112,12 @@ impl Endpoint {
     /// The first request. Its answer tells how to log in.
     async fn greet(&self) -> Result<(), Failure> {
         let url = format!("{}/v2/", self.base);
-        let answer = self.client.get(&url).timeout(GREETING).send().await?;
+        let answer = self.send(self.client.get(&url).timeout(GREETING)).await?;
         match answer.status().as_u16() {
             401 => self.log_in(answer.headers(), None).await,
             status @ (400 | 408 | 429 | 500..) => {
                 let headers = answer.headers().clone();
-                let body = read(answer, MAXIMUM_DOCUMENT).await?;
+                let body = read(answer, MAXIMUM_DOCUMENT, self.patience).await?;
                 Err(Failure::refused(status, &headers, &body))
             }
             // Not all speak of themselves; what is asked next will tell.
@@ -121,6 +130,22 @@ impl Endpoint {
         self.credentials.shown()
     }
 
+    /// Sends a request, and waits for the head of the answer.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        match tokio::time::timeout(self.patience, request.send()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Failure::Final(anyhow!(
+                "the server did not answer in {} seconds; raise the limit with --max-wait",
+                self.patience.as_secs()
+            ))),
+        }
+    }
+
+    /// Watches over the pace of an answer.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::new(self.patience)
+    }
+
     /// A document below the image's repository, such as `manifests/latest`.
     pub(super) async fn document(&self, path: &str, accept: &str) -> Result<Body, Failure> {
         let mut headers = HeaderMap::new();
@@ -129,7 +154,7 @@ impl Endpoint {
         let answer = self.get(path, headers).await?;
         let media_type = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_owned();
-        let bytes = read(answer, MAXIMUM_DOCUMENT).await?;
+        let bytes = read(answer, MAXIMUM_DOCUMENT, self.patience).await?;
         Ok(Body { bytes, media_type })
     }
 
@@ -165,7 +190,7 @@ impl Endpoint {
             if let Some(value) = &authorization {
                 request = request.header(AUTHORIZATION, value);
             }
-            let answer = request.send().await?;
+            let answer = self.send(request).await?;
             match answer.status().as_u16() {
                 200 | 206 => return Ok(answer),
                 // The token has run out, or there was none because the registry did not say that it wants one.
@@ -175,7 +200,8 @@ impl Endpoint {
                 }
                 status => {
                     let headers = answer.headers().clone();
-                    let body = read(answer, MAXIMUM_DOCUMENT).await.unwrap_or_default();
+                    let body =
+                        read(answer, MAXIMUM_DOCUMENT, self.patience).await.unwrap_or_default();
                     return Err(Failure::refused(status, &headers, &body));
                 }
             }
@@ -250,9 +276,9 @@ impl Endpoint {
                 self.client.get(url)
             }
         };
-        let answer = request.send().await?;
+        let answer = self.send(request).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let body = read(answer, LARGEST_TOKEN).await?;
+        let body = read(answer, LARGEST_TOKEN, self.patience).await?;
         if status != 200 {
             return Err(Failure::no_token(status, &headers, &body));
         }
@@ -268,15 +294,54 @@ impl Endpoint {
     }
 }
 
+/// Reads an answer, unless it comes so slowly that it may never end: less than [`Limits::PACE`] bytes in the time that a server is
+/// given. Only the time counts in which we wait for it.
+pub(super) struct Pace {
+    patience: Duration,
+    waited: Duration,
+    received: u64,
+}
+
+impl Pace {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(super) async fn chunk(
+        &mut self,
+        answer: &mut Response,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let began = Instant::now();
+        let left = self.patience.saturating_sub(self.waited);
+        let chunk = tokio::time::timeout(left, answer.chunk()).await;
+        let Ok(chunk) = chunk else {
+            return Err(Failure::Final(anyhow!(
+                "the server sent less than {} KiB in {} seconds; raise the limit with --max-wait",
+                Limits::PACE >> 10,
+                self.patience.as_secs()
+            )));
+        };
+        let chunk: Option<Vec<u8>> = chunk?.map(Into::into);
+        self.waited += began.elapsed();
+        self.received += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if self.received >= Limits::PACE {
+            (self.waited, self.received) = (Duration::ZERO, 0);
+        }
+        Ok(chunk)
+    }
+}
+
 /// The first byte of a `Content-Range`: `bytes 100-199/200`.
 fn begin_of(range: &str) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
 }
 
 /// A whole answer, if it is not larger than any real one.
-async fn read(mut answer: Response, limit: u64) -> Result<Vec<u8>, Failure> {
+async fn read(mut answer: Response, limit: u64, patience: Duration) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
+    let mut pace = Pace::new(patience);
+    while let Some(chunk) = pace.chunk(&mut answer).await? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > limit {
             let what = format!("a document of over {limit} bytes is larger than any real one");
@@ -301,6 +366,7 @@ fn client(certificates: &Certificates, security: Security, is_local: bool) -> Re
     let mut builder = Client::builder()
         .connect_timeout(CONNECT)
         .read_timeout(SILENCE)
+        .redirect(redirects(security.verify))
         .user_agent(USER_AGENT)
         .tls_danger_accept_invalid_certs(!security.verify);
     if is_local {
@@ -315,6 +381,25 @@ fn client(certificates: &Certificates, security: Security, is_local: bool) -> Re
         builder = builder.identity(identity.with_context(context)?);
     }
     builder.build().context("starting the registry client")
+}
+
+/// Redirects that are followed: not from TLS to plain HTTP, unless the user verifies nothing. Digests protect what is fetched by
+/// digest, but a tag's manifest, tokens, and who asks for what are in the clear then.
+pub(in crate::oci) fn redirects(verify: bool) -> Policy {
+    Policy::custom(move |attempt| {
+        let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
+        if verify && was_encrypted && attempt.url().scheme() != "https" {
+            let host = attempt.url().host_str().unwrap_or_default().to_owned();
+            return attempt.error(format!(
+                "the server redirects from https to plain http (at {host}); \
+                 --tls-verify=false allows it"
+            ));
+        }
+        match attempt.previous().len() > MOST_REDIRECTS {
+            true => attempt.error(format!("more than {MOST_REDIRECTS} redirects")),
+            false => attempt.follow(),
+        }
+    })
 }
 
 /// Whether the registry is this machine; then nobody between could change anything, and test registries have no certificate.

@@ -9,7 +9,8 @@
 //!   index.lock                   exclusive while index.json is changed
 //! ```
 //!
-//! Nothing is synced to the disk: what a power failure damages has another size or digest, and is fetched again.
+//! Blobs are not synced to the disk: what a power failure damages has another size or digest, and is fetched again. An index
+//! that is damaged nevertheless is made anew.
 
 mod download;
 
@@ -20,13 +21,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use self::download::Cached;
 use super::digest::Digest;
 use super::manifest::{Document, MAXIMUM_DOCUMENT};
+
+/// What marks the directory as an OCI layout.
+const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The annotation by which layouts name images.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -93,7 +97,9 @@ impl Cache {
                 .with_context(context)?;
         }
         let cache = Self { directory: directory.to_owned() };
-        if !directory.join("oci-layout").exists() || !directory.join("index.json").exists() {
+        let marked =
+            fs::read(directory.join("oci-layout")).is_ok_and(|text| text == MARKER.as_bytes());
+        if !marked || !directory.join("index.json").exists() || cache.entries()?.is_none() {
             cache.change_index(|_| ()).with_context(context)?;
         }
         Ok(cache)
@@ -106,7 +112,7 @@ impl Cache {
 
     /// The images, by name.
     pub fn list(&self) -> Result<Vec<CachedImage>> {
-        let entries = self.entries()?;
+        let entries = self.entries()?.unwrap_or_default();
         let mut images: Vec<CachedImage> = entries
             .iter()
             .filter_map(|entry| {
@@ -183,7 +189,7 @@ impl Cache {
 
     /// The document that a full name meant when it was last fetched.
     pub(super) fn named(&self, wanted: &str) -> Option<Document> {
-        let entries = self.entries().ok()?;
+        let entries = self.entries().ok()??;
         let entry = entries.iter().find(|entry| name(entry) == Some(wanted))?;
         self.document(&digest(entry)?)
     }
@@ -211,7 +217,7 @@ impl Cache {
             "annotations": { NAME: image },
         });
         self.touch(&document.digest);
-        if self.entries()?.contains(&entry) {
+        if self.entries()?.is_some_and(|entries| entries.contains(&entry)) {
             return Ok(());
         }
         self.change_index(|entries| {
@@ -314,30 +320,30 @@ impl Cache {
         file.with_context(|| format!("opening {}", path.display()))
     }
 
-    /// The entries of index.json.
-    fn entries(&self) -> Result<Vec<Value>> {
+    /// The entries of index.json; `None`: it is damaged, as after a power cut, and what names meant is lost. Blobs are not.
+    fn entries(&self) -> Result<Option<Vec<Value>>> {
         let path = self.directory.join("index.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
         let index: Value = serde_json::from_slice(&text).unwrap_or_default();
-        match index.get("manifests").and_then(Value::as_array) {
-            Some(entries) => Ok(entries.clone()),
-            None => bail!("{} is no index of an OCI layout; remove it", path.display()),
+        let entries = index.get("manifests").and_then(Value::as_array).cloned();
+        if entries.is_none() {
+            tracing::warn!("{} is no index of an OCI layout: it is made anew", path.display());
         }
+        Ok(entries)
     }
 
     /// One at a time changes what describes the cache.
     fn change_index(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
         let lock = self.lock_file("index.lock")?;
         lock.lock().context("locking the cache's index")?;
-        let mut entries = self.entries()?;
+        let mut entries = self.entries()?.unwrap_or_default();
         change(&mut entries);
         let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
-        let marker = r#"{"imageLayoutVersion":"1.0.0"}"#;
-        for (name, text) in [("index.json", index.as_str()), ("oci-layout", marker)] {
+        for (name, text) in [("index.json", index.as_str()), ("oci-layout", MARKER)] {
             self.replace(name, text.as_bytes())
                 .with_context(|| format!("writing the cache's {name}"))?;
         }
@@ -347,7 +353,10 @@ impl Cache {
     /// Writes a file that others see before or after, never in between. Must be called while `index.lock` is held.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let draft = self.directory.join(format!("{name}.new"));
-        fs::write(&draft, bytes)?;
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        // Unlike blobs, which have a digest: an index that a power cut emptied would not be fetched again.
+        file.sync_all()?;
         fs::rename(draft, self.directory.join(name))
     }
 

@@ -255,7 +255,26 @@ fn destination(output: &Path, formats: usize, dry_run: bool) -> Result<Destinati
         }
         return Ok(Destination::Directory(output.to_owned()));
     }
-    Ok(Destination::File(output.to_owned()))
+    if output.as_os_str() == "-" {
+        return Err(unsupported(
+            "disks cannot be written to standard output",
+            Some("name a file or a directory with --output"),
+        ));
+    }
+    Ok(Destination::File(through_link(output)?))
+}
+
+/// Where a link leads: the file behind it is replaced, and not the link.
+fn through_link(output: &Path) -> Result<PathBuf> {
+    /// As many as the kernel follows (`MAXSYMLINKS`).
+    const MOST_LINKS: usize = 40;
+    let mut path = output.to_owned();
+    for _ in 0..MOST_LINKS {
+        // Whatever is wrong with it is told when it is written.
+        let Ok(target) = fs::read_link(&path) else { return Ok(path) };
+        path = parent(&path).join(target);
+    }
+    bail!("{} is a link that leads to itself", output.display());
 }
 
 /// The nearest directory above that is there: what a dry run unpacks is in a file without name, and makes no directory.

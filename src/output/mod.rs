@@ -111,6 +111,27 @@ pub struct Uncompressed {
     pub sha256: String,
 }
 
+/// Whether a file can be written at a path: early, because the work before takes minutes. Leaves nothing behind.
+///
+/// Fails if the directory is not there or takes no files, or if something is there that is no file.
+pub fn check_place(path: &Path) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    // Whatever has the name gives way in the end, so it must be a file: not a device, not somebody's pipe.
+    if let Ok(there) = fs::symlink_metadata(path)
+        && !there.is_file()
+        && !there.is_dir()
+    {
+        return Err(anyhow!("{} is not a regular file", path.display()))
+            .context("looking at what is to be replaced");
+    }
+    Unfinished::create_in(directory)
+        .map(drop)
+        // Without the temporary name that was tried: it says nothing.
+        .map_err(|error| io::Error::from(error.kind()))
+        .with_context(|| format!("creating a file in {}", directory.display()))
+}
+
 /// How a file of some format comes about: decided before the first byte is written.
 enum Layout {
     Raw(raw::Layout),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::DiskRequest;
 use crate::config::{self, Blueprint};
@@ -13,10 +13,13 @@ use crate::image::Image;
 use crate::iso::{self, MediumKind};
 use crate::name::VolumeId;
 use crate::oci::Reference;
-use crate::output::{ClusterCompression, FileFormat, Target};
+use crate::output::{self, ClusterCompression, FileFormat, Target};
 
 /// Bytes of the longest publisher and application ID: fields of the primary volume descriptor (ECMA-119, section 8.4).
 const LONGEST_MEDIUM_TEXT: usize = 128;
+
+/// Bytes of the longest file name (`NAME_MAX`).
+const LONGEST_NAME: usize = 255;
 
 /// What is written, and where.
 #[derive(Clone, Debug)]
@@ -143,8 +146,8 @@ impl OutputRequest {
         Ok(())
     }
 
-    /// The disk files to write, for an image opened by `reference`; for a dry run, those that would be written. Fails if their
-    /// directory does not exist.
+    /// The disk files to write, for an image opened by `reference`; for a dry run, those that would be written. Fails if they
+    /// cannot be written where they go.
     pub fn targets(&self, reference: &Reference, image: &Image) -> Result<Vec<Target>> {
         let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
@@ -165,11 +168,14 @@ impl OutputRequest {
         let formats = self.formats.iter().enumerate();
         let targets: Vec<_> =
             formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
-        for directory in targets.iter().filter_map(|target| target.path.parent()) {
-            if !self.dry_run && !directory.as_os_str().is_empty() {
-                directory
-                    .metadata()
-                    .with_context(|| format!("looking at directory {}", directory.display()))?;
+        let kinds = self.medium.iter().flat_map(|medium| &medium.kinds);
+        let media = kinds
+            .filter(|kind| !kind.is_directory())
+            .map(|kind| self.medium_path(reference, image, *kind));
+        for path in targets.iter().map(|target| target.path.clone()).chain(media) {
+            check_name(&path)?;
+            if !self.dry_run {
+                output::check_place(&path)?;
             }
         }
         Ok(targets)
@@ -193,6 +199,19 @@ impl OutputRequest {
     pub fn size_unit(&self) -> u64 {
         self.formats.iter().map(|format| format.format.size_unit()).max().unwrap_or(1)
     }
+}
+
+/// Refuses names that no file system takes, before all the work is done.
+fn check_name(path: &Path) -> Result<()> {
+    let length = path.file_name().map_or(0, |name| name.len());
+    if length > LONGEST_NAME {
+        let what = format!(
+            "the name of the disk's file would have {length} bytes, and names end at {LONGEST_NAME}: \
+             it is made of the image's name and version"
+        );
+        return Err(unsupported(what, Some("name the file with --output")));
+    }
+    Ok(())
 }
 
 /// The volume ID of a medium when nobody says otherwise: `<image name>-<version>`, as far as it has room.

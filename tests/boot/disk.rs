@@ -77,8 +77,9 @@ impl Disk {
     }
 
     /// This disk, pressed with further flags.
-    pub(crate) const fn with_flags(self, flags: &'static [&'static str]) -> Self {
-        Self { flags, ..self }
+    pub(crate) const fn with_flags(mut self, flags: &'static [&'static str]) -> Self {
+        self.flags = flags;
+        self
     }
 
     /// Its name among the disks.

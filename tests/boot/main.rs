@@ -254,7 +254,7 @@ fn aarch64_xfs() {
 }
 
 /// The root is an XFS without a `/boot` beside it, and clean when the machine is off.
-fn root_is_xfs(name: &str, disk: &'static Disk, machine: Machine) {
+fn root_is_xfs(name: &'static str, disk: &'static Disk, machine: Machine) {
     let guest = afterwards::file_systems_are_sound(&Case::new(name, disk, machine));
     let sysroot = guest.mount("/sysroot").expect("a sysroot");
     assert_eq!(sysroot.filesystem, "xfs", "{sysroot:?}");
@@ -307,7 +307,7 @@ fn a_chain_on_xfs() {
     ]);
 }
 
-/// Only where a build may mount, and there is time: `tests/run full`, as root.
+/// The root in a subvolume, compressed, and two more subvolumes that are mounted.
 #[test]
 #[ignore = "takes minutes: tests/run full"]
 fn x86_64_btrfs_root() {

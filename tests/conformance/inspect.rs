@@ -76,8 +76,8 @@ fn image(architecture: Architecture, programs: &BTreeMap<&str, Vec<u8>>) -> Tiny
                 ("usr/lib/modules/6.1.0/vmlinuz", b"kernel"),
                 ("usr/lib/modules/6.1.0/initramfs.img", b"initramfs"),
                 ("usr/lib/ostree/prepare-root.conf", b"[composefs]\nenabled = yes\n"),
-                ("usr/lib/bootupd/grub2-static/grub-static-pre.cfg", b"pre\n"),
-                ("usr/lib/bootupd/grub2-static/grub-static-efi.cfg", b"efi\n"),
+                ("usr/lib/bootupd/grub2-static/grub-static-pre.cfg", b"pre\nblscfg\n"),
+                ("usr/lib/bootupd/grub2-static/grub-static-efi.cfg", b"efi\nconfigfile x\n"),
             ] {
                 layer = layer.file(path, bytes);
             }

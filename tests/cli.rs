@@ -162,7 +162,7 @@ fn what_is_no_bootc_image_is_told_what_it_lacks() {
     let place =
         Place::with(&tiny_image::tiny_image().layer(|layer| layer.file("usr/bin/true", "x")));
     expect![[r#"
-        error: oci:image is not a bootc image: it lacks label containers.bootc or ostree.bootable, a kernel (usr/lib/modules/VERSION/vmlinuz), usr/lib/ostree/prepare-root.conf, directory /sysroot, usr/lib/os-release
+        error: oci:image is not a bootc image: it lacks label containers.bootc or ostree.bootable, a kernel (usr/lib/modules/VERSION/vmlinuz), directory /sysroot, usr/lib/os-release
         hint: bootable container images are built from a base such as quay.io/fedora/fedora-bootc
         exit code 3
     "#]].assert_eq(&place.refusal(&["oci:image"]));

@@ -9,7 +9,6 @@ use support::tiny_image::{Item, TinyLayer};
 
 const CORRUPT: i32 = 4;
 const UNSUPPORTED: i32 = 3;
-const FAILED: i32 = 1;
 const GOOD: i32 = 0;
 
 const UPDATES: &str = "usr/lib/bootupd/updates";
@@ -126,15 +125,14 @@ fn boot_loaders() -> Vec<Case> {
         .with(&["--dry-run"])
         .within(40, 160),
     ];
-    for (name, text) in [("timestamp", metadata.replace("2025-01-02T03:04:05Z", "\u{1b}[31mnow"))] {
-        cases.push(
-            with(&format!("whose {name} speaks to terminals"), GOOD, |l| {
-                l.file(format!("{UPDATES}/EFI.json"), text.replace('\u{1b}', "\\u001b"))
-            })
-            .with(&["--dry-run"])
-            .within(40, 160),
-        );
-    }
+    let text = metadata.replace("2025-01-02T03:04:05Z", "\\u001b[31mnow");
+    cases.push(
+        with("whose timestamp speaks to terminals", GOOD, |l| {
+            l.file(format!("{UPDATES}/EFI.json"), text)
+        })
+        .with(&["--dry-run"])
+        .within(40, 160),
+    );
     cases
 }
 

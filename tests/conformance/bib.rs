@@ -108,7 +108,9 @@ fn the_image_of_the_drop_in_works_without_privileges_of_its_own() {
     let mut left = Vec::new();
     for entry in ["manifest-qcow2-vmdk.json", "qcow2/disk.qcow2", "vmdk/disk.vmdk"] {
         let path = place.join("output").join(entry);
-        left.push((path.is_file(), std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap())));
+        let metadata =
+            path.metadata().unwrap_or_else(|error| panic!("{entry}: {error}; it said: {said}"));
+        left.push((path.is_file(), std::os::unix::fs::MetadataExt::uid(&metadata)));
     }
     assert_eq!(left, [(true, 1000); 3]);
     // The same disk as without a container.

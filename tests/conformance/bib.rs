@@ -89,6 +89,8 @@ fn the_image_of_the_drop_in_works_without_privileges_of_its_own() {
 
     let container = buildah.say(&["from", "drop-in"]).unwrap();
     let container = container.trim();
+    // Of two volumes at one place buildah mounts either on top: the one of the recipe must not hide ours.
+    buildah.say(&["config", "--volume", "/output-", container]).unwrap();
     let volume = |from: &str, to: &str| format!("{}:{to}", place.join(from).display());
     let volumes = [
         volume("output", "/output"),

@@ -280,13 +280,10 @@ fn mistakes_are_told_before_anything_is_read_and_a_rehearsal_writes_nothing() {
     let expected = "config.toml:2:1: unknown key customizations.hostnam; did you mean `hostname`?";
     assert!(failed.said.contains(expected), "{}", failed.said);
     press("[customizations]\nhostnam = \"x\"\n", &[], &["--lenient"]).unwrap();
-    let xfs = press(
-        "[[customizations.disk.partitions]]\nmountpoint = \"/var/x\"\nfs_type = \"xfs\"\n",
-        &[],
-        &[],
-    )
-    .unwrap_err();
-    assert_eq!(xfs.code, 3, "{}", xfs.said);
+    let lvm = "[[customizations.disk.partitions]]\ntype = \"lvm\"\nname = \"group\"\nminsize = \"1 GiB\"\n\
+               [[customizations.disk.partitions.logical_volumes]]\nmountpoint = \"/var/x\"\nfs_type = \"ext4\"\nminsize = \"1 GiB\"\n";
+    let lvm = press(lvm, &[], &[]).unwrap_err();
+    assert_eq!(lvm.code, 3, "{}", lvm.said);
     let report = press_in(directory.path(), GPT, &[], &["--dry-run"]).unwrap().report;
     assert_eq!(report["size"].as_u64(), Some(3 << 30));
     assert!(report["configured"].as_array().unwrap().contains(&"/etc/hostname".into()), "{report}");

@@ -20,15 +20,23 @@ pub(crate) struct CacheFlags {
 
 #[derive(Debug, Subcommand)]
 enum CacheCommand {
-    /// Show which images are in the cache
+    /// List the images in the cache
     List {
-        /// Print them as JSON
-        #[arg(long)]
+        /// Print the list as JSON
+        #[arg(long, conflicts_with = "names")]
         json: bool,
+
+        /// Print only the names of the images, as completions need them
+        #[arg(long)]
+        names: bool,
     },
-    /// Remove what no image needs; with --max-size also the images that were not used for the longest time
+    /// Remove what no image needs
+    ///
+    /// With --max-size, the images that were not used for the longest time are removed too.
     Prune {
-        /// How much may be left, such as 20G (binary units); 0 empties the cache
+        /// Set how much may be left, such as 20G
+        ///
+        /// Units are binary. 0 empties the cache.
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         max_size: Option<u64>,
 
@@ -45,7 +53,13 @@ pub(super) fn run(flags: &CacheFlags) -> Result<()> {
         directory.context("there is no cache: neither HOME nor XDG_CACHE_HOME is set")?;
     let cache = Cache::open(&directory)?;
     let (text, json, as_json) = match flags.command {
-        CacheCommand::List { json } => {
+        CacheCommand::List { names: true, .. } => {
+            let images = cache.list()?;
+            let mut page = Page::default();
+            images.iter().for_each(|image| page.line(format_args!("{}", image.name)));
+            return say::print(&page.into_text(), "printing the names");
+        }
+        CacheCommand::List { json, .. } => {
             let (images, size) = (cache.list()?, cache.size()?);
             let told = json!({ "cache": cache.directory(), "size": size, "images": images });
             (list(&images, size, &cache), told, json)

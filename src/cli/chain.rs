@@ -19,15 +19,18 @@ use super::say::{self, say};
 
 #[derive(Debug, Args)]
 pub(super) struct ChainFlags {
-    /// What to do with the machine instead of booting it once, step by step:
-    /// boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS; with the plug pulled: cut-boot, cut-upgrade=IMAGE, and cut (while it goes down);
-    /// for a medium install=BUS[:SIZE], as in nvme:20G, then boot and so on from the disk that was installed.
-    /// IMAGE is what `build` takes; the guest's own ostree pulls it from here
+    /// Take the machine through several steps instead of one boot
+    ///
+    /// Steps are separated by commas: boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS. With the plug pulled: cut-boot,
+    /// cut-upgrade=IMAGE, and cut (while it goes down). For an ISO, install=BUS[:SIZE] comes first, as in install=nvme:20G, and the
+    /// next steps use the disk that was installed. IMAGE is what `build` takes; the guest's own ostree pulls it from here.
     #[arg(long, value_name = "STEPS", value_parser = Steps::parse)]
     pub(super) chain: Option<Steps>,
 
-    /// Shell command by which a medium that runs live installs to the only disk there is, without questions
-    #[arg(long, value_name = "COMMAND", default_value = INSTALLER, requires = "chain")]
+    /// Set the shell command by which a live ISO installs
+    ///
+    /// It installs to the only disk there is, without questions.
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", default_value = INSTALLER, requires = "chain")]
     installer: String,
 
     #[command(flatten)]

@@ -24,21 +24,65 @@ use self::registry::RegistryFlags;
 const AFTER_HELP: &str = "\
 Examples:
   bootpress build quay.io/fedora/fedora-bootc:43
-      makes fedora-bootc-43.….x86_64.qcow2 here
-  bootpress build oci-archive:Fedora-base-bootc.ociarchive --format raw --format qcow2 --output out/
-  bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --karg console=ttyAMA0
-  bootpress test fedora-bootc-43.x86_64.qcow2 --quick
+  bootpress test fedora-bootc-43.x86_64.qcow2
   bootpress run fedora-bootc-43.x86_64.qcow2 --ssh
-  bootpress inspect fedora-bootc-43.x86_64.qcow2
   bootpress inspect quay.io/fedora/fedora-bootc:43
-      tells what the image is and whether a build will do, without fetching layers
-  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43
 
 Exit codes: 0 done or passed, 1 failed, 2 usage, 3 not supported, 4 corrupt or hostile input,
-5 a boot was broken by this machine, which says nothing about the disk.
+5 this machine broke a boot, so nothing was learned about the disk.
 Set RUST_LOG=bootpress=debug to see why things happen.";
 
-/// Turns a bootc container image into disks that boot: without root, without mounts, without running it.
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  bootpress build quay.io/fedora/fedora-bootc:43
+  bootpress build quay.io/fedora/fedora-bootc:43 --dry-run
+  bootpress build quay.io/fedora/fedora-bootc:43 --arch aarch64 --size 20G --config config.toml
+  bootpress build oci-archive:os.ociarchive --format raw.zst --format vmdk --output out/
+  bootpress build quay.io/fedora/fedora-bootc:43 --format iso --output os.iso";
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  bootpress test disk.x86_64.qcow2
+  bootpress test disk.x86_64.qcow2 --quick --report junit=boot.xml --evidence evidence/
+  bootpress test disk.x86_64.qcow2 --chain boot,upgrade=oci:os-2,reboot,rollback,reboot
+  bootpress test os.iso --chain install=nvme:20G,boot";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  bootpress run disk.x86_64.qcow2
+  bootpress run disk.x86_64.qcow2 --ssh=id_ed25519.pub --write
+  bootpress run os.iso --gui --firmware uefi-secure";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  bootpress inspect disk.x86_64.qcow2
+  bootpress inspect quay.io/fedora/fedora-bootc:43 --deep
+  bootpress inspect disk.x86_64.qcow2 --json";
+
+const PULL_EXAMPLES: &str = "\
+Examples:
+  bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43";
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  bootpress cache list
+  bootpress cache prune --max-size 20G";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  bootpress completions bash > ~/.local/share/bash-completion/completions/bootpress
+  bootpress completions zsh > ~/.zfunc/_bootpress
+  bootpress completions fish > ~/.config/fish/completions/bootpress.fish";
+
+const ISO_EXAMPLES: &str = "\
+Examples:
+  bootpress iso set os.iso --karg console=ttyS0 --install-to serial=S4EWNX0M123456
+  bootpress iso show os.iso
+  bootpress iso reset os.iso";
+
+/// Build disks that boot from bootc images, and test them
+///
+/// bootpress needs no root, no KVM, no mounts and no podman, and it never runs anything from the image.
 #[derive(Debug, Parser)]
 #[command(name = "bootpress", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Flags {
@@ -48,77 +92,127 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make disks from a bootc image
+    /// Build disks, ISOs or netboot directories from a bootc image
+    #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildFlags>),
-    /// Boot a disk, unmodified, in QEMU and say how it went
+    /// Boot a disk, unmodified, in QEMU and report the result
+    #[command(after_help = TEST_EXAMPLES)]
     Test(Box<super::test::TestFlags>),
-    /// Boot a disk in QEMU to use it: its console is the terminal
+    /// Use a disk in QEMU, with its console in this terminal
+    #[command(after_help = RUN_EXAMPLES)]
     Run(super::run::RunFlags),
-    /// Show what is on a disk: partitions, boot entries, deployments, who signed what boots; or what an image is
+    /// Show what is on a disk, or what an image is
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(Box<super::inspect::InspectFlags>),
-    /// Fetch an image into the cache, so that builds need no network
+    /// Fetch an image into the cache
+    #[command(after_help = PULL_EXAMPLES)]
     Pull(Box<super::pull::PullFlags>),
     /// Show or shrink the cache of fetched images
+    #[command(after_help = CACHE_EXAMPLES)]
     Cache(super::cache::CacheFlags),
-    /// Print completions for a shell: bootpress completions bash > …/bash-completion/completions/bootpress
-    Completions(super::generate::CompletionsFlags),
-    /// Print the manual page, or write one for each command into a directory
-    Man(super::generate::ManFlags),
-    /// Show and change the settings of an ISO, in place
+    /// Show or change the settings of an ISO, in place
+    #[command(after_help = ISO_EXAMPLES)]
     Iso(IsoFlags),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(super::generate::CompletionsFlags),
+    /// Print the manual page, or write one for each command
+    Man(super::generate::ManFlags),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildFlags {
-    /// The bootc image: docker://NAME or just NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME],
-    /// dir:DIR, containers-storage:NAME; `-` for FILE is standard input
+    /// Name the bootc image
+    ///
+    /// From a registry: NAME or docker://NAME. From a file: oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME], where `-` is standard
+    /// input. From a directory: oci:DIR[:TAG] or dir:DIR. From podman on this machine: containers-storage:NAME.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Reference,
 
-    /// Architecture to take from a multi-arch image, and to make the disk for [default: this machine's]
+    /// Choose the architecture of the image and of the disk
+    ///
+    /// Without this flag it is that of this machine.
     #[arg(long, value_parser = architecture)]
     pub(crate) arch: Option<String>,
 
-    /// Format of the disk, or iso, a medium that runs it live and installs it, or pxe, a directory that does so over the network;
-    /// repeat it for several in one run: raw, qcow2, vmdk, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce, ova, ami; any but gce
-    /// also compressed as a whole, as in raw.xz, raw.zst, vmdk.gz. Alone: anaconda-iso, a medium on which the image's own Anaconda
-    /// installs by kickstart [default: qcow2]
+    /// Choose the format: qcow2, raw, vmdk, vhd, iso, pxe and more
+    ///
+    /// Disks: raw, qcow2, vmdk, ova, vhd (Azure), vhdx (Hyper-V), vdi (VirtualBox), gce (Google), ami (Amazon). All but gce can be
+    /// compressed as a whole, as in raw.xz, raw.zst or vmdk.gz.
+    ///
+    /// iso: an ISO that runs the disk live and installs it. pxe: a directory that does the same over the network. anaconda-iso: an
+    /// ISO on which the image's own Anaconda installs by kickstart; it is built alone.
+    ///
+    /// Repeat the flag to write several formats in one build. Without it, a qcow2 is built.
     #[arg(long = "format", value_name = "FORMAT", value_delimiter = ',')]
     pub(crate) formats: Vec<Wanted>,
+
+    /// Choose the directory or the file to write
+    ///
+    /// In a directory, files are called <image>-<version>.<arch>.<ext>. With one format, PATH may be a file name.
+    #[arg(long, short, value_name = "PATH", default_value = ".")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigFlags,
 
     #[command(flatten)]
     pub(crate) output_flags: OutputFlags,
 
-    /// Directory for <image>-<version>.<arch>.<ext>; with one format it may be a file name
-    #[arg(long, short, value_name = "PATH", default_value = ".")]
-    pub(crate) output: PathBuf,
+    /// Keep the unpacked image in this directory during the build
+    ///
+    /// It needs room for all files of the image. Without this flag, the directory of the output is used.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_directory: Option<PathBuf>,
 
-    /// Partitions: as `bootc install to-disk` makes them, or as osbuild does (own /boot, no DPS type for the root)
-    #[arg(long, value_enum, default_value_t = LayoutFlag::Bootc, help_heading = "Disk")]
-    pub(crate) layout: LayoutFlag,
+    /// Choose how progress is shown, on standard error
+    #[arg(long, value_enum, default_value_t = ProgressFlag::Auto)]
+    pub(crate) progress: ProgressFlag,
 
-    /// Size of the whole disk: 10G (binary units), min+2GiB, min+20%, image*1.5; `min` is the smallest that everything fits
-    /// on, `image` the size of the image's files [default: content, and room for one upgrade]
+    /// Print the report as JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Set the size of the disk: 20G, min+2GiB, min+20%, image*1.5
+    ///
+    /// Units are binary. `min` is the smallest disk that everything fits on, and `image` is the size of the image's files. Without this
+    /// flag, the root has room for its content and one upgrade.
     #[arg(long, value_name = "SIZE", help_heading = "Disk")]
     pub(crate) size: Option<DiskSize>,
 
-    /// Bytes of a sector: 512, or 4096 for disks that have no others ("4K native"; UEFI only)
-    #[arg(long, value_name = "BYTES", value_parser = sector_size, default_value = "512", help_heading = "Disk")]
-    pub(crate) sector_size: SectorSize,
-
-    /// Root file system [default: what the image configures, else ext4] [possible values: ext4, xfs, btrfs]
+    /// Choose the root file system: ext4, xfs or btrfs
+    ///
+    /// Without this flag it is what the image configures, else ext4.
     #[arg(long, value_name = "TYPE", value_parser = filesystem, help_heading = "Disk")]
     pub(crate) filesystem: Option<FileSystem>,
 
-    /// Boot loader of the image to install
-    #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk")]
+    /// Choose the partitions
+    #[arg(long, value_enum, default_value_t = LayoutFlag::Bootc, help_heading = "Disk")]
+    pub(crate) layout: LayoutFlag,
+
+    /// Set the bytes of a sector: 512 or 4096
+    ///
+    /// 4096 is for drives that have no smaller sectors ("4K native"). They start from UEFI only.
+    #[arg(long, value_name = "BYTES", value_parser = sector_size, default_value = "512", help_heading = "Disk", hide_short_help = true)]
+    pub(crate) sector_size: SectorSize,
+
+    /// Choose the boot loader to install
+    #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk", hide_short_help = true)]
     pub(crate) bootloader: BootloaderFlag,
 
-    /// What the disk's UUIDs derive from, besides the image's digest
-    #[arg(long, default_value = "", hide_default_value = true, help_heading = "Disk")]
+    /// Derive other UUIDs from the same image
+    ///
+    /// All UUIDs derive from the digest of the image and from this text.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Disk",
+        hide_short_help = true
+    )]
     pub(crate) seed: String,
 
-    /// Adds a kernel argument; repeat it for several
+    /// Add a kernel argument; repeat for several
     #[arg(
         long = "karg",
         value_name = "ARG",
@@ -128,62 +222,62 @@ pub(crate) struct BuildFlags {
     )]
     pub(crate) kargs: Vec<String>,
 
-    /// Takes away a kernel argument that the image configures: KEY, or KEY=VALUE for just that one
+    /// Remove a kernel argument of the image; repeat for several
+    ///
+    /// KEY removes all arguments of that name, and KEY=VALUE removes just that one.
     #[arg(long = "karg-delete", value_name = "ARG", help_heading = "Installed system")]
     pub(crate) karg_deletes: Vec<String>,
 
-    /// What `root=` names, such as LABEL=root; empty: no `root=` [default: what the image configures, else the UUID]
-    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system")]
-    pub(crate) root_mount_spec: Option<String>,
-
-    /// What is mounted on /boot, such as LABEL=boot; empty: nothing [default: what the image configures, else the UUID]
-    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system")]
-    pub(crate) boot_mount_spec: Option<String>,
-
-    /// The image that the machine follows for upgrades [default: the image it is made from]
+    /// Set the image that the machine follows for upgrades
+    ///
+    /// Without this flag it is the image that the disk is built from.
     #[arg(long, value_name = "NAME", value_parser = one_word, help_heading = "Installed system")]
     pub(crate) target_imgref: Option<String>,
 
-    /// How the machine gets at --target-imgref: registry, oci, oci-archive, containers-storage, docker-archive or dir
+    /// Set how the machine reaches the image of --target-imgref
+    ///
+    /// One of: registry, oci, oci-archive, containers-storage, docker-archive, dir.
     #[arg(
         long,
         value_name = "TRANSPORT",
         value_parser = transport,
         default_value = "registry",
         requires = "target_imgref",
-        help_heading = "Installed system"
+        help_heading = "Installed system",
+        hide_short_help = true
     )]
     pub(crate) target_transport: Transport,
 
-    /// Lets the machine's container policy decide about updates [default: what the image configures, else no]
-    #[arg(long, help_heading = "Installed system")]
-    pub(crate) enforce_container_sigpolicy: bool,
+    /// Let root log in with the ssh public keys in a file
+    #[arg(long, value_name = "FILE", help_heading = "Installed system")]
+    pub(crate) root_ssh_authorized_keys: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) bound: bound::BoundFlags,
 
-    /// Lets root log in with these ssh public keys
-    #[arg(long, value_name = "FILE", help_heading = "Installed system")]
-    pub(crate) root_ssh_authorized_keys: Option<PathBuf>,
+    /// Make the machine's signature policy decide about upgrades
+    ///
+    /// Without this flag it is what the image configures, else no.
+    #[arg(long, help_heading = "Installed system", hide_short_help = true)]
+    pub(crate) enforce_container_sigpolicy: bool,
 
-    /// Name of the stateroot [default: what the image configures, else `default`]
-    #[arg(long, value_name = "NAME", help_heading = "Installed system")]
+    /// Set what `root=` names, such as LABEL=root
+    ///
+    /// An empty value leaves `root=` out. Without this flag it is what the image configures, else the UUID of the file system.
+    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system", hide_short_help = true)]
+    pub(crate) root_mount_spec: Option<String>,
+
+    /// Set what is mounted on /boot, such as LABEL=boot
+    ///
+    /// With an empty value, nothing is. Without this flag it is what the image configures, else the UUID of the file system.
+    #[arg(long, value_name = "SPEC", value_parser = one_word, help_heading = "Installed system", hide_short_help = true)]
+    pub(crate) boot_mount_spec: Option<String>,
+
+    /// Set the name of the stateroot
+    ///
+    /// Without this flag it is what the image configures, else `default`.
+    #[arg(long, value_name = "NAME", help_heading = "Installed system", hide_short_help = true)]
     pub(crate) stateroot: Option<StaterootName>,
-
-    #[command(flatten)]
-    pub(crate) config: ConfigFlags,
-
-    /// Where the unpacked image is kept while it is worked on; needs room for all of it [default: the output's directory]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) work_directory: Option<PathBuf>,
-
-    /// How to show progress, on standard error
-    #[arg(long, value_enum, default_value_t = ProgressFlag::Auto)]
-    pub(crate) progress: ProgressFlag,
-
-    /// Print what was made as JSON instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
 
     // What follows is under headings of its own: a heading counts for all flags after it.
     #[command(flatten)]
@@ -196,7 +290,9 @@ pub(crate) struct BuildFlags {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LayoutFlag {
+    /// as `bootc install to-disk` makes them
     Bootc,
+    /// as osbuild makes them: a /boot of its own, no DPS type for the root
     Osbuild,
 }
 
@@ -213,9 +309,9 @@ impl From<LayoutFlag> for Preset {
 pub(crate) enum BootloaderFlag {
     /// what the image configures
     Auto,
-    /// GRUB, where the image brings other boot loaders, too
+    /// GRUB, where the image brings other boot loaders too
     Grub,
-    /// the disk boots by other means
+    /// none: the disk boots by other means
     None,
 }
 
@@ -223,10 +319,13 @@ pub(crate) enum BootloaderFlag {
 pub(crate) enum ProgressFlag {
     /// bars on a terminal, lines elsewhere
     Auto,
+    /// a bar for each stage
     Bars,
+    /// a line for each stage
     Lines,
-    /// JSON lines
+    /// a JSON object on each line
     Json,
+    /// nothing but warnings and errors
     None,
 }
 
@@ -241,7 +340,7 @@ pub(crate) fn architecture(name: &str) -> Result<String, String> {
     match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         true => Ok(name.to_owned()),
         false => Err(format!(
-            "known architectures: {}",
+            "expected one of: {}",
             Architecture::ALL.map(Architecture::name).join(", ")
         )),
     }
@@ -249,9 +348,7 @@ pub(crate) fn architecture(name: &str) -> Result<String, String> {
 
 fn sector_size(text: &str) -> Result<SectorSize, String> {
     let bytes = text.parse().ok();
-    bytes
-        .and_then(SectorSize::from_bytes)
-        .ok_or_else(|| "sectors have 512 or 4096 bytes".to_owned())
+    bytes.and_then(SectorSize::from_bytes).ok_or_else(|| "expected one of: 512, 4096".to_owned())
 }
 
 /// A word, which may be empty: mount units, origin files and boot entries hold no blanks in such a place.
@@ -278,7 +375,7 @@ pub(crate) fn filesystem(name: &str) -> Result<FileSystem, String> {
 
 fn transport(name: &str) -> Result<Transport, String> {
     Transport::ALL.into_iter().find(|transport| transport.name() == name).ok_or_else(|| {
-        format!("known transports: {}", Transport::ALL.map(Transport::name).join(", "))
+        format!("expected one of: {}", Transport::ALL.map(Transport::name).join(", "))
     })
 }
 
@@ -292,4 +389,33 @@ mod tests {
     fn the_command_line_is_consistent() {
         Flags::command().debug_assert();
     }
+
+    /// What `-h` shows is a short imperative; clap adds defaults and possible values.
+    #[test]
+    fn help_is_one_short_line_for_every_flag() {
+        let mut wrong = Vec::new();
+        judge(&Flags::command(), &mut wrong);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    fn judge(command: &clap::Command, wrong: &mut Vec<String>) {
+        let short = |help: Option<&clap::builder::StyledStr>| {
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            let sound = !help.is_empty() && help.chars().count() <= LONGEST_HELP;
+            let plain = !help.ends_with('.') && !help.contains("[default");
+            (sound && plain && help.starts_with(char::is_uppercase)).then_some(()).ok_or(help)
+        };
+        if let Err(help) = short(command.get_about()) {
+            wrong.push(format!("{}: {help}", command.get_name()));
+        }
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            if let Err(help) = short(arg.get_help()) {
+                wrong.push(format!("{} {}: {help}", command.get_name(), arg.get_id()));
+            }
+        }
+        command.get_subcommands().for_each(|below| judge(below, wrong));
+    }
+
+    /// Characters of the line that `-h` shows for a flag; `docs/src/contributing/style.md`, rule 7.
+    const LONGEST_HELP: usize = 60;
 }

@@ -17,7 +17,9 @@ const WIDTH: usize = 132;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectFlags {
-    /// A disk, raw or qcow2, also as .xz, .zst or .gz, or an image as `build` takes it; it is only read
+    /// Name a disk, or an image as `build` takes it
+    ///
+    /// The format of a disk is raw or qcow2, also compressed as .xz, .zst or .gz. It is only read.
     #[arg(value_name = "DISK|IMAGE")]
     disk: PathBuf,
 

@@ -26,11 +26,13 @@ const TRANSPORTS: [&str; 6] =
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageFlags {
-    /// Of an image: the architecture to look at [default: this machine's, else what there is]
+    /// Choose the architecture of the image
+    ///
+    /// Without this flag it is that of this machine, else what there is.
     #[arg(long, value_parser = flags::architecture, help_heading = "Image")]
     arch: Option<String>,
 
-    /// Of an image: fetch and read its layers too, to see whether a build will do
+    /// Fetch and read the layers too, to see whether a build works
     #[arg(long, help_heading = "Image")]
     deep: bool,
 

@@ -23,61 +23,79 @@ pub(super) const UNNAMED: &str = "machine";
 
 #[derive(Debug, Args)]
 pub(super) struct MachineFlags {
-    /// Machine of the matrix, such as vm or bare-metal (see --list); the flags below change it
+    /// Choose a machine of the matrix, such as vm or bare-metal
+    ///
+    /// `bootpress test --list` shows them all. The flags below change the machine.
     #[arg(long = "machine", value_name = "NAME", help_heading = "Machine")]
     pub(super) machines: Vec<String>,
 
-    /// TOML file with machines, in place of the built-in ones
-    #[arg(long, value_name = "FILE", help_heading = "Machine")]
+    /// Read the machines from a TOML file
+    #[arg(long, value_name = "FILE", help_heading = "Machine", hide_short_help = true)]
     matrix: Option<PathBuf>,
 
-    /// Architecture [default: as the disk's name says (disk.aarch64.qcow2), else as it tells itself]
+    /// Set the architecture
+    ///
+    /// Without this flag it is what the file name says (disk.aarch64.qcow2), else what is on the disk.
     #[arg(long, value_parser = architecture, help_heading = "Machine")]
     arch: Option<Architecture>,
 
-    /// Firmware: uefi, uefi-secure (Secure Boot with Microsoft's keys) or bios [default: uefi]
+    /// Set the firmware: uefi, uefi-secure or bios
+    ///
+    /// uefi-secure has Secure Boot with Microsoft's keys. Without this flag it is uefi.
     #[arg(long, value_parser = firmware, help_heading = "Machine")]
     firmware: Option<Firmware>,
 
-    /// How the disk is attached: virtio, virtio-scsi, nvme, ahci, usb or cdrom [default: virtio]
+    /// Set how the disk is attached: virtio, nvme, usb and more
+    ///
+    /// One of: virtio, virtio-scsi, nvme, ahci, usb, cdrom. Without this flag it is virtio.
     #[arg(long, value_parser = bus, help_heading = "Machine")]
     bus: Option<DiskBus>,
 
-    /// Logical sector size of the disk in bytes: 512 or 4096 [default: as the disk was made]
-    #[arg(long, value_name = "BYTES", help_heading = "Machine")]
+    /// Set the logical sector size of the disk: 512 or 4096
+    ///
+    /// Without this flag it is the size that the disk was built for.
+    #[arg(long, value_name = "BYTES", help_heading = "Machine", hide_short_help = true)]
     sector_size: Option<u32>,
 
-    /// Network card: none, virtio or e1000e [default: none]
-    #[arg(long, value_parser = network, help_heading = "Machine")]
+    /// Set the network card: none, virtio or e1000e
+    ///
+    /// Without this flag there is none.
+    #[arg(long, value_parser = network, help_heading = "Machine", hide_short_help = true)]
     network: Option<Network>,
 
-    /// TPM: none or swtpm [default: none]
-    #[arg(long, value_parser = tpm, help_heading = "Machine")]
+    /// Set the TPM: none or swtpm
+    ///
+    /// Without this flag there is none.
+    #[arg(long, value_parser = tpm, help_heading = "Machine", hide_short_help = true)]
     tpm: Option<Tpm>,
 
-    /// Memory in MiB [default: 2048]
+    /// Set the memory, in MiB
+    ///
+    /// Without this flag it is 2048.
     #[arg(long, value_name = "MIB", help_heading = "Machine")]
     memory: Option<u32>,
 
-    /// Processors; x86_64 without KVM gets one whatever is asked [default: 2]
+    /// Set the number of processors
+    ///
+    /// Without this flag it is 2. Without KVM, a guest for x86_64 always gets one.
     #[arg(long, value_name = "COUNT", help_heading = "Machine")]
     cpus: Option<u32>,
 
-    /// No serial port
-    #[arg(long, help_heading = "Machine")]
+    /// Leave the serial port out
+    #[arg(long, help_heading = "Machine", hide_short_help = true)]
     no_serial: bool,
 
-    /// What runs the guest: auto, kvm or tcg (QEMU's emulation)
+    /// Choose what runs the guest: auto, kvm or tcg
     ///
-    /// `auto` uses KVM if the machine's firmware starts under it, and TCG otherwise; a boot that breaks under KVM is tried once more
-    /// under TCG. The answer is kept in $XDG_CACHE_HOME/bootpress-machine until this machine restarts.
+    /// tcg is QEMU's emulation. `auto` uses KVM if the machine's firmware starts under it, and TCG otherwise; a boot that breaks under KVM is
+    /// tried once more under TCG. The answer is kept in $XDG_CACHE_HOME/bootpress-machine until this machine restarts.
     #[arg(long, value_name = "WAY", value_parser = acceleration, default_value = "auto", help_heading = "Machine")]
     accel: Acceleration,
 
-    /// Format of the disk's file
+    /// Set the format of the disk's file
     ///
-    /// Without it the file's name says so (.raw, .iso, .qcow2, .vmdk, .vhdx, .vhd, .vdi), and for other names its first bytes.
-    #[arg(long, value_name = "FORMAT", value_parser = disk_format, help_heading = "Machine")]
+    /// Without this flag the file's name says it (.raw, .iso, .qcow2, .vmdk, .vhdx, .vhd, .vdi), and for other names its first bytes.
+    #[arg(long, value_name = "FORMAT", value_parser = disk_format, help_heading = "Machine", hide_short_help = true)]
     disk_format: Option<DiskFormat>,
 }
 

@@ -13,6 +13,7 @@ mod inspect_image;
 mod iso;
 mod json;
 mod machine_flags;
+mod markdown;
 mod pull;
 mod report_flags;
 mod run;

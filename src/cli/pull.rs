@@ -13,19 +13,21 @@ use super::say::{self, Page};
 
 #[derive(Debug, Args)]
 pub(crate) struct PullFlags {
-    /// The image: docker://NAME or just NAME
+    /// Name the image in a registry: NAME or docker://NAME
     #[arg(value_name = "IMAGE")]
     image: Reference,
 
-    /// Architecture to take from a multi-arch image [default: this machine's]
+    /// Choose the architecture
+    ///
+    /// Without this flag it is that of this machine.
     #[arg(long, value_parser = flags::architecture)]
     arch: Option<String>,
 
-    /// How to show progress, on standard error
+    /// Choose how progress is shown, on standard error
     #[arg(long, value_enum, default_value_t = ProgressFlag::Auto)]
     progress: ProgressFlag,
 
-    /// Print what was pulled as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 

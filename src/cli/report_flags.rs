@@ -9,16 +9,18 @@ use qemu::{Case, Format, Suite};
 
 #[derive(Debug, Args)]
 pub(super) struct ReportFlags {
-    /// Writes a report: junit, tap, json, tmt (results.yaml), resultsdb or html; repeat it for several
+    /// Write a report; repeat for several
+    ///
+    /// FORM is junit, tap, json, tmt (results.yaml), resultsdb or html.
     #[arg(long = "report", value_name = "FORM=FILE", value_parser = report, help_heading = "Reports")]
     reports: Vec<(Format, PathBuf)>,
 
-    /// ID of the compose that the disks belong to, such as Fedora-IoT-43-20251014.0
-    #[arg(long, value_name = "ID", help_heading = "Reports")]
+    /// Name the compose, such as Fedora-IoT-43-20251014.0
+    #[arg(long, hide_short_help = true, value_name = "ID", help_heading = "Reports")]
     compose_id: Option<String>,
 
-    /// Which of a compose's subvariants they are, such as IoT
-    #[arg(long, value_name = "NAME", help_heading = "Reports")]
+    /// Name the subvariant of the compose, such as IoT
+    #[arg(long, hide_short_help = true, value_name = "NAME", help_heading = "Reports")]
     subvariant: Option<String>,
 }
 
@@ -32,7 +34,7 @@ impl ReportFlags {
             };
             if !directory.is_dir() {
                 bail!(
-                    "no report can go to {}: {} is no directory",
+                    "cannot write report {}: {} is not a directory",
                     file.display(),
                     directory.display()
                 );
@@ -61,11 +63,11 @@ impl ReportFlags {
 }
 
 fn report(text: &str) -> Result<(Format, PathBuf), String> {
-    let known = || format!("known: {}", Format::ALL.map(Format::name).join(", "));
-    let (form, file) = text.split_once('=').ok_or("it is FORM=FILE, as in junit=boot.xml")?;
+    let known = || format!("expected one of: {}", Format::ALL.map(Format::name).join(", "));
+    let (form, file) = text.split_once('=').ok_or("expected FORM=FILE, such as junit=boot.xml")?;
     match Format::parse(form) {
         Some(format) if !file.is_empty() => Ok((format, PathBuf::from(file))),
-        Some(_) => Err("it is FORM=FILE, as in junit=boot.xml".to_owned()),
+        Some(_) => Err("expected FORM=FILE, such as junit=boot.xml".to_owned()),
         None => Err(known()),
     }
 }

@@ -16,14 +16,15 @@ use super::unpacked::Unpacked;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
-    /// The disk or ISO: raw, qcow2, vmdk, vhdx or vhd, also as .xz, .zst or .gz
+    /// Name the disk or ISO
+    ///
+    /// The format is raw, qcow2, vmdk, vhdx or vhd, also compressed as .xz, .zst or .gz.
     #[arg(value_name = "DISK")]
     disk: PathBuf,
 
-    #[command(flatten)]
-    machine: MachineFlags,
-
-    /// Let root in by ssh, on a port of this machine: with FILE's public key, or with a key made for this run
+    /// Let root log in by ssh, through a port of this machine
+    ///
+    /// With the public key in FILE, or with a key that is made for this run.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     ssh: Option<Option<PathBuf>>,
 
@@ -31,13 +32,16 @@ pub(crate) struct RunFlags {
     #[arg(long)]
     gui: bool,
 
-    /// Forget what the guest writes; the default
-    #[arg(long, conflicts_with = "write")]
+    /// Forget what the guest writes, which is the default
+    #[arg(long, conflicts_with = "write", hide_short_help = true)]
     snapshot: bool,
 
     /// Let the guest write to the disk
     #[arg(long)]
     write: bool,
+
+    #[command(flatten)]
+    machine: MachineFlags,
 }
 
 /// Runs the machine until it ends.

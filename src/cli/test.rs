@@ -28,37 +28,45 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(crate) struct TestFlags {
-    /// The disks: raw, qcow2, vmdk, vhdx or vhd, also as .xz, .zst or .gz, or ISOs; they are only read
+    /// Name the disks or ISOs to boot
+    ///
+    /// The format is raw, qcow2, vmdk, vhdx or vhd, also compressed as .xz, .zst or .gz. The files are only read.
     #[arg(value_name = "DISK", required_unless_present = "list")]
     pub(super) disks: Vec<PathBuf>,
+
+    /// Boot in the four machines that cover most
+    #[arg(long, conflicts_with_all = ["machines", "full"], help_heading = "Machine")]
+    quick: bool,
+
+    /// Boot in machines that have every pair of values
+    #[arg(long, conflicts_with = "machines", help_heading = "Machine")]
+    full: bool,
+
+    /// List the machines
+    ///
+    /// Also says what is left out, and why. With --full, the machines of --full are listed too.
+    #[arg(long, help_heading = "Machine")]
+    list: bool,
 
     #[command(flatten)]
     pub(super) machine: MachineFlags,
 
-    /// The four machines of each architecture that cover most
-    #[arg(long, conflicts_with_all = ["machines", "full"], help_heading = "Machine")]
-    quick: bool,
-
-    /// Machines that have every pair of the matrix' values
-    #[arg(long, conflicts_with = "machines", help_heading = "Machine")]
-    full: bool,
-
-    /// Show the machines there are and what is left out why; with --full those of --full, too
-    #[arg(long, help_heading = "Machine")]
-    list: bool,
-
-    /// Machines at a time: a number, or auto for as many as this machine's processors and memory bear
+    /// Set how many machines run at a time
+    ///
+    /// A number, or auto for as many as the processors and the memory of this machine allow.
     #[arg(long, value_name = "N", value_parser = jobs, default_value = "auto")]
     pub(super) jobs: Jobs,
 
-    /// Seconds to wait for the guest [default: 300 with KVM, 600 without]
+    /// Set how many seconds to wait for the guest
     ///
-    /// Time in which this machine is too busy to run the guest does not count; ten times as much by the clock is the most.
+    /// Without this flag it is 300 with KVM and 600 without. Time in which this machine is too busy to run the guest does not count; ten times as
+    /// much by the clock is the most.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) timeout: Option<u64>,
 
-    /// Directory for the console, the guest's report, the QEMU command line and result.json; with several machines or disks it has
-    /// a directory for each
+    /// Keep console, journal, pictures and results in a directory
+    ///
+    /// With several machines or disks it has a directory for each.
     #[arg(long, value_name = "DIR")]
     pub(super) evidence: Option<PathBuf>,
 
@@ -84,7 +92,7 @@ fn jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
     if text == "auto" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| "a number from 1 on, or auto".to_owned())
+    text.parse().map(Some).map_err(|_| "expected a number from 1 on, or auto".to_owned())
 }
 
 /// Boots the disks and prints the results. Exit codes: 0 all passed, 1 one failed, else 5 if this machine broke one.

@@ -8,22 +8,27 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Trust")]
 pub(crate) struct TrustFlags {
-    /// Decides whether the image is accepted: a policy.json [default: ~/.config/containers/policy.json, else
-    /// /etc/containers/policy.json, else every image is]
+    /// Accept the image only if this policy.json accepts it
+    ///
+    /// Without this flag the policy is ~/.config/containers/policy.json, else /etc/containers/policy.json. If neither exists, every image is
+    /// accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) signature_policy: Option<PathBuf>,
 
-    /// Accepts the image whatever the policy of this machine says
-    #[arg(long, conflicts_with = "signature_policy")]
+    /// Accept the image whatever the policy of this machine says
+    #[arg(long, hide_short_help = true, conflicts_with = "signature_policy")]
     pub(crate) insecure_policy: bool,
 
-    /// Accepts the image only with a signature by this key, instead of asking a policy: cosign.pub, or an OpenPGP key for
-    /// simple signing; repeat it for keys any of which will do
+    /// Accept the image only with a signature by this key
+    ///
+    /// The key is cosign.pub, or an OpenPGP key for simple signing. No policy is asked. Repeat the flag for keys any of which will do.
     #[arg(long = "verify-key", value_name = "FILE", conflicts_with_all = ["signature_policy", "insecure_policy"])]
     pub(crate) verify_keys: Vec<PathBuf>,
 
-    /// The repository that the signature has to be for, if the image is copied from there [default: the image's own]
-    #[arg(long, value_name = "NAME", requires = "verify_keys")]
+    /// Require the signature to be for this repository
+    ///
+    /// Use it for an image that was copied from there. Without this flag it is the image's own repository.
+    #[arg(long, hide_short_help = true, value_name = "NAME", requires = "verify_keys")]
     pub(crate) verify_identity: Option<String>,
 }
 

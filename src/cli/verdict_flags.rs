@@ -9,21 +9,25 @@ use qemu::{Access, Expected, Level, Rules, Selinux};
 
 #[derive(Debug, Args)]
 pub(super) struct VerdictFlags {
-    /// The weakest proof that counts as passed: report (the guest's own), login (a login prompt, where no report comes) or screen
-    /// (an operating system has drawn something that then stands still, and no error shows) [default: report]
+    /// Accept a weaker proof: report, login or screen
+    ///
+    /// report, the default, is the guest's own. login is a login prompt, where no report comes. screen means that an operating system has
+    /// drawn something that then stands still, and that no error shows.
     #[arg(long, value_name = "PROOF", value_parser = accept, help_heading = "Verdict")]
     accept: Option<Level>,
 
-    /// How the guest is told to report: smbios; fw-cfg, for kernels that do not show SMBIOS strings to systemd; none, to leave it
-    /// alone, for --accept login or screen [default: smbios]
-    #[arg(long, value_name = "WAY", value_parser = access, help_heading = "Verdict")]
+    /// Choose how the guest is told to report
+    ///
+    /// smbios is the default. fw-cfg is for kernels that do not show SMBIOS strings to systemd. none leaves the guest alone, for --accept
+    /// login or screen.
+    #[arg(long, value_name = "WAY", value_parser = access, help_heading = "Verdict", hide_short_help = true)]
     access: Option<Access>,
 
-    /// Digest of the image that must be running, as the registry has it
+    /// Require the image with this digest to be running
     #[arg(long, value_name = "sha256:HEX", value_parser = digest, help_heading = "Verdict")]
     expect_digest: Option<String>,
 
-    /// Kernel argument that must be on the command line; repeat it for several
+    /// Require a kernel argument; repeat for several
     #[arg(
         long = "expect-karg",
         value_name = "ARG",
@@ -32,16 +36,22 @@ pub(super) struct VerdictFlags {
     )]
     expect_kargs: Vec<String>,
 
-    /// SELinux mode: enforcing, permissive or disabled [default: what the guest is configured to]
+    /// Require an SELinux mode: enforcing, permissive or disabled
+    ///
+    /// Without this flag it is the mode that the guest is configured for.
     #[arg(long, value_name = "MODE", value_parser = selinux, help_heading = "Verdict")]
     expect_selinux: Option<Selinux>,
 
-    /// Name of a check that may fail, such as systemd or SELinux: then that is a note; repeat it for several
+    /// Let a check fail, such as systemd; repeat for several
+    ///
+    /// A failure of that check is then a note in the report.
     #[arg(long = "tolerate", value_name = "CHECK", help_heading = "Verdict")]
     tolerated: Vec<String>,
 
-    /// Rules for what console lines mean, in TOML: they change the built-in ones of the same name, and add to them
-    #[arg(long, value_name = "FILE", help_heading = "Verdict")]
+    /// Read rules for console lines from a TOML file
+    ///
+    /// They change the built-in rules of the same name, and add to them.
+    #[arg(long, value_name = "FILE", help_heading = "Verdict", hide_short_help = true)]
     console_rules: Option<PathBuf>,
 }
 
@@ -81,12 +91,12 @@ const ACCEPTED: [Level; 3] = [Level::Report, Level::Login, Level::Screen];
 fn accept(name: &str) -> Result<Level, String> {
     Level::parse(name)
         .filter(|level| ACCEPTED.contains(level))
-        .ok_or_else(|| format!("known: {}", ACCEPTED.map(Level::name).join(", ")))
+        .ok_or_else(|| format!("expected one of: {}", ACCEPTED.map(Level::name).join(", ")))
 }
 
 fn access(name: &str) -> Result<Access, String> {
     Access::parse(name)
-        .ok_or_else(|| format!("known: {}", Access::ALL.map(Access::name).join(", ")))
+        .ok_or_else(|| format!("expected one of: {}", Access::ALL.map(Access::name).join(", ")))
 }
 
 fn digest(text: &str) -> Result<String, String> {
@@ -95,11 +105,11 @@ fn digest(text: &str) -> Result<String, String> {
     if sound {
         Ok(text.to_owned())
     } else {
-        Err("it is sha256: and 64 small hex digits".to_owned())
+        Err("expected sha256: and 64 lower-case hex digits".to_owned())
     }
 }
 
 fn selinux(name: &str) -> Result<Selinux, String> {
     Selinux::parse(name)
-        .ok_or_else(|| format!("known: {}", Selinux::ALL.map(Selinux::name).join(", ")))
+        .ok_or_else(|| format!("expected one of: {}", Selinux::ALL.map(Selinux::name).join(", ")))
 }

@@ -10,24 +10,34 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFlags {
-    /// Blueprint to apply: users, keys, files, services, partitions …; .toml or .json, or `-` for JSON on standard input
+    /// Apply a blueprint: users, keys, files, services, partitions
+    ///
+    /// FILE ends in .toml or .json; `-` reads JSON from standard input.
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Skips keys of --config that are unknown or cannot be honoured, with a warning, instead of failing
+    /// Warn about keys of --config that have no effect, and go on
+    ///
+    /// Without this flag, a key that is unknown or cannot be honoured is an error.
     #[arg(long, requires = "config", help_heading = "Configuration")]
     pub(crate) lenient: bool,
 
-    /// Partitions as usual, even if the image brings a layout (disk.yaml) and --config has none
+    /// Ignore the partition layout inside the image
+    ///
+    /// Without this flag, a layout of the image counts if --config has none.
     #[arg(long, help_heading = "Configuration")]
     pub(crate) ignore_image_layout: bool,
 
-    /// Makes the root fill its disk at the first boot, with what the image has for that
+    /// Make the root fill its disk at the first boot
+    ///
+    /// This uses the tools that the image has for it.
     #[arg(long, help_heading = "Disk")]
     pub(crate) grow: bool,
 
-    /// Shows what would be built, exactly: layers, partitions, sizes, kernel arguments, files that would be added. Writes nothing
-    /// but the cache of fetched images
+    /// Show what would be built, and write nothing
+    ///
+    /// It shows layers, partitions, sizes, kernel arguments and the files that would be added. Only the cache of fetched images is
+    /// written.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -43,12 +53,14 @@ impl ConfigFlags {
 /// Flags of `iso set` that name a configuration file.
 #[derive(Debug, Args)]
 pub(crate) struct SetConfigFlags {
-    /// Blueprint for the live system, and for what is installed when it boots for the first time: hostname, users, groups, keys,
-    /// time zone, locale, directories, files, services and first-boot scripts. It replaces the one set before
+    /// Apply a blueprint to the live and the installed system
+    ///
+    /// It may set hostname, users, groups, keys, time zone, locale, directories, files, services and first-boot scripts. It replaces the
+    /// one that was set before. An installed system applies it at its first boot.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Skips keys of --config that are unknown, with a warning, instead of failing
+    /// Warn about unknown keys of --config, and go on
     #[arg(long, requires = "config")]
     lenient: bool,
 }

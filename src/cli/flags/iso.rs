@@ -68,29 +68,37 @@ impl fmt::Display for Wanted {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "ISO")]
 pub(crate) struct MediumFlags {
-    /// The label of an ISO, at most 32 of A-Z a-z 0-9 _ . - [default: the image's name and version]
-    #[arg(long, value_name = "LABEL")]
+    /// Set the label of the ISO
+    ///
+    /// It has at most 32 of the characters A-Z a-z 0-9 _ . - and is the image's name and version without this flag.
+    #[arg(long, value_name = "LABEL", hide_short_help = true)]
     pub(crate) volume_id: Option<VolumeId>,
 
-    /// Who an ISO says that it is from
-    #[arg(long, value_name = "TEXT", value_parser = descriptor_text)]
+    /// Set the publisher that the ISO names
+    #[arg(long, value_name = "TEXT", hide_short_help = true, value_parser = descriptor_text)]
     pub(crate) publisher: Option<String>,
 
-    /// The application that an ISO says it is for
-    #[arg(long, value_name = "TEXT", value_parser = descriptor_text)]
+    /// Set the application that the ISO names
+    #[arg(long, value_name = "TEXT", hide_short_help = true, value_parser = descriptor_text)]
     pub(crate) application_id: Option<String>,
 
-    /// The image that --format anaconda-iso installs, which its medium carries [default: IMAGE, which has to hold Anaconda itself]
+    /// Set the image that --format anaconda-iso installs
+    ///
+    /// The ISO carries it. Without this flag, the image with Anaconda installs itself.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) installer_payload: Option<Reference>,
 
-    /// Where the directory of --format pxe will be, as http://HOST[:PORT]/PATH; what it holds is then fetched from there, even by
-    /// machines that found GRUB or iPXE by TFTP [default: wherever they found its menu]
+    /// Say where the directory of --format pxe will be served
+    ///
+    /// http://HOST[:PORT]/PATH. Machines fetch its files from there, even if they found GRUB or iPXE by TFTP. Without this flag they fetch
+    /// them from where they found the menu.
     #[arg(long, value_name = "URL", value_parser = Url::parse)]
     pub(crate) pxe_url: Option<Url>,
 
-    /// An ISO, or a boot from the network, that installs without asking, after a countdown, to the one disk that this selects:
-    /// serial=TEXT, wwn=TEXT, path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost
+    /// Install to the selected disk without asking
+    ///
+    /// The selector is serial=TEXT, wwn=TEXT, path=/dev/NAME, size>=SIZE or only-disk. Installation starts after a countdown that any key stops,
+    /// if exactly one disk matches. Everything on that disk is lost.
     #[arg(long, value_name = "SELECTOR", value_parser = Selector::parse)]
     pub(crate) install_to: Option<Selector>,
 }
@@ -183,7 +191,7 @@ fn selector(text: &str) -> Result<Selector> {
     Selector::parse(text).map_err(|reason| anyhow!("customizations.installation_device: {reason}"))
 }
 
-/// Changes a finished ISO in place.
+/// Show or change the settings of an ISO, in place
 #[derive(Debug, Args)]
 pub(crate) struct IsoFlags {
     #[command(subcommand)]
@@ -192,35 +200,41 @@ pub(crate) struct IsoFlags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IsoCommand {
-    /// Show what was set
+    /// Show the settings
     Show {
-        /// The ISO
+        /// Name the ISO
         file: PathBuf,
 
-        /// Print it as JSON
+        /// Print the settings as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Set kernel arguments, the disk to install to, and a configuration; what is not named stays as it is
+    /// Set kernel arguments, the target disk, and a blueprint
+    ///
+    /// What is not named stays as it is.
     Set {
-        /// The ISO
+        /// Name the ISO
         file: PathBuf,
 
-        /// A further kernel argument of the live system and the installer; repeat it for several. They replace those set before
+        /// Add a kernel argument to the live system and the installer
+        ///
+        /// Repeat the flag for several. They replace those that were set before.
         #[arg(long = "karg", value_name = "ARG", allow_hyphen_values = true)]
         kargs: Vec<String>,
 
-        /// Install without asking, after a countdown, to the one disk that this selects: serial=TEXT, wwn=TEXT,
-        /// path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost. `ask` asks again
+        /// Install to the selected disk without asking
+        ///
+        /// The selector is serial=TEXT, wwn=TEXT, path=/dev/NAME, size>=SIZE or only-disk. Everything on that disk is lost. `ask` makes the
+        /// installer ask again.
         #[arg(long, value_name = "SELECTOR")]
         install_to: Option<Target>,
 
         #[command(flatten)]
         config: SetConfigFlags,
     },
-    /// Take everything back that was set
+    /// Remove all settings
     Reset {
-        /// The ISO
+        /// Name the ISO
         file: PathBuf,
     },
 }

@@ -21,35 +21,42 @@ const LONGEST_LOGIN: u64 = 64 << 10;
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryFlags {
-    /// Log in to the image's registry as this user [default: what `podman login` or `docker login` left, or nobody]
+    /// Log in to the image's registry as this user
     ///
-    /// Everybody on this machine can read the password in the list of processes: --creds-file keeps it out of there.
+    /// Without this flag, logins that `podman login` or `docker login` left are used. Everybody on this machine can read the password in the
+    /// list of processes; --creds-file keeps it out of there.
     #[arg(long, value_name = "USER:PASSWORD", value_parser = Credentials)]
     creds: Option<Password>,
 
-    /// Log in with USER:PASSWORD, the first line of FILE
+    /// Log in with USER:PASSWORD from the first line of a file
     ///
     /// `-` reads the line from standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "creds")]
     creds_file: Option<PathBuf>,
 
-    /// The file to look for logins in, and no other [default: $REGISTRY_AUTH_FILE, else where podman and docker keep them]
+    /// Look for logins in this file only
+    ///
+    /// Without this flag it is $REGISTRY_AUTH_FILE, else the files of podman and docker.
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 
-    /// Directory with *.crt of authorities to trust, and *.cert with *.key of ours [default: certs.d/HOST[:PORT] of containers]
-    #[arg(long, value_name = "DIR")]
+    /// Use the certificates in a directory
+    ///
+    /// *.crt are authorities, *.cert with *.key are client certificates. Without this flag it is certs.d/HOST[:PORT] of containers and docker.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     cert_dir: Option<PathBuf>,
 
-    /// Whether registries must prove who they are; false allows plain HTTP, too [default: as registries.conf says, else true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Require registries to prove who they are
+    ///
+    /// `false` allows plain HTTP too. Without this flag, registries.conf decides, else verification is on.
+    #[arg(long, value_name = "BOOL", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 
-    /// Neither use nor fill the cache of fetched blobs
-    #[arg(long)]
+    /// Neither use nor fill the cache of fetched images
+    #[arg(long, hide_short_help = true)]
     no_cache: bool,
 
-    /// Use what is in the cache, and ask no registry
+    /// Use only what is in the cache, and ask no registry
     #[arg(long, conflicts_with = "no_cache")]
     offline: bool,
 
@@ -61,26 +68,26 @@ pub(crate) struct RegistryFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitFlags {
-    /// Most bytes of the image's files, such as 500G
+    /// Limit the bytes of the image's files, such as 500G
     ///
-    /// Holes count, and what layers decompress to is limited, too. The limit is for all images of a build together.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "128G")]
+    /// Holes count, and what layers decompress to is limited too. The limit is for all images of a build together.
+    #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = parse_size, default_value = "128G")]
     max_image_size: u64,
 
-    /// Most memory for names and attributes of files, such as 1G
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
+    /// Limit the memory for names and attributes of files
+    #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
     max_metadata: u64,
 
-    /// Most entries in all layers together
-    #[arg(long, value_name = "N", default_value_t = Limits::USUAL.files)]
+    /// Limit the entries in all layers together
+    #[arg(long, hide_short_help = true, value_name = "N", default_value_t = Limits::USUAL.files)]
     max_files: u64,
 
-    /// Most layers of an image
-    #[arg(long, value_name = "N", default_value_t = Limits::USUAL.layers)]
+    /// Limit the layers of an image
+    #[arg(long, hide_short_help = true, value_name = "N", default_value_t = Limits::USUAL.layers)]
     max_layers: u64,
 
-    /// Longest time for a registry to send 120 KiB
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::USUAL.patience.as_secs(),
+    /// Limit the time for a registry to send 120 KiB
+    #[arg(long, hide_short_help = true, value_name = "SECONDS", default_value_t = Limits::USUAL.patience.as_secs(),
         value_parser = clap::value_parser!(u64).range(1..))]
     max_wait: u64,
 }

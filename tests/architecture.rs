@@ -1,4 +1,6 @@
-//! Who may use whom: the table of the README, enforced on the source text.
+//! Who may use whom: the table of the documentation's map, enforced on the source text. Documents are judged by a module.
+
+mod documents;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

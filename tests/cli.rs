@@ -375,6 +375,29 @@ fn completions_and_manual_pages_are_made() {
     assert!(page.contains("target\\-imgref"), "{page}");
 }
 
+/// `UPDATE_EXPECT=1 cargo test --test cli command_pages` writes them anew.
+#[test]
+fn command_pages_are_those_of_the_command_line() {
+    let place = Place::new();
+    assert!(place.bootpress(&["man", "--markdown", "pages"]).status.success());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/commands");
+    let names = |directory: &Path| {
+        let entries = fs::read_dir(directory).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<String>>()
+    };
+    let made = names(&place.path("pages"));
+    for name in &made {
+        let page = fs::read_to_string(place.path("pages").join(name)).unwrap();
+        expect_test::expect_file![directory.join(name)].assert_eq(&page);
+    }
+    assert_eq!(names(&directory), made, "there is a page without a command");
+    let summary = fs::read_to_string(directory.join("../SUMMARY.md")).unwrap();
+    for name in &made {
+        assert!(summary.contains(&format!("(commands/{name})")), "{name} is not in SUMMARY.md");
+    }
+}
+
 #[test]
 fn formats_are_named_and_refused_early() {
     let place = Place::with(&bootc_image::bootc_image());

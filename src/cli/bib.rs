@@ -103,6 +103,13 @@ fn with_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// Whether that tool's command line takes these words.
+#[cfg(test)]
+pub(super) fn try_parse(words: &[String]) -> Result<(), clap::Error> {
+    let words = with_verb(words.iter().map(OsString::from).collect());
+    BibFlags::try_parse_from(words).map(drop)
+}
+
 fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     let types = types::parse(&options.common.types)?;
     let upload = upload(options, &types)?;

@@ -6,6 +6,8 @@ mod build;
 mod cache;
 mod cases;
 mod chain;
+#[cfg(test)]
+mod documents;
 mod flags;
 mod generate;
 mod inspect;

@@ -171,9 +171,10 @@ fn partition(
 pub(crate) fn check_overlap(partitions: &[Partition]) -> Result<(), ParseError> {
     let mut ranges: Vec<_> = partitions.iter().map(|p| (p.first, p.last)).collect();
     ranges.sort_unstable();
-    match ranges.is_sorted_by(|before, after| before.1 < after.0) {
-        true => Ok(()),
-        false => Err(ParseError::Damaged("partitions overlap")),
+    if ranges.is_sorted_by(|before, after| before.1 < after.0) {
+        Ok(())
+    } else {
+        Err(ParseError::Damaged("partitions overlap"))
     }
 }
 

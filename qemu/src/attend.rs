@@ -183,9 +183,10 @@ impl Attendance<'_, '_> {
 
     /// That not even firmware runs, if so: it would before it looks at any disk.
     fn silent_firmware(&self, passed: Duration) -> Option<String> {
-        let limit = match self.bounds.serial {
-            true => self.bounds.firmware_limit,
-            false => self.bounds.firmware_limit * UNHEARD,
+        let limit = if self.bounds.serial {
+            self.bounds.firmware_limit
+        } else {
+            self.bounds.firmware_limit * UNHEARD
         };
         let limit = limit.min(self.bounds.limit);
         let unseen = self.bounds.serial || self.screen.blank();

@@ -240,12 +240,11 @@ impl State {
         if let (Some(commit), false) = (&commit, self.next.is_empty()) {
             let right = self.next.contains(commit);
             let short = |commit: &String| commit.chars().take(12).collect::<String>();
-            let detail = match right {
-                true => short(commit),
-                false => {
-                    let wanted: Vec<String> = self.next.iter().map(short).collect();
-                    format!("{} runs, not {}", short(commit), wanted.join(" or "))
-                }
+            let detail = if right {
+                short(commit)
+            } else {
+                let wanted: Vec<String> = self.next.iter().map(short).collect();
+                format!("{} runs, not {}", short(commit), wanted.join(" or "))
             };
             boot.expect(Check::new("commit", right, detail));
         }

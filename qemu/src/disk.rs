@@ -121,9 +121,10 @@ impl Disk {
     /// The node that QEMU reads it through; with `write` the guest's writes go into the file itself.
     fn node(&self, name: &str, write: bool) -> String {
         let driver = self.format.driver();
-        let (access, file_access) = match write {
-            true => ("\"discard\":\"unmap\"", ",\"discard\":\"unmap\""),
-            false => ("\"read-only\":true", ""),
+        let (access, file_access) = if write {
+            ("\"discard\":\"unmap\"", ",\"discard\":\"unmap\"")
+        } else {
+            ("\"read-only\":true", "")
         };
         // The drivers that could have one are told that there is no backing file.
         let backing = match self.format {

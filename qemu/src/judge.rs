@@ -106,9 +106,10 @@ impl Judge<'_, '_> {
 
     /// The last lines of the console; of the screen, where there is no console.
     fn tail(&self) -> Vec<String> {
-        match self.test.machine.serial {
-            true => self.record.console.tail(TAIL),
-            false => self.record.screen[self.record.screen.len().saturating_sub(TAIL)..].to_vec(),
+        if self.test.machine.serial {
+            self.record.console.tail(TAIL)
+        } else {
+            self.record.screen[self.record.screen.len().saturating_sub(TAIL)..].to_vec()
         }
     }
 

@@ -91,9 +91,10 @@ fn list(images: &[CachedImage], size: u64, cache: &Cache) -> String {
         ));
     }
     for image in images {
-        let platforms = match image.platforms.is_empty() {
-            true => "incomplete".to_owned(),
-            false => image.platforms.join(", "),
+        let platforms = if image.platforms.is_empty() {
+            "incomplete".to_owned()
+        } else {
+            image.platforms.join(", ")
         };
         page.line(format_args!(
             "{:<width$}  {:<19}  {:>10}  {:<10}  {platforms}",

@@ -337,12 +337,13 @@ pub(crate) fn karg(text: &str) -> Result<String, String> {
 
 /// A name that the build can answer: an architecture of ours, or one that it refuses with a reason.
 pub(crate) fn architecture(name: &str) -> Result<String, String> {
-    match Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
-        true => Ok(name.to_owned()),
-        false => Err(format!(
-            "expected one of: {}",
+    if Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "known architectures: {}",
             Architecture::ALL.map(Architecture::name).join(", ")
-        )),
+        ))
     }
 }
 

@@ -136,11 +136,12 @@ fn allowed(path: &str) -> Result<(), &'static str> {
         return Err("users, groups, mounts and the machine itself write it");
     }
     let roots = ["/etc/", "/root/", "/usr/local/bin/", "/usr/local/sbin/"];
-    match roots.iter().any(|root| path.starts_with(root)) {
-        true => Ok(()),
-        false => Err(
+    if roots.iter().any(|root| path.starts_with(root)) {
+        Ok(())
+    } else {
+        Err(
             "only /etc, /root, /usr/local/bin and /usr/local/sbin can be written; everything else belongs into the image",
-        ),
+        )
     }
 }
 

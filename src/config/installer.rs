@@ -66,9 +66,10 @@ pub(super) fn installer(
             Some(_) => device.value.clone(),
             None => format!("/dev/{}", device.value),
         };
-        match path.split('/').any(|part| part == "..") || path.ends_with('/') {
-            true => problems.wrong(device.at, format!("`{device}` is no device such as /dev/vda")),
-            false => read.device = Some(path),
+        if path.split('/').any(|part| part == "..") || path.ends_with('/') {
+            problems.wrong(device.at, format!("`{device}` is no device such as /dev/vda"))
+        } else {
+            read.device = Some(path)
         }
     }
     if let Some(mode) = table.text("partitioning_mode", problems) {

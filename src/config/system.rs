@@ -174,9 +174,10 @@ fn words(
 ) -> Vec<String> {
     let mut words = Vec::new();
     for word in table.texts(key, problems) {
-        match is_word(&word.value, marks) {
-            true => words.push(word.value),
-            false => problems.wrong(word.at, format!("`{word}` in {} is no name", table.name(key))),
+        if is_word(&word.value, marks) {
+            words.push(word.value)
+        } else {
+            problems.wrong(word.at, format!("`{word}` in {} is no name", table.name(key)))
         }
     }
     words
@@ -208,9 +209,10 @@ fn unit_name(name: &str) -> String {
     const KINDS: [&str; 8] =
         [".service", ".socket", ".timer", ".path", ".target", ".mount", ".swap", ".slice"];
     let whole = KINDS.iter().chain(&[".automount", ".device", ".scope"]);
-    match whole.into_iter().any(|kind| name.ends_with(kind)) {
-        true => name.to_owned(),
-        false => format!("{name}.service"),
+    if whole.into_iter().any(|kind| name.ends_with(kind)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
     }
 }
 
@@ -288,10 +290,7 @@ fn pem(text: &str) -> Result<Vec<Vec<u8>>, String> {
         found.push(der);
         rest = after;
     }
-    match found.is_empty() {
-        true => Err(format!("there is no {BEGIN}")),
-        false => Ok(found),
-    }
+    if found.is_empty() { Err(format!("there is no {BEGIN}")) } else { Ok(found) }
 }
 
 /// The scripts, and the certificates that they want.

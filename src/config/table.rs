@@ -68,13 +68,14 @@ impl Problems {
         }
         let text = errors.iter().copied().map(line).collect::<Vec<_>>().join("\n");
         let can_be_skipped = |problem: &&Problem| problem.gravity == Gravity::Refused;
-        match errors.iter().all(can_be_skipped) {
-            true => Err(Unsupported {
+        if errors.iter().all(can_be_skipped) {
+            Err(Unsupported {
                 what: text,
                 hint: Some("with --lenient such keys are skipped with a warning".to_owned()),
             }
-            .into()),
-            false => Err(anyhow!(text)),
+            .into())
+        } else {
+            Err(anyhow!(text))
         }
     }
 }
@@ -142,10 +143,7 @@ impl<'a> Table<'a> {
 
     /// The full name of a key.
     pub(super) fn name(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => key.to_owned(),
-            false => format!("{}.{key}", self.path),
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Takes a key; null counts as absent.

@@ -177,9 +177,10 @@ fn document_with(key: &str, value: serde_json::Value) -> serde_json::Value {
         if !kind.is_empty() && document.get("type").is_none() {
             document["type"] = kind.into();
         }
-        document = match list {
-            true => serde_json::json!({ name: [document] }),
-            false => serde_json::json!({ name: document }),
+        document = if list {
+            serde_json::json!({ name: [document] })
+        } else {
+            serde_json::json!({ name: document })
         };
     }
     document

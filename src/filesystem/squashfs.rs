@@ -183,9 +183,10 @@ fn compress_run(
             return Ok((Vec::new(), 0));
         }
         let compressed = compressor.compress(bytes)?;
-        Ok(match compressed.len() < bytes.len() {
-            true => (compressed.clone(), compressed.len() as u32),
-            false => (bytes.to_vec(), bytes.len() as u32 | STORED),
+        Ok(if compressed.len() < bytes.len() {
+            (compressed.clone(), compressed.len() as u32)
+        } else {
+            (bytes.to_vec(), bytes.len() as u32 | STORED)
         })
     })
     .collect()
@@ -341,9 +342,10 @@ impl Metadata {
         let block = std::mem::take(&mut self.block);
         // Compression of a slice in memory fails for want of memory only; what is stored is as good.
         let compressed = zstd::bulk::compress(&block, LEVEL).unwrap_or_default();
-        let (bytes, flag) = match !compressed.is_empty() && compressed.len() < block.len() {
-            true => (compressed, 0),
-            false => (block, METADATA_STORED),
+        let (bytes, flag) = if !compressed.is_empty() && compressed.len() < block.len() {
+            (compressed, 0)
+        } else {
+            (block, METADATA_STORED)
         };
         self.done.extend((bytes.len() as u16 | flag).to_le_bytes());
         self.done.extend(bytes);

@@ -67,9 +67,10 @@ impl Volume {
             if !metadata.file_type().is_regular_file() {
                 return Ok(None);
             }
-            match metadata.len() > LARGEST_FILE {
-                true => Err(Ext4Error::FileTooLarge),
-                false => self.ext4.read(path).map(Some),
+            if metadata.len() > LARGEST_FILE {
+                Err(Ext4Error::FileTooLarge)
+            } else {
+                self.ext4.read(path).map(Some)
             }
         });
         match result {

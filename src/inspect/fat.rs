@@ -124,9 +124,10 @@ impl Fat {
             is_32,
             cluster_size,
             fat_offset,
-            root: match is_32 {
-                true => Root::Chain(u32_at(44)),
-                false => Root::Region { offset: root_offset, size: root_size },
+            root: if is_32 {
+                Root::Chain(u32_at(44))
+            } else {
+                Root::Region { offset: root_offset, size: root_size }
             },
             data_offset,
             clusters,

@@ -101,13 +101,12 @@ impl Header {
         let certificate_entry = directories + 8 * CERTIFICATE_TABLE;
         let sections = optional + optional_size;
         let has_table = count > CERTIFICATE_TABLE && certificate_entry + 8 <= sections;
-        let certificates = match has_table {
-            true => {
-                let offset = u32_at(bytes, certificate_entry).ok_or(CUT)? as usize;
-                let size = u32_at(bytes, certificate_entry + 4).ok_or(CUT)? as usize;
-                offset..offset.checked_add(size).ok_or(CUT)?
-            }
-            false => 0..0,
+        let certificates = if has_table {
+            let offset = u32_at(bytes, certificate_entry).ok_or(CUT)? as usize;
+            let size = u32_at(bytes, certificate_entry + 4).ok_or(CUT)? as usize;
+            offset..offset.checked_add(size).ok_or(CUT)?
+        } else {
+            0..0
         };
         Ok(Self {
             machine,

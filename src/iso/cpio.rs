@@ -176,11 +176,11 @@ fn compression(initramfs: impl Read) -> Option<[u8; 4]> {
             continue;
         }
         rest.read_exact(&mut magic[1..]).ok()?;
-        match magic == MAGIC {
-            // No name is empty, so all of it is read.
-            true => search(&mut rest, b"")?,
-            false => return magic.first_chunk().copied(),
-        };
+        if magic != MAGIC {
+            return magic.first_chunk().copied();
+        }
+        // No name is empty, so all of it is read.
+        search(&mut rest, b"")?;
     }
 }
 

@@ -33,9 +33,10 @@ impl Source {
             let mut bytes = Vec::new();
             let context = || format!("reading {digest}");
             reader.take(MAXIMUM_SIZE).read_to_end(&mut bytes).with_context(context)?;
-            match Digest::of(&bytes) == *digest {
-                true => Ok(bytes),
-                false => Err(corrupt(digest.to_string(), "its bytes have another digest")),
+            if Digest::of(&bytes) == *digest {
+                Ok(bytes)
+            } else {
+                Err(corrupt(digest.to_string(), "its bytes have another digest"))
             }
         };
         Ok(Documents {

@@ -116,9 +116,12 @@ fn walk_below(
     let stem = path.trim_end_matches('/').as_bytes();
     tree.walk_from(directory)
         .filter(|(_, id)| wanted(*id))
-        .map(|(below, id)| match below.is_empty() {
-            true => (path.as_bytes().to_vec(), id),
-            false => ([stem, &below].join(&b'/'), id),
+        .map(|(below, id)| {
+            if below.is_empty() {
+                (path.as_bytes().to_vec(), id)
+            } else {
+                ([stem, &below].join(&b'/'), id)
+            }
         })
         .collect()
 }

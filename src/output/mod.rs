@@ -424,14 +424,15 @@ fn explain(error: anyhow::Error, path: &Path, file_size: u64) -> anyhow::Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         )
     });
-    error.context(match full {
-        true => format!(
+    error.context(if full {
+        format!(
             "writing {}: there is no room in {} for up to {} MiB",
             path.display(),
             directory_of(path).display(),
             file_size.div_ceil(1 << 20)
-        ),
-        false => format!("writing {}", path.display()),
+        )
+    } else {
+        format!("writing {}", path.display())
     })
 }
 

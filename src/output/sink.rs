@@ -80,10 +80,7 @@ impl Meter<'_> {
         if self.by_bytes {
             self.stage.advance(count);
         }
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Stopped.into()),
-            false => Ok(()),
-        }
+        if self.stop.load(Ordering::Relaxed) { Err(Stopped.into()) } else { Ok(()) }
     }
 
     pub(super) fn work(&self, count: u64) -> Result<()> {

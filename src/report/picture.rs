@@ -70,9 +70,10 @@ pub fn human(bytes: u64) -> String {
     let power = (bytes.ilog2() / 10) as usize;
     let unit = 1_u64 << (10 * power);
     let tenths = u128::from(bytes) * 10 / u128::from(unit);
-    match bytes.is_multiple_of(unit) {
-        true => format!("{} {}", bytes / unit, UNITS[power - 1]),
-        false => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power - 1]),
+    if bytes.is_multiple_of(unit) {
+        format!("{} {}", bytes / unit, UNITS[power - 1])
+    } else {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power - 1])
     }
 }
 

@@ -269,9 +269,10 @@ fn label(root: &mut Tree, top: InodeId, labels: Option<&Labels<'_>>) -> Result<(
     let Some(labels) = labels else { return Ok(()) };
     let below: Vec<_> = root.walk_from(top).collect();
     for (path, id) in below {
-        let path = match path.is_empty() {
-            true => LABELLED_AS.to_owned(),
-            false => format!("{LABELLED_AS}/{}", String::from_utf8_lossy(&path)),
+        let path = if path.is_empty() {
+            LABELLED_AS.to_owned()
+        } else {
+            format!("{LABELLED_AS}/{}", String::from_utf8_lossy(&path))
         };
         let inode = root.inode_mut(id);
         if let Some(label) = labels(&path, inode.st_mode())? {

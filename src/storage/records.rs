@@ -95,8 +95,5 @@ pub(super) fn images(records: &[ImageRecord]) -> Vec<u8> {
 /// The name of the file that has a document: as it is if that is plain, else in base64.
 pub(super) fn file_name(name: &str) -> String {
     let plain = |c: char| c == '.' || c.is_ascii_digit() || c.is_ascii_lowercase();
-    match name.chars().all(plain) {
-        true => name.to_owned(),
-        false => format!("={}", STANDARD.encode(name)),
-    }
+    if name.chars().all(plain) { name.to_owned() } else { format!("={}", STANDARD.encode(name)) }
 }

@@ -204,9 +204,12 @@ fn or_digest(signed: &Name, image: &Name) -> bool {
 
 fn remap(image: Name, prefix: &str, signed_prefix: &str) -> Result<Name> {
     // A host alone is not completed; anything else could be `library/x` for docker.io.
-    let complete = |text: &str| match text.contains('/') || !is_host(text) {
-        true => Name::parse(text).map(|name| name.repository),
-        false => Ok(text.to_owned()),
+    let complete = |text: &str| {
+        if text.contains('/') || !is_host(text) {
+            Name::parse(text).map(|name| name.repository)
+        } else {
+            Ok(text.to_owned())
+        }
     };
     let (prefix, signed_prefix) = (complete(prefix)?, complete(signed_prefix)?);
     let rest = match image.repository.strip_prefix(&prefix) {

@@ -206,10 +206,7 @@ fn grow(root: &Look, steps: &[Step]) -> Tree {
                 tree.create(id, name.as_bytes(), Metadata::root(0o600), Kind::Fifo);
             }
         }
-        match tree.inode(id).is_directory() {
-            true => directories.push(id),
-            false => others.push(id),
-        }
+        if tree.inode(id).is_directory() { directories.push(id) } else { others.push(id) }
     }
     tree
 }

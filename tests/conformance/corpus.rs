@@ -80,10 +80,12 @@ fn credentials_are_those_that_podman_finds() {
             .output()
             .unwrap();
         let said = stderr(&output);
-        let found = match output.status.success() {
-            true => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-            false if said.contains("not logged in") => "none".to_owned(),
-            false => "error".to_owned(),
+        let found = if output.status.success() {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        } else if said.contains("not logged in") {
+            "none".to_owned()
+        } else {
+            "error".to_owned()
         };
         assert_eq!(found, expected, "{head}: {said}\n{text}");
     }

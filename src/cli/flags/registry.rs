@@ -202,12 +202,14 @@ fn ask(helper: &str, server: &str) -> Result<Option<String>> {
     }
     let output = process.wait_with_output().with_context(|| format!("waiting for {name}"))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.success() {
-        true => Ok(Some(printed)),
-        // The protocol's words, on standard output, for a server without credentials.
-        false if printed.contains("credentials not found") => Ok(None),
-        false => bail!("{name}: {}, {}", output.status, printed.trim()),
+    if output.status.success() {
+        return Ok(Some(printed));
     }
+    // The protocol's words, on standard output, for a server without credentials.
+    if printed.contains("credentials not found") {
+        return Ok(None);
+    }
+    bail!("{name}: {}, {}", output.status, printed.trim())
 }
 
 #[cfg(test)]

@@ -92,9 +92,10 @@ fn interpreter(script: &str) -> Result<String> {
     };
     let line = line.trim();
     let fits = line.starts_with('/') && !line.contains(['%', '$', '"', '\'', '\\', ';']);
-    match fits {
-        true => Ok(line.to_owned()),
-        false => Err(unsupported(format!("the interpreter `{line}` of a first-boot script"), None)),
+    if fits {
+        Ok(line.to_owned())
+    } else {
+        Err(unsupported(format!("the interpreter `{line}` of a first-boot script"), None))
     }
 }
 

@@ -156,14 +156,17 @@ pub fn customize_boot(
         Some(content) => String::from_utf8_lossy(&contents.bytes(content)?).into_owned(),
         None => String::new(),
     };
-    let reads = |word: &str, key: &str| match grub.contains(word) {
-        true => Ok(()),
-        false => Err(unsupported(
-            format!(
-                "customizations.{key} cannot be honoured: the image's GRUB configuration never reads {word}"
-            ),
-            Some("newer versions of bootupd bring one that does"),
-        )),
+    let reads = |word: &str, key: &str| {
+        if grub.contains(word) {
+            Ok(())
+        } else {
+            Err(unsupported(
+                format!(
+                    "customizations.{key} cannot be honoured: the image's GRUB configuration never reads {word}"
+                ),
+                Some("newer versions of bootupd bring one that does"),
+            ))
+        }
     };
     let mut put = |directory: &str, name: &[u8], mode: u16, bytes: &[u8]| -> Result<()> {
         let content = contents.insert_bytes(bytes)?;

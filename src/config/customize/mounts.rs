@@ -74,14 +74,15 @@ fn mountpoint(system: &mut System<'_>, asked: &str) -> Result<String> {
     if path == ESP || system.is_directory(&path) {
         return Ok(path);
     }
-    match path.starts_with("/var/") && !system.exists(&path) {
-        true => system.make_directory(&path, Access::root(0o755)).map(|()| path),
-        false => Err(unsupported(
+    if path.starts_with("/var/") && !system.exists(&path) {
+        system.make_directory(&path, Access::root(0o755)).map(|()| path)
+    } else {
+        Err(unsupported(
             format!(
                 "nothing can be mounted at {asked}: the image has no directory {path}, and only below /var can one be made"
             ),
             Some("make the directory in the image's Containerfile, or mount below /var"),
-        )),
+        ))
     }
 }
 

@@ -30,10 +30,7 @@ pub(super) fn timezone(system: &mut System<'_>, timezone: &Timezone) -> Result<(
             system.rewrite("/etc/timezone", &format!("{name}\n"))?;
         }
     }
-    match timezone.ntp_servers.is_empty() {
-        true => Ok(()),
-        false => ntp(system, &timezone.ntp_servers),
-    }
+    if timezone.ntp_servers.is_empty() { Ok(()) } else { ntp(system, &timezone.ntp_servers) }
 }
 
 fn ntp(system: &mut System<'_>, servers: &[String]) -> Result<()> {

@@ -106,9 +106,10 @@ impl<'a> System<'a> {
                 walked.inodes.truncate(walked.names.len() + 1);
                 continue;
             }
-            let found = match walked.exists() {
-                true => self.lookup(walked.names.len(), walked.inodes[walked.names.len()], &name),
-                false => None,
+            let found = if walked.exists() {
+                self.lookup(walked.names.len(), walked.inodes[walked.names.len()], &name)
+            } else {
+                None
             };
             if let Some(id) = found
                 && let Kind::Symlink(target) = &self.tree.inode(id).kind
@@ -218,12 +219,10 @@ impl<'a> System<'a> {
     }
 
     fn directory_at(&self, id: InodeId, path: &str) -> Result<InodeId> {
-        match self.tree.inode(id).is_directory() {
-            true => Ok(id),
-            false => Err(unsupported(
-                format!("what is above {path} is no directory in this image"),
-                None,
-            )),
+        if self.tree.inode(id).is_directory() {
+            Ok(id)
+        } else {
+            Err(unsupported(format!("what is above {path} is no directory in this image"), None))
         }
     }
 
@@ -282,10 +281,7 @@ impl<'a> System<'a> {
 
     /// Makes a directory unless there is one.
     pub(super) fn make_directory_once(&mut self, path: &str, access: Access) -> Result<()> {
-        match self.is_directory(path) {
-            true => Ok(()),
-            false => self.make_directory(path, access),
-        }
+        if self.is_directory(path) { Ok(()) } else { self.make_directory(path, access) }
     }
 
     /// Takes a name away; a link is taken, not what it leads to.

@@ -9,9 +9,10 @@ pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     let node = reader.node()?;
     reader.space();
-    match reader.rest().is_empty() {
-        true => Ok(node),
-        false => Err(reader.wrong("something follows the value")),
+    if reader.rest().is_empty() {
+        Ok(node)
+    } else {
+        Err(reader.wrong("something follows the value"))
     }
 }
 

@@ -228,9 +228,10 @@ impl Place {
             Body::Symlink(target) => {
                 let size = target.len() as u64;
                 let header = header_size(needs_extended(node, size, time)) + xattr_size;
-                match header + size < BLOCK {
-                    true => (size, 0, size, FLAT_INLINE),
-                    false => (size, 1, 0, FLAT_PLAIN),
+                if header + size < BLOCK {
+                    (size, 0, size, FLAT_INLINE)
+                } else {
+                    (size, 1, 0, FLAT_PLAIN)
                 }
             }
             Body::External(size) => {

@@ -143,10 +143,8 @@ impl Census {
         if let (Kind::File(content), Some(verity)) = (&inode.kind, tree.verity(id)) {
             verity::check(content, verity)?;
         }
-        let directory_blocks = match inode.is_directory() {
-            true => self.directory(tree, id, seed)?.block_count(),
-            false => 0,
-        };
+        let directory_blocks =
+            if inode.is_directory() { self.directory(tree, id, seed)?.block_count() } else { 0 };
         let counted = &mut self.inodes[index];
         counted.directory_blocks = directory_blocks;
         counted.links = if inode.is_directory() {

@@ -160,9 +160,10 @@ impl Geometry {
 
     /// Super block, descriptors and reserved descriptors at the start of a group; none in most.
     pub(super) fn base_blocks(&self, group: u32) -> u64 {
-        match has_super_block(group) {
-            true => 1 + self.descriptor_blocks + self.reserved_descriptor_blocks,
-            false => 0,
+        if has_super_block(group) {
+            1 + self.descriptor_blocks + self.reserved_descriptor_blocks
+        } else {
+            0
         }
     }
 
@@ -199,9 +200,10 @@ impl Geometry {
     pub(super) fn grown_by(&self, count: u64) -> u64 {
         let grown = self.blocks + count;
         let group = self.group_count();
-        match grown > group_start(group) {
-            true => grown.max(group_start(group) + self.least_blocks(group)),
-            false => grown,
+        if grown > group_start(group) {
+            grown.max(group_start(group) + self.least_blocks(group))
+        } else {
+            grown
         }
     }
 

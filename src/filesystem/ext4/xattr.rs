@@ -92,9 +92,10 @@ fn encode_block(mut attributes: Vec<Attribute>) -> Result<Vec<u8>> {
     write(&mut block, HEADER, 0, &attributes);
     // An attribute with hash zero makes the block's zero, which keeps the kernel from sharing it.
     let hashes = || attributes.iter().map(Attribute::hash);
-    let hash = match hashes().all(|hash| hash != 0) {
-        true => hashes().fold(0_u32, |sum, hash| sum.rotate_left(16) ^ hash),
-        false => 0,
+    let hash = if hashes().all(|hash| hash != 0) {
+        hashes().fold(0_u32, |sum, hash| sum.rotate_left(16) ^ hash)
+    } else {
+        0
     };
     let header = XattrHeader {
         h_magic: XATTR_MAGIC.into(),

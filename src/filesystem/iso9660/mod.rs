@@ -310,14 +310,12 @@ impl<'a> Layout<'a> {
             let identifier = &directory.identifier;
             let parent = directory.parent as u16 + 1;
             bytes.extend([identifier.len() as u8, 0]);
-            bytes.extend(match big_endian {
-                true => directory.sector.to_be_bytes(),
-                false => directory.sector.to_le_bytes(),
+            bytes.extend(if big_endian {
+                directory.sector.to_be_bytes()
+            } else {
+                directory.sector.to_le_bytes()
             });
-            bytes.extend(match big_endian {
-                true => parent.to_be_bytes(),
-                false => parent.to_le_bytes(),
-            });
+            bytes.extend(if big_endian { parent.to_be_bytes() } else { parent.to_le_bytes() });
             bytes.extend(identifier);
             if identifier.len() % 2 == 1 {
                 bytes.push(0);
@@ -410,9 +408,10 @@ fn identifier(name: &[u8], directory: bool, taken: &mut BTreeSet<Vec<u8>>) -> Ve
     (0..)
         .map(|number: u32| {
             let number = if number == 0 { String::new() } else { format!("{number:03}") };
-            match directory {
-                true => [&stem[..], number.as_bytes()].concat(),
-                false => [&stem[..], number.as_bytes(), b".", &extension, b";1"].concat(),
+            if directory {
+                [&stem[..], number.as_bytes()].concat()
+            } else {
+                [&stem[..], number.as_bytes(), b".", &extension, b";1"].concat()
             }
         })
         .find(|identifier| taken.insert(identifier.clone()))

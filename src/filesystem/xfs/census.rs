@@ -102,10 +102,7 @@ impl Counted {
 
     /// Bytes at which the attribute fork begins, behind the inode's fields; 0: there is none (`di_forkoff`, in eights).
     pub(super) fn fork_offset(&self) -> usize {
-        match self.short_attributes || self.attribute_blocks > 0 {
-            true => self.room.into(),
-            false => 0,
-        }
+        if self.short_attributes || self.attribute_blocks > 0 { self.room.into() } else { 0 }
     }
 }
 

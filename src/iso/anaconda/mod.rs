@@ -133,12 +133,13 @@ fn check(parts: &MediumParts<'_>, contents: &ContentStore) -> Result<()> {
             != Some(false)
     };
     // One that cannot be looked into is believed.
-    match initramfs.is_some() && IN_INITRAMFS.iter().any(has) {
-        true => Ok(()),
-        false => Err(unsupported(
+    if initramfs.is_some() && IN_INITRAMFS.iter().any(has) {
+        Ok(())
+    } else {
+        Err(unsupported(
             "the image's initramfs cannot start Anaconda: dracut has made it without its module anaconda",
             Some(&format!("nothing of an image is run here, so its Containerfile has to: {HOW}")),
-        )),
+        ))
     }
 }
 

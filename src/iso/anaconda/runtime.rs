@@ -124,9 +124,12 @@ pub(super) fn installer(
 
 /// In the form of Python's configparser, as Anaconda reads it.
 fn modules(anaconda: &Anaconda) -> String {
-    let named = |name: &str| match name.contains('.') {
-        true => name.to_owned(),
-        false => format!("org.fedoraproject.Anaconda.Modules.{name}"),
+    let named = |name: &str| {
+        if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("org.fedoraproject.Anaconda.Modules.{name}")
+        }
     };
     let list = |names: Vec<String>| -> String {
         names.iter().map(|name| format!("    {name}\n")).collect()

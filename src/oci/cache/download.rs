@@ -322,9 +322,10 @@ impl Shared {
         }
         // Nothing of it is worth keeping, but it may still be read.
         self.cache.abandon(digest);
-        Ok(End::Wrong(match written == size {
-            true => format!("its bytes have the digest {found}"),
-            false => format!("it has not the {size} bytes of its descriptor"),
+        Ok(End::Wrong(if written == size {
+            format!("its bytes have the digest {found}")
+        } else {
+            format!("it has not the {size} bytes of its descriptor")
         }))
     }
 }

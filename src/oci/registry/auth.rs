@@ -137,9 +137,10 @@ fn files(access: &Access) -> Result<Vec<(PathBuf, bool)>> {
 }
 
 fn parse(text: &[u8], is_old: bool) -> serde_json::Result<File> {
-    match is_old {
-        false => serde_json::from_slice(text),
-        true => Ok(File { auths: serde_json::from_slice(text)?, ..File::default() }),
+    if is_old {
+        Ok(File { auths: serde_json::from_slice(text)?, ..File::default() })
+    } else {
+        serde_json::from_slice(text)
     }
 }
 

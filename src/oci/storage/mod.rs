@@ -159,9 +159,10 @@ const SKOPEO: &str =
 
 /// Names of files of big data: keys of plain letters as they are, others in base64.
 fn big_data_name(key: &str) -> String {
-    match key.bytes().all(|byte| matches!(byte, b'.' | b'0'..=b'9' | b'a'..=b'z')) {
-        true => key.to_owned(),
-        false => format!("={}", STANDARD.encode(key)),
+    if key.bytes().all(|byte| matches!(byte, b'.' | b'0'..=b'9' | b'a'..=b'z')) {
+        key.to_owned()
+    } else {
+        format!("={}", STANDARD.encode(key))
     }
 }
 

@@ -134,9 +134,10 @@ impl<I: Input> Members<I> {
         loop {
             self.pass()?;
             let Some(block) = self.header()? else {
-                return match extensions.is_empty() {
-                    true => Ok(None),
-                    false => Err(self.corrupt("an extended header at the end extends nothing")),
+                return if extensions.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.corrupt("an extended header at the end extends nothing"))
                 };
             };
             let header = Header::from_byte_slice(&block);

@@ -137,9 +137,10 @@ fn zstd() -> impl FnMut(&[u8]) -> Result<Cluster> {
 }
 
 fn smaller(cluster: &[u8], compressed: Vec<u8>) -> Cluster {
-    match compressed.len() < cluster.len() {
-        true => Cluster::Smaller(compressed),
-        false => Cluster::AsItIs(cluster.to_vec()),
+    if compressed.len() < cluster.len() {
+        Cluster::Smaller(compressed)
+    } else {
+        Cluster::AsItIs(cluster.to_vec())
     }
 }
 

@@ -49,9 +49,10 @@ impl Compression {
     }
 
     fn media_type(self, docker: bool) -> String {
-        let (prefix, separator) = match docker {
-            true => ("application/vnd.docker.image.rootfs.diff.tar", "."),
-            false => ("application/vnd.oci.image.layer.v1.tar", "+"),
+        let (prefix, separator) = if docker {
+            ("application/vnd.docker.image.rootfs.diff.tar", ".")
+        } else {
+            ("application/vnd.oci.image.layer.v1.tar", "+")
         };
         match self {
             Self::None => prefix.to_owned(),
@@ -145,15 +146,16 @@ impl TinyImage {
 
     /// All blobs of the image.
     pub fn blobs(&self) -> Blobs {
-        let types = match self.docker {
-            true => [
+        let types = if self.docker {
+            [
                 "application/vnd.docker.distribution.manifest.v2+json",
                 "application/vnd.docker.container.image.v1+json",
-            ],
-            false => [
+            ]
+        } else {
+            [
                 "application/vnd.oci.image.manifest.v1+json",
                 "application/vnd.oci.image.config.v1+json",
-            ],
+            ]
         };
         let mut blobs = BTreeMap::new();
         let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());

@@ -117,6 +117,7 @@ static CONFIGURED: Disk = Disk::new(
 static ARM: Disk = Disk::new("arm", Architecture::Aarch64, Variant::Default, "vdi", &[]);
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_uefi_virtio() {
     let case = Case::new("x86_64-uefi-virtio", &HYBRID, machine(Firmware::Uefi, DiskBus::Virtio));
     afterwards::file_systems_are_sound(&case);
@@ -170,6 +171,7 @@ fn x86_64_selinux() {
 }
 
 #[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn x86_64_bios_ahci() {
     let guest =
         Case::new("x86_64-bios-ahci", &HYBRID, machine(Firmware::Bios, DiskBus::Ahci)).passes();
@@ -179,7 +181,8 @@ fn x86_64_bios_ahci() {
 /// Secure Boot, a TPM, NVMe, and nothing that only virtual machines have.
 #[test]
 fn x86_64_bare_metal() {
-    let guest = Case::new("x86_64-bare-metal", &HYBRID, named("bare-metal")).passes();
+    let case = Case::new("x86_64-bare-metal", &HYBRID, named("bare-metal"));
+    let guest = afterwards::file_systems_are_sound(&case);
     assert_eq!(guest.fact("secure-boot"), Some("1"));
     assert_eq!(guest.fact("tpm"), Some("2"));
 }

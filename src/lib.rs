@@ -17,6 +17,7 @@ pub mod architecture;
 pub mod command_line;
 pub mod content;
 pub mod error;
+pub mod files;
 pub mod filesystem_kind;
 pub mod identity;
 pub mod image;

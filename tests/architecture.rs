@@ -12,6 +12,7 @@ const VOCABULARY: &[&str] = &[
     "command_line",
     "content",
     "error",
+    "files",
     "filesystem_kind",
     "identity",
     "image",

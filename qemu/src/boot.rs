@@ -49,7 +49,7 @@ pub fn boot(
         (Acceleration::Auto, Accelerator::Kvm) => Before::of(test)?,
         _ => None,
     };
-    let report = attempt(test, &accelerator, Vec::new(), progress, stop)?;
+    let report = attempt(test, &accelerator, &[], progress, stop)?;
     let (Verdict::Error { reason }, Some(before)) = (&report.verdict, before) else {
         return Ok(report);
     };
@@ -67,7 +67,7 @@ pub fn boot(
         evidence: evidence::EARLIER.to_owned(),
         command: report.command,
     };
-    attempt(test, &tcg, vec![earlier], progress, stop)
+    attempt(test, &tcg, &[earlier], progress, stop)
 }
 
 /// What a second attempt must find as the first one found it: files of the caller's that a guest writes to.
@@ -117,7 +117,7 @@ impl Before {
 fn attempt(
     test: &Test<'_>,
     accelerator: &Accelerator,
-    earlier: Vec<Earlier>,
+    earlier: &[Earlier],
     progress: &mut dyn FnMut(News),
     stop: &dyn Fn() -> bool,
 ) -> Result<BootReport, BootError> {
@@ -187,7 +187,7 @@ fn attempt(
         machine: MachineReport::of(&test.machine, accelerator, version),
         command: command.clone(),
         screens: Vec::new(),
-        earlier: earlier.clone(),
+        earlier: earlier.to_vec(),
     };
     let mut vm = match Vm::start(&qemu, &arguments, &sockets) {
         Ok(vm) => vm,

@@ -110,7 +110,7 @@ impl Disk {
                 "it names {other}, which QEMU would read on this machine"
             )));
         }
-        Ok(Self { file: utf8(path, directory)?, format })
+        Ok(Self { file: utf8(&path, directory)?, format })
     }
 
     /// Whether there is nothing in the file but the disk's bytes.
@@ -210,7 +210,7 @@ impl Drive {
             let directory = layer.parent().unwrap_or(Path::new("/"));
             let layer = fs::canonicalize(layer)
                 .map_err(BootError::io(format!("finding {}", layer.display())))?;
-            file = utf8(layer, directory)?;
+            file = utf8(&layer, directory)?;
             format = DiskFormat::Qcow2;
             let name = format!("below{number}");
             nodes.push(format!(
@@ -231,7 +231,7 @@ impl Drive {
         let overlay = fs::canonicalize(overlay)
             .map_err(BootError::io(format!("finding {}", overlay.display())))?;
         let directory = overlay.parent().unwrap_or(Path::new("/")).to_owned();
-        let overlay = utf8(overlay, &directory)?;
+        let overlay = utf8(&overlay, &directory)?;
         nodes.push(top(&overlay, &lowest, using));
         Ok(Self { nodes, size })
     }
@@ -264,14 +264,14 @@ pub(crate) fn quoted(path: &str) -> String {
 }
 
 /// A path that can stand in JSON: a link in `directory` for those that cannot.
-fn utf8(path: PathBuf, directory: &Path) -> Result<String, BootError> {
+fn utf8(path: &Path, directory: &Path) -> Result<String, BootError> {
     if let Ok(text) = String::from_utf8(path.as_os_str().as_bytes().to_vec()) {
         return Ok(text);
     }
     let doing = || BootError::io(format!("making a link to {}", path.display()));
     let link = tempfile::Builder::new()
         .prefix("disk-")
-        .make_in(directory, |link| std::os::unix::fs::symlink(&path, link))
+        .make_in(directory, |link| std::os::unix::fs::symlink(path, link))
         .and_then(|link| link.into_temp_path().keep().map_err(|error| error.error))
         .map_err(doing())?;
     link.into_os_string().into_string().map_err(|_| {

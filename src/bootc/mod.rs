@@ -15,11 +15,12 @@ mod systemd;
 #[cfg(test)]
 mod tests;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
+use crate::files::{Files, configured};
 use crate::filesystem_kind::XfsProfile;
 use crate::image::Image;
 use crate::installed::KernelFiles;
@@ -36,9 +37,6 @@ const MODULES: &str = "usr/lib/modules";
 
 /// The names under which an initramfs may lie beside its kernel, best first (ostree looks for these two).
 const INITRAMFS: [&str; 2] = ["initramfs.img", "initramfs"];
-
-/// Files that configure things are small; what is larger than this was not meant to be read.
-const LARGEST_CONFIGURATION: u64 = 4 << 20;
 
 /// The kernel of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,51 +209,6 @@ fn root_home(root: &Tree) -> Result<String> {
             .map(|target| target.trim_start_matches('/').to_owned())
             .map_err(|_| corrupt("link /root", "its target is not UTF-8")),
         _ => Ok("root".to_owned()),
-    }
-}
-
-/// The file that a path leads to in the merged tree, where `/etc` is `usr/etc`.
-fn configured(root: &Tree, path: &str) -> Option<InodeId> {
-    let moved = path.strip_prefix("etc/").and_then(|rest| root.resolve(&format!("usr/etc/{rest}")));
-    moved.or_else(|| root.resolve(path))
-}
-
-/// The merged tree together with its contents: what the readers of this module read from.
-struct Files<'a> {
-    root: &'a Tree,
-    contents: &'a ContentStore,
-}
-
-impl Files<'_> {
-    /// The text of a regular file, following links; `None`: there is none.
-    fn text(&self, path: &str) -> Result<Option<String>> {
-        let Some(id) = configured(self.root, path) else { return Ok(None) };
-        let Kind::File(content) = &self.root.inode(id).kind else { return Ok(None) };
-        if content.size > LARGEST_CONFIGURATION {
-            return Err(corrupt(path, format!("{} bytes are too many for it", content.size)));
-        }
-        let bytes = self.contents.bytes(content).with_context(|| format!("reading {path}"))?;
-        String::from_utf8(bytes).map(Some).map_err(|_| corrupt(path, "it is not UTF-8"))
-    }
-
-    /// The names in a directory, in bytewise order; none if there is no such directory.
-    fn names(&self, directory: &str) -> Vec<String> {
-        let Some(id) = configured(self.root, directory) else { return Vec::new() };
-        self.root
-            .inode(id)
-            .children()
-            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
-            .collect()
-    }
-
-    /// The target of a symbolic link.
-    fn link(&self, path: &str) -> Option<String> {
-        let (directory, name) = path.rsplit_once('/')?;
-        let directory = configured(self.root, directory)?;
-        match &self.root.inode(self.root.lookup(directory, name.as_bytes())?).kind {
-            Kind::Symlink(target) => Some(String::from_utf8_lossy(target).into_owned()),
-            _ => None,
-        }
     }
 }
 

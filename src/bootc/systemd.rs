@@ -2,14 +2,16 @@
 
 use anyhow::{Context, Result};
 
-use super::{Composefs, Files, PrepareRoot, configured};
-use crate::tree::Kind;
+use super::{Composefs, Files, PrepareRoot};
 
 /// Mounts what the Discoverable Partitions Specification describes.
 const GENERATOR: &str = "usr/lib/systemd/system-generators/systemd-gpt-auto-generator";
 
 /// Turns the physical root into the running one; the initramfs has a copy.
 const PREPARE_ROOT: &str = "usr/lib/ostree/ostree-prepare-root";
+
+/// Bytes of that program that are looked through, at most.
+const LARGEST_PROGRAM: u64 = 4 << 20;
 
 /// The file by which prepare-root (ostree 2026.3 and later) tells systemd which device a composefs root comes from. Its path is
 /// in the program.
@@ -49,11 +51,10 @@ pub(super) fn boot_idles(files: &Files<'_>, prepare_root: &PrepareRoot) -> Resul
     {
         return Ok(false);
     }
-    let program = configured(files.root, PREPARE_ROOT).map(|id| &files.root.inode(id).kind);
-    let Some(Kind::File(content)) = program else { return Ok(false) };
-    if content.size > super::LARGEST_CONFIGURATION {
+    let Some(program) = files.content(PREPARE_ROOT) else { return Ok(false) };
+    if program.size > LARGEST_PROGRAM {
         return Ok(false);
     }
-    let bytes = files.contents.bytes(content).with_context(|| format!("reading {PREPARE_ROOT}"))?;
+    let bytes = files.contents.bytes(program).with_context(|| format!("reading {PREPARE_ROOT}"))?;
     Ok(bytes.windows(TELLS_DEVICE.len()).any(|window| window == TELLS_DEVICE))
 }

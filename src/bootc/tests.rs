@@ -58,7 +58,7 @@ impl Rootfs {
     }
 }
 
-fn image(labels: serde_json::Value) -> Image {
+fn image(labels: &serde_json::Value) -> Image {
     Image {
         reference: "oci:x".to_owned(),
         name: None,
@@ -72,14 +72,14 @@ fn image(labels: serde_json::Value) -> Image {
 
 #[test]
 fn everything_that_is_missing_is_named_at_once() {
-    let error = check(&image(json!({})), &Rootfs::empty().tree).unwrap_err();
+    let error = check(&image(&json!({})), &Rootfs::empty().tree).unwrap_err();
     assert!(error.is::<Unsupported>());
     for what in ["containers.bootc", "vmlinuz", "/sysroot", "os-release"] {
         assert!(error.to_string().contains(what), "{error} does not name {what}");
     }
-    check(&image(json!({ "ostree.bootable": "0" })), &Rootfs::bootable().tree).unwrap();
+    check(&image(&json!({ "ostree.bootable": "0" })), &Rootfs::bootable().tree).unwrap();
     let two = Rootfs::bootable().file("usr/lib/modules/6.2/vmlinuz", "");
-    let error = check(&image(json!({ "containers.bootc": "1" })), &two.tree).unwrap_err();
+    let error = check(&image(&json!({ "containers.bootc": "1" })), &two.tree).unwrap_err();
     assert!(
         error.to_string().ends_with(
             "it lacks a single kernel (2 directories in usr/lib/modules have a vmlinuz)"
@@ -111,7 +111,7 @@ fn image_without_prepare_root_conf_goes_without_composefs() {
         .file("usr/lib/modules/6.1/vmlinuz", "kernel")
         .file("usr/lib/os-release", "PRETTY_NAME=\"Tiny\"\n");
     root.tree.make_directories("sysroot", &Metadata::root(0o755));
-    let image = image(json!({ "containers.bootc": "1" }));
+    let image = image(&json!({ "containers.bootc": "1" }));
     check(&image, &root.tree).unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&said);

@@ -18,13 +18,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::architecture::Architecture;
-use crate::content::ContentStore;
+use crate::content::{ContentStore, LARGEST_WHOLE};
 use crate::error::{corrupt, unsupported};
+use crate::files::Files;
 use crate::filesystem_kind::FileSystem;
 use crate::tree::{Kind, Metadata, Tree};
 
@@ -140,7 +141,7 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
                 let core = bios::install(root, modules, contents, options, &mut boot.boot)?;
                 boot.found.push(format!("BIOS: {}, {core}", version(&metadata)));
                 boot.bios = Some(core);
-                state.add("BIOS", metadata, None);
+                state.add("BIOS", &metadata, None);
             }
             None => boot.warnings.push(format!(
                 "the image announces a boot loader for BIOS ({UPDATES}/BIOS.json) but lacks its files in /{}",
@@ -157,14 +158,14 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
         boot.esp = Some(esp);
         // Where bootc mounts the ESP to install, and leaves the directory; without it, bootupd would mount it over /boot.
         boot.boot.make_directories("efi", &Metadata::root(0o755));
-        state.add("EFI", metadata, Some(payload.file_tree(contents)?));
+        state.add("EFI", &metadata, Some(&payload.file_tree(contents)?));
     }
     if boot.esp.is_none() && boot.bios.is_none() {
         return Err(unsupported(boot.warnings.join("; "), Some(NO_BOOTLOADER)));
     }
 
-    let state =
-        contents.insert_bytes(&state.json(bootupd::version(root, contents)?, options.time)?)?;
+    let state = contents
+        .insert_bytes(&state.json(bootupd::version(root, contents)?.as_deref(), options.time)?)?;
     boot.boot.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));
     Ok(boot)
 }
@@ -190,15 +191,9 @@ fn version(metadata: &Value) -> &str {
     metadata.get("version").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A small file of the image, if it is there.
+/// A small file of the image, if it is there. No configuration and no module comes near the limit.
 fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<Vec<u8>>> {
-    /// No configuration and no module comes near it.
-    const LIMIT: u64 = 64 << 20;
-    let Some(content) = root.file(path) else { return Ok(None) };
-    if content.size > LIMIT {
-        return Err(corrupt(path, format!("it has {} bytes", content.size)));
-    }
-    contents.bytes(content).map(Some).with_context(|| format!("reading {path}"))
+    Files { root, contents }.bytes(path, LARGEST_WHOLE)
 }
 
 /// Names, bytewise sorted, in a directory of the image; none if it is not there.

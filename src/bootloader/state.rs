@@ -14,20 +14,20 @@ pub(super) struct State {
 
 impl State {
     /// Adds a component. `file_tree`: its files on the ESP, if it has any.
-    pub(super) fn add(&mut self, name: &str, metadata: Value, file_tree: Option<Value>) {
+    pub(super) fn add(&mut self, name: &str, metadata: &Value, file_tree: Option<&Value>) {
         let component = json!({"meta": metadata, "filetree": file_tree, "adopted-from": null});
         self.installed.insert(name.to_owned(), component);
     }
 
     /// The file. Its keys are bootupd's; it refuses others at the top. `version` and `time` are of the image's bootupd.
-    pub(super) fn json(self, version: Option<String>, time: i64) -> Result<Vec<u8>> {
+    pub(super) fn json(self, version: Option<&str>, time: i64) -> Result<Vec<u8>> {
         let state = json!({
             "installed": self.installed,
             "pending": null,
             "static-configs": {
                 "timestamp": rfc3339(time),
                 // bootupd only shows it.
-                "version": version.as_deref().unwrap_or("unknown"),
+                "version": version.unwrap_or("unknown"),
                 "versions": null,
             },
         });

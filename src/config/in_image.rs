@@ -5,7 +5,7 @@
 //! /usr/lib/bootc-image-builder/{disk.yaml, config.json, config.toml}
 //! ```
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use uuid::Uuid;
 
 use super::disk::named_subvolume;
@@ -16,6 +16,7 @@ use super::{Config, Reading};
 use crate::command_line;
 use crate::content::ContentStore;
 use crate::error::corrupt;
+use crate::files::Files;
 use crate::filesystem_kind::FileSystem;
 use crate::name::VolumeId;
 use crate::tree::Tree;
@@ -36,16 +37,17 @@ pub fn layout_in_image(
     root: &Tree,
     contents: &ContentStore,
 ) -> Result<(Option<Layout>, Vec<String>)> {
+    let files = Files { root, contents };
     for directory in DIRECTORIES {
         let path = format!("{directory}/disk.yaml");
-        if let Some(text) = read(root, contents, &path)? {
+        if let Some(text) = files.text_up_to(&path, LARGEST)? {
             let (layout, warnings) = disk_yaml(&text, &format!("the image's {path}"))?;
             return Ok((Some(layout), warnings));
         }
     }
     for name in ["config.json", "config.toml"] {
         let path = format!("{}/{name}", DIRECTORIES[1]);
-        if let Some(text) = read(root, contents, &path)? {
+        if let Some(text) = files.text_up_to(&path, LARGEST)? {
             let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
             // Of such a file only the partitions count; the rest is for somebody else.
             let reading = Reading { lenient: true, ..Reading::default() };
@@ -74,9 +76,10 @@ pub fn medium_in_image(
     root: &Tree,
     contents: &ContentStore,
 ) -> Result<(MediumInImage, Vec<String>)> {
+    let files = Files { root, contents };
     for directory in DIRECTORIES {
         let path = format!("{directory}/iso.yaml");
-        if let Some(text) = read(root, contents, &path)? {
+        if let Some(text) = files.text_up_to(&path, LARGEST)? {
             return iso_yaml(&text, &format!("the image's {path}"));
         }
     }
@@ -123,15 +126,6 @@ fn menu(mut grub: Table<'_>, problems: &mut Problems) {
         Gravity::Idle,
         "grub2 has no effect: bootpress writes the menu of its media itself",
     );
-}
-
-fn read(root: &Tree, contents: &ContentStore, path: &str) -> Result<Option<String>> {
-    let Some(content) = root.file(path) else { return Ok(None) };
-    if content.size > LARGEST {
-        return Err(corrupt(path, format!("{} bytes are too many for it", content.size)));
-    }
-    let bytes = contents.bytes(content).with_context(|| format!("reading {path}"))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| corrupt(path, "it is not UTF-8"))
 }
 
 /// Reads a `disk.yaml`; unknown keys pass with a warning, as builders before passed them.

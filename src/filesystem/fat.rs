@@ -107,7 +107,7 @@ fn format_as(
         // The name that Microsoft's specification recommends, because some readers look for it.
         .with_oem_name(*b"MSWIN4.1");
     let report = hadris_fat::sync::write(&mut device, &copied, &format)
-        .map_err(|error| explain(error, options))?;
+        .map_err(|error| explain(&error, options))?;
     assert_eq!(report.size(), options.size, "the volume fills its partition");
     Ok(device.into_map())
 }
@@ -207,7 +207,7 @@ fn check_names<'a>(directory: &str, names: impl Iterator<Item = &'a [u8]>) -> Re
     Ok(())
 }
 
-fn explain(error: hadris_fs::PathError, options: &Options<'_>) -> anyhow::Error {
+fn explain(error: &hadris_fs::PathError, options: &Options<'_>) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NoSpace | ErrorKind::LimitExceeded => unsupported(
             format!(

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
+use crate::files::Files;
 use crate::tree::Tree;
 
 /// Larger than any module, so that a hostile one ends.
@@ -68,10 +69,8 @@ pub(super) fn load_order(
 ) -> Result<Vec<Module>> {
     let directory = format!("usr/lib/modules/{version}");
     let text = |name: &str| -> Result<String> {
-        let path = format!("{directory}/{name}");
-        let Some(content) = root.file(&path) else { return Ok(String::new()) };
-        let bytes = contents.bytes(content).with_context(|| format!("reading {path}"))?;
-        String::from_utf8(bytes).map_err(|error| corrupt(path, error.to_string()))
+        let text = Files { root, contents }.text(&format!("{directory}/{name}"))?;
+        Ok(text.unwrap_or_default())
     };
     let index =
         Index::read(&text("modules.dep")?, &text("modules.softdep")?, &text("modules.builtin")?);

@@ -591,10 +591,8 @@ struct Metered<'a, R> {
 impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        match self.budget.take_archive(count as u64) {
-            true => Ok(count),
-            false => Err(io::ErrorKind::QuotaExceeded.into()),
-        }
+        let within = self.budget.take_archive(count as u64);
+        if within { Ok(count) } else { Err(io::ErrorKind::QuotaExceeded.into()) }
     }
 }
 

@@ -157,7 +157,7 @@ impl<'a> FileSink<'a> {
             give_back.send(Vec::new()).expect("we hold the other end");
         }
         thread::scope(|scope| {
-            let hasher = scope.spawn(|| hash(to_hash, give_back));
+            let hasher = scope.spawn(move || hash(to_hash, &give_back));
             let hash_with = Some((chunks, used));
             let mut sink = Self { file, meter, position: 0, hasher: hash_with, spare: Vec::new() };
             let written = begin(&mut sink);
@@ -286,7 +286,7 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|&byte| byte == 0)
 }
 
-fn hash(chunks: Receiver<Chunk>, give_back: SyncSender<Vec<u8>>) -> String {
+fn hash(chunks: Receiver<Chunk>, give_back: &SyncSender<Vec<u8>>) -> String {
     let mut sha256 = Sha256::new();
     for chunk in chunks {
         match chunk {

@@ -106,7 +106,7 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn policy(&self, requirements: serde_json::Value) -> Demand {
+    fn policy(&self, requirements: &serde_json::Value) -> Demand {
         let file = self.at("policy.json");
         let policy = json!({ "default": [{ "type": "reject" }], "transports": { "docker": { "quay.io/a": requirements } } });
         std::fs::write(&file, policy.to_string()).unwrap();
@@ -123,7 +123,7 @@ fn all_requirements_have_to_be_met() {
     let (one, two) = (Pair::new(), Pair::new());
     let files = Files::new(&[("one", &one), ("two", &two)]);
     let by = |name: &str| json!({ "type": "sigstoreSigned", "keyPath": files.at(name) });
-    let both = files.policy(json!([by("one"), by("two"), { "type": "insecureAcceptAnything" }]));
+    let both = files.policy(&json!([by("one"), by("two"), { "type": "insecureAcceptAnything" }]));
     let (first, second) = (one.claim(DIGEST, NAME), two.claim(DIGEST, NAME));
     let verdict = outcome(&both, &[second.clone(), first.clone()]).unwrap();
     assert!(verdict.verified && verdict.signatures.len() == 2, "{verdict}");
@@ -133,9 +133,9 @@ fn all_requirements_have_to_be_met() {
         said.contains("none is good: here: it was not made with") && said.contains("two"),
         "{said}"
     );
-    let never = files.policy(json!([by("one"), { "type": "reject" }]));
+    let never = files.policy(&json!([by("one"), { "type": "reject" }]));
     assert!(outcome(&never, std::slice::from_ref(&first)).unwrap_err().contains("rejects all"));
-    let anything = files.policy(json!([{ "type": "insecureAcceptAnything" }]));
+    let anything = files.policy(&json!([{ "type": "insecureAcceptAnything" }]));
     let asked = Cell::new(false);
     let verdict = check(&anything, &subject(), &|_| {
         asked.set(true);
@@ -143,7 +143,7 @@ fn all_requirements_have_to_be_met() {
     });
     assert!(!verdict.unwrap().verified && !asked.get());
     // Without its key a policy says nothing.
-    let both = files.policy(json!([by("one"), by("two")]));
+    let both = files.policy(&json!([by("one"), by("two")]));
     std::fs::remove_file(files.at("two")).unwrap();
     assert!(outcome(&both, &[first, second]).unwrap_err().contains("reading"));
     assert!(!outcome(&Demand::Nothing, &[]).unwrap().verified);
@@ -153,7 +153,7 @@ fn all_requirements_have_to_be_met() {
 fn a_signature_has_to_be_of_this_image_by_this_name() {
     let (one, two) = (Pair::new(), Pair::new());
     let files = Files::new(&[("one", &one)]);
-    let policy = files.policy(json!([{ "type": "sigstoreSigned", "keyPath": files.at("one") }]));
+    let policy = files.policy(&json!([{ "type": "sigstoreSigned", "keyPath": files.at("one") }]));
     let good = one.claim(DIGEST, NAME);
     outcome(&policy, std::slice::from_ref(&good)).unwrap();
     // Of the index that led to the manifest.

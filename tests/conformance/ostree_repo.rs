@@ -56,7 +56,7 @@ pub(crate) fn root_of(repository: &Path, commit: &str) -> String {
     line.split_whitespace().skip(4).take(2).collect::<Vec<_>>().join(" ")
 }
 
-fn image(layers: &[Layer], labels: serde_json::Value) -> Image {
+fn image(layers: &[Layer], labels: &serde_json::Value) -> Image {
     assert!(!layers.is_empty());
     Image {
         reference: "oci:x".into(),
@@ -72,7 +72,7 @@ fn image(layers: &[Layer], labels: serde_json::Value) -> Image {
 /// Unites and commits, and writes the repository to `to`.
 fn ours(
     layers: Vec<Layer>,
-    labels: serde_json::Value,
+    labels: &serde_json::Value,
     store: &ContentStore,
     to: &Path,
 ) -> Committed {
@@ -301,7 +301,7 @@ fn ostree_makes_the_same_of_random_layers() {
         ]));
 
         let digests: Vec<String> = layers.iter().map(|layer| layer.digest.clone()).collect();
-        let committed = ours(layers, json!({}), &store, &at("ours"));
+        let committed = ours(layers, &json!({}), &store, &at("ours"));
         for (number, digest) in digests.iter().enumerate() {
             let layer = format!("layer{number}");
             assert_same(seed, (&theirs, &layer), (&at("ours"), &blob(digest)));
@@ -393,7 +393,7 @@ fn commits_of_ostree_travel_through_images() {
 
     let layers = encapsulated(&theirs, &commit, &store);
     let labels = json!({ "ostree.final-diffid": "sha256:1", "ostree.commit": commit });
-    let committed = ours(layers, labels, &store, &at("ours"));
+    let committed = ours(layers, &labels, &store, &at("ours"));
     let merge = committed.checksum.to_string();
     assert_eq!(root_of(&at("ours"), &merge), root_of(&theirs, &commit));
     assert_eq!(

@@ -45,9 +45,10 @@ fn build_whose_standard_error_goes_away_is_finished() {
     for progress in ["auto", "bars", "lines", "json", "none"] {
         for full in [false, true] {
             let place = place();
-            let errors = match full {
-                true => File::options().write(true).open("/dev/full").unwrap().into(),
-                false => unread(),
+            let errors = if full {
+                File::options().write(true).open("/dev/full").unwrap().into()
+            } else {
+                unread()
             };
             let mut command = bootpress(place.path(), &BUILD);
             command.args(["--progress", progress]).stdout(Stdio::null()).stderr(errors);

@@ -152,11 +152,12 @@ fn password_in(file: &Path) -> Result<Password> {
     let context = || format!("reading --creds-file {}", file.display());
     let mut line = Vec::new();
     let mut read = |from: &mut dyn Read| from.take(LONGEST_LOGIN).read_to_end(&mut line);
-    match file.as_os_str() == "-" {
-        true => read(&mut std::io::stdin().lock()),
-        false => File::open(file).and_then(|mut opened| read(&mut opened)),
-    }
-    .with_context(context)?;
+    let done = if file.as_os_str() == "-" {
+        read(&mut std::io::stdin().lock())
+    } else {
+        File::open(file).and_then(|mut opened| read(&mut opened))
+    };
+    done.with_context(context)?;
     let text = std::str::from_utf8(&line).ok();
     let login = text.and_then(|text| password(text.lines().next().unwrap_or_default()));
     // The text itself is not told: it is a secret.

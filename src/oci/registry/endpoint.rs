@@ -226,14 +226,14 @@ impl Endpoint {
                 if challenge.scheme.eq_ignore_ascii_case("Bearer") {
                     let Some(realm) = parameter("realm") else { continue };
                     let token = self.token(&realm, parameter("service").as_deref()).await?;
-                    *authorization = Some(secret(format!("Bearer {token}"))?);
+                    *authorization = Some(secret(&format!("Bearer {token}"))?);
                     return Ok(());
                 }
                 basic |= challenge.scheme.eq_ignore_ascii_case("Basic");
             }
         }
         if let (true, Credentials::Password { user, password, .. }) = (basic, &self.credentials) {
-            *authorization = Some(secret(basic_authorization(user, password))?);
+            *authorization = Some(secret(&basic_authorization(user, password))?);
         }
         // Else the next request tells that it is not welcome.
         Ok(())
@@ -268,7 +268,7 @@ impl Endpoint {
             Credentials::Password { user, password, .. } => {
                 query.push(("account", user));
                 url.query_pairs_mut().extend_pairs(query);
-                let value = secret(basic_authorization(user, password))?;
+                let value = secret(&basic_authorization(user, password))?;
                 self.client.get(url).header(AUTHORIZATION, value)
             }
             Credentials::Anonymous => {
@@ -355,8 +355,8 @@ fn basic_authorization(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-fn secret(value: String) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(&value)
+fn secret(value: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(value)
         .map_err(|_| Failure::Final(anyhow!("the registry's token cannot be sent back")))?;
     value.set_sensitive(true);
     Ok(value)
@@ -395,10 +395,10 @@ pub(in crate::oci) fn redirects(verify: bool) -> Policy {
                  --tls-verify=false allows it"
             ));
         }
-        match attempt.previous().len() > MOST_REDIRECTS {
-            true => attempt.error(format!("more than {MOST_REDIRECTS} redirects")),
-            false => attempt.follow(),
+        if attempt.previous().len() > MOST_REDIRECTS {
+            return attempt.error(format!("more than {MOST_REDIRECTS} redirects"));
         }
+        attempt.follow()
     })
 }
 

@@ -205,15 +205,14 @@ fn files_larger_than_groups_are_divided() {
         // Nothing of it is data, and yet it has all its blocks: only the extents are looked at.
         let options = Options { profile, groups, ..options(50 << 30) };
         let layout = bootpress::filesystem::xfs::Layout::of(&tree, &options).unwrap();
-        let mut map = layout.emit(&tree);
-        map = metadata_only(map);
+        let map = metadata_only(&layout.emit(&tree));
         crate::unwritten::Unwritten::new(map, &contents).write(&path);
         check(&path);
     }
 }
 
 /// A volume without contents.
-fn metadata_only(map: bootpress::sparse::SparseMap) -> bootpress::sparse::SparseMap {
+fn metadata_only(map: &bootpress::sparse::SparseMap) -> bootpress::sparse::SparseMap {
     use bootpress::sparse::{Source, SparseMap};
     let mut without = SparseMap::new(map.size());
     for (&offset, source) in map.segments() {

@@ -231,7 +231,7 @@ fn payload(image: &Image<'_>, modules: &[&str], prefix: &str) -> Result<Vec<u8>>
     let mut objects = Vec::new();
     let moddep = image("moddep.lst")?;
     if moddep.len() > LARGEST_LIST {
-        let reason = format!("it has {} bytes", moddep.len());
+        let reason = format!("{} bytes are too many for it", moddep.len());
         return Err(corrupt(format!("{DIRECTORY}/moddep.lst"), reason));
     }
     for name in closure(&moddep, modules) {

@@ -176,7 +176,7 @@ fn component(root: &Tree, contents: &ContentStore, name: &str) -> Result<Option<
     let Some(bytes) = read(root, contents, &path)? else { return Ok(None) };
     let broken = |reason: &str| corrupt(path.clone(), reason);
     if bytes.len() > LARGEST_METADATA {
-        return Err(broken(&format!("it has {} bytes", bytes.len())));
+        return Err(broken(&format!("{} bytes are too many for it", bytes.len())));
     }
     let metadata: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e.to_string()))?;
     for key in ["timestamp", "version"] {

@@ -138,7 +138,7 @@ struct Elf {
 impl Elf {
     fn read(path: &str, content: &Content, contents: &ContentStore) -> Result<Self> {
         if content.size > LARGEST {
-            return Err(corrupt(path, format!("it has {} bytes", content.size)));
+            return Err(corrupt(path, format!("{} bytes are too many for it", content.size)));
         }
         let bytes = contents.bytes(content).with_context(|| format!("reading {path}"))?;
         if !bytes.starts_with(b"\x7fELF\x02\x01") {

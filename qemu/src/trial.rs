@@ -3,7 +3,7 @@
 //! An openable `/dev/kvm` proves little: in containers and nested machines QEMU may abort, guests may hang, and a KVM that runs
 //! SeaBIOS may break at an instruction of OVMF's. So the case's own firmware is started under KVM, on its board, with its
 //! processors; who hears its first sign of life in time has KVM. The answer holds until the next start of this machine, for this
-//! QEMU and this firmware.
+//! QEMU and this firmware; it holds for an hour where nothing was heard because the machine was too busy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -59,16 +59,20 @@ fn found(machine: &Machine) -> Result<Finding, BootError> {
         return Ok(finding.clone());
     }
     let cache = memo::cache();
-    let recalled = cache.as_ref().and_then(|cache| memo::recall(cache, &question));
+    let recalled = cache.as_ref().and_then(|cache| {
+        memo::recall(cache, &question).or_else(|| memo::recall(cache, &in_this_hour(&question)))
+    });
     let finding = match recalled.as_deref().map(|answer| answer.split_once(": ")) {
         Some(None) => None,
         Some(Some((_, why))) => Some(why.to_owned()),
         None => {
             let outcome = tried(machine, &Accelerator::Kvm, &qemu, flash.as_ref())?;
             let finding = outcome.finding();
-            if let (Some(cache), true) = (&cache, outcome.is_certain()) {
+            if let Some(cache) = &cache {
                 let answer = finding.as_ref().map_or("yes".to_owned(), |why| format!("no: {why}"));
-                memo::keep(cache, &question, &answer);
+                let certain = outcome.is_certain();
+                let hourly = in_this_hour(&question);
+                memo::keep(cache, if certain { &question } else { &hourly }, &answer);
             }
             finding
         }
@@ -98,6 +102,13 @@ fn question(machine: &Machine, qemu: &Path, flash: Option<&Flash>) -> String {
     )
 }
 
+/// The question, as it is asked in each hour since this machine was started.
+fn in_this_hour(question: &str) -> String {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
+    format!("{question}in hour {}\n", seconds.unwrap_or_default() / 3600)
+}
+
 /// A file, its size and when it was changed.
 fn dated(file: &Path) -> String {
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
@@ -116,8 +127,10 @@ enum Outcome {
     Alive,
     /// QEMU said, or showed by its end, that it cannot.
     Broken(String),
-    /// Nothing was heard in time, which may be different the next time.
+    /// Nothing was heard in this time, which the firmware had for itself.
     Silent(Duration),
+    /// Nothing was heard in twice this time, but the machine was busy with something else.
+    Starved(Duration),
 }
 
 impl Outcome {
@@ -129,11 +142,15 @@ impl Outcome {
                 "KVM does not work here: the firmware gave no sign of life in {} s",
                 limit.as_secs()
             )),
+            Self::Starved(limit) => Some(format!(
+                "KVM is not known to work here: the firmware gave no sign of life in {} s, nor in as many more while this machine was busy",
+                limit.as_secs()
+            )),
         }
     }
 
     fn is_certain(&self) -> bool {
-        !matches!(self, Self::Silent(_))
+        !matches!(self, Self::Starved(_))
     }
 }
 
@@ -179,8 +196,11 @@ fn tried(
         let now = started.elapsed();
         pace.tick(now);
         // Twice the time by the clock, then: whoever waits here waits for a verdict on a disk.
-        if pace.between(Duration::ZERO, now) > limit || now > limit * 2 {
+        if pace.between(Duration::ZERO, now) > limit {
             return Ok(Outcome::Silent(limit));
+        }
+        if now > limit * 2 {
+            return Ok(Outcome::Starved(limit));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -242,6 +262,15 @@ mod tests {
             let refused = choose(Acceleration::Kvm, &machine);
             assert!(matches!(refused, Err(BootError::Unsupported(_))), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn what_a_busy_machine_shows_is_asked_again_in_an_hour() {
+        let (silent, starved) =
+            (Outcome::Silent(Duration::from_secs(7)), Outcome::Starved(Duration::from_secs(7)));
+        assert!(silent.is_certain() && !starved.is_certain());
+        assert!(starved.finding().unwrap().contains("in 7 s, nor in as many more"));
+        assert!(in_this_hour("why?\n").starts_with("why?\nin hour "));
     }
 
     #[test]

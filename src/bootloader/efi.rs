@@ -110,10 +110,7 @@ impl Payload {
                     Entry::File { content: new, source },
                 ) => {
                     if !same(contents, old, new)? {
-                        return Err(corrupt(
-                            source,
-                            format!("it differs from {first}, and both go to EFI/{path}"),
-                        ));
+                        return Err(conflict(first, source, &path));
                     }
                     continue;
                 }
@@ -235,6 +232,26 @@ impl Payload {
 impl fmt::Display for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} files from {}", self.files().count(), self.place)
+    }
+}
+
+/// What is wrong with an image that has two files for one path on the ESP.
+fn conflict(first: &str, second: &str, path: &str) -> anyhow::Error {
+    let version = |source: &str| {
+        let (package, rest) = source.strip_prefix(PACKAGES)?.strip_prefix('/')?.split_once('/')?;
+        Some((package.to_owned(), rest.split_once('/')?.0.to_owned()))
+    };
+    match (version(first), version(second)) {
+        (Some((package, one)), Some((other, two))) if package == other => {
+            let what = format!(
+                "the image has two versions of {package} below {PACKAGES}, {one} and {two}, and EFI/{path} differs between them"
+            );
+            let hint = format!(
+                "remove one of them in the Containerfile (RUN rm -r /{PACKAGES}/{package}/{one}), or {NO_BOOTLOADER}"
+            );
+            unsupported(what, Some(&hint))
+        }
+        _ => corrupt(second, format!("it differs from {first}, and both go to EFI/{path}")),
     }
 }
 

@@ -337,6 +337,23 @@ fn boot_loader_that_cannot_be_told_or_installed_is_refused() {
 }
 
 #[test]
+fn two_versions_of_a_package_are_refused_with_what_to_remove() {
+    let mut image = old_style();
+    image.add("usr/lib/efi/grub2/2.12-60/EFI/debian/grubx64.efi", "grub");
+    image.add("usr/lib/efi/shim/16.1-4/EFI/debian/shimx64.efi", "shim");
+    image.add("usr/lib/efi/shim/16.1-5/EFI/debian/shimx64.efi", "shim");
+    image.prepare().unwrap();
+    image.add("usr/lib/efi/shim/16.1-4/EFI/BOOT/BOOTX64.EFI", "old");
+    image.add("usr/lib/efi/shim/16.1-5/EFI/BOOT/BOOTX64.EFI", "new");
+    let (what, hint) = image.refusal();
+    assert_eq!(
+        what,
+        "the image has two versions of shim below usr/lib/efi, 16.1-4 and 16.1-5, and EFI/BOOT/BOOTX64.EFI differs between them"
+    );
+    assert!(hint.contains("RUN rm -r /usr/lib/efi/shim/16.1-4"), "{hint}");
+}
+
+#[test]
 fn names_that_fat_cannot_tell_apart_are_refused() {
     let mut image = old_style();
     image.add("usr/lib/bootupd/updates/EFI/fedora/GRUBX64.EFI", "other");

@@ -3,7 +3,7 @@
 use bootpress::filesystem::btrfs::{Compression, Volumes};
 use proptest::prelude::*;
 
-use super::kernel::{Mount, compare};
+use super::kernel::{compare, mounted_in};
 use super::{GIB, MIB, check, options, press, store};
 use crate::ext4::random::{Limits, grow, steps};
 
@@ -21,7 +21,7 @@ proptest! {
         let size = if large { 3 * GIB } else { 128 * MIB };
         press(&Volumes::of(&tree, compression), &contents, &options(size)).write(&path);
         check(&path);
-        if let Some(mount) = Mount::new(&path, directory.path(), "ro,loop") {
+        if let Some(mount) = mounted_in(&path, directory.path(), "ro,loop") {
             compare(&tree, &contents, &mount.on);
         }
     }

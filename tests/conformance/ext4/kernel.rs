@@ -10,7 +10,7 @@ use bootpress::filesystem::ext4::Options;
 use bootpress::tree::{Kind, Metadata, Tree};
 
 use super::{MIB, e2fsck, options, press, rich_tree, store};
-use crate::mounted::{Mount, compare};
+use crate::mounted::{EXT4, Mount, compare};
 use support::tool::{run, tool};
 
 /// One of everything, a file with holes, and a directory with an index.
@@ -41,7 +41,7 @@ fn it_reads_what_was_written() {
     press(&tree, &contents, &Options { inode_count: 8192, ..options(64 * MIB) }).write(&path);
     let on = directory.path().join("mnt");
     let Some(mount) = Mount::new("ext4", &path, &on, "ro,loop") else { return };
-    compare(&mount.on, &tree, &contents, &["lost+found"]);
+    compare(&mount.on, &tree, &contents, &EXT4);
 }
 
 #[test]

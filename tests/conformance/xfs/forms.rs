@@ -9,7 +9,7 @@ use bootpress::tree::{Kind, Metadata, Tree};
 
 use super::{MIB, check, options, press, variants};
 use crate::ext4::{store, xattrs};
-use crate::mounted::{Mount, compare};
+use crate::mounted::{Mount, XFS, compare};
 use support::tool::{newest, run};
 
 const LABEL: (&str, &[u8]) = ("security.selinux", b"system_u:object_r:etc_t:s0\0");
@@ -24,7 +24,7 @@ fn verify(tree: &Tree, contents: &Arc<ContentStore>, size: u64) {
         check(&path);
         let on = directory.path().join(format!("mnt-{index}"));
         if let Some(mount) = Mount::new("xfs", &path, &on, "ro,norecovery,loop,nouuid") {
-            compare(&mount.on, tree, contents, &[]);
+            compare(&mount.on, tree, contents, &XFS);
         }
     }
 }

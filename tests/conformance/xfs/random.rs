@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{MIB, check, press, variants};
 use crate::ext4::random::{Limits, grow, steps};
 use crate::ext4::store;
-use crate::mounted::{Mount, compare};
+use crate::mounted::{Mount, XFS, compare};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
@@ -21,7 +21,7 @@ proptest! {
         check(&path);
         let on = directory.path().join("mnt");
         if let Some(mount) = Mount::new("xfs", &path, &on, "ro,norecovery,loop,nouuid") {
-            compare(&mount.on, &tree, &contents, &[]);
+            compare(&mount.on, &tree, &contents, &XFS);
         }
     }
 }

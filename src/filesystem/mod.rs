@@ -9,10 +9,14 @@ pub mod erofs;
 pub mod ext4;
 pub mod fat;
 pub mod iso9660;
+mod linux;
 pub mod squashfs;
 pub mod swap;
 pub mod verity;
 pub mod xfs;
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -21,7 +25,7 @@ use crate::content::ContentStore;
 use crate::error::unsupported;
 use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::sparse::SparseMap;
-use crate::tree::{Kind, Metadata, Tree, Verity};
+use crate::tree::{Kind, Metadata, Tree, Verity, components};
 
 /// Bytes of an ext4 for which there is an inode, as mke2fs does it.
 const BYTES_PER_INODE: u64 = 16384;
@@ -47,7 +51,7 @@ pub struct Filling<'a> {
 /// A subvolume of btrfs that is not the root.
 #[derive(Clone, Copy, Debug)]
 pub struct Subvolume<'a> {
-    /// Its name: one component of a path.
+    /// Its path from the top of the volume.
     pub name: &'a str,
     /// What it holds.
     pub tree: &'a Tree,
@@ -223,7 +227,8 @@ fn format_ext4(tree: &Tree, size: u64, options: &VolumeOptions<'_>) -> Result<(S
 }
 
 fn fit_btrfs(filling: &Filling<'_>, room: Room, contents: &ContentStore) -> Result<u64> {
-    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling)?, contents)?;
+    let top = btrfs_top(filling);
+    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling, &top)?, contents)?;
     let metadata = 2 * BTRFS_BYTES_PER_INODE * u64::from(room.inodes);
     prepared.fit(&btrfs::Wanted {
         free_bytes: room.bytes + metadata + BTRFS_SPARE,
@@ -238,7 +243,8 @@ fn format_btrfs(
     options: &VolumeOptions<'_>,
     contents: &ContentStore,
 ) -> Result<(SparseMap, u64)> {
-    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling)?, contents)?;
+    let top = btrfs_top(filling);
+    let prepared = btrfs::Prepared::of(&btrfs_volumes(filling, &top)?, contents)?;
     let btrfs::Formatted { map, usage } = prepared.format(&btrfs::Options {
         size,
         uuid: options.uuid,
@@ -251,25 +257,50 @@ fn format_btrfs(
     Ok((map, usage.data + usage.metadata))
 }
 
-fn btrfs_volumes<'a>(filling: &Filling<'a>) -> Result<btrfs::Volumes<'a>> {
-    static NOTHING: std::sync::OnceLock<Tree> = std::sync::OnceLock::new();
+/// What is at the top of a btrfs: the root, unless a subvolume has it, and the directories on the way to subvolumes.
+fn btrfs_top<'a>(filling: &Filling<'a>) -> Cow<'a, Tree> {
+    static NOTHING: OnceLock<Tree> = OnceLock::new();
+    let mut top = Cow::Borrowed(match filling.subvolume {
+        Some(_) => NOTHING.get_or_init(|| Tree::new(Metadata::root(0o755))),
+        None => filling.root,
+    });
+    let further = filling.further.iter().map(|one| one.name);
+    for (above, _) in
+        filling.subvolume.into_iter().chain(further).filter_map(|name| name.rsplit_once('/'))
+    {
+        let mut at = Tree::ROOT;
+        for name in components(above.as_bytes()) {
+            at = match top.lookup(at, name) {
+                Some(id) => id,
+                None if top.inode(at).is_directory() => {
+                    top.to_mut().create(at, name, Metadata::root(0o755), Kind::directory())
+                }
+                // What is in the way is no directory; btrfs refuses the name.
+                None => break,
+            };
+        }
+    }
+    top
+}
+
+fn btrfs_volumes<'a>(filling: &Filling<'a>, top: &'a Tree) -> Result<btrfs::Volumes<'a>> {
     let subvolume = |name, tree, compression: Option<&str>| -> Result<btrfs::Subvolume<'a>> {
         let parsed = compression.map(|how| how.parse::<btrfs::Compression>()).transpose();
         let compression = parsed.map_err(|reason| unsupported(reason, None))?;
         Ok(btrfs::Subvolume { name, tree, compression })
     };
     let mut below = Vec::new();
-    let top = match filling.subvolume {
+    let of_top = match filling.subvolume {
         Some(name) => {
             below.push(subvolume(name, filling.root, filling.compression)?);
-            let nothing = NOTHING.get_or_init(|| Tree::new(Metadata::root(0o755)));
-            subvolume("", nothing, None)?
+            None
         }
-        None => subvolume("", filling.root, filling.compression)?,
+        None => filling.compression,
     };
     for Subvolume { name, tree, compression } in &filling.further {
         below.push(subvolume(name, tree, *compression)?);
     }
+    let top = subvolume("", top, of_top)?;
     Ok(btrfs::Volumes { top, below, default: filling.subvolume.map(|_| 0) })
 }
 

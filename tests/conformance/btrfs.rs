@@ -149,6 +149,35 @@ fn subvolumes_are_clean_and_listed() {
     }
 }
 
+/// Two subvolumes in plain directories of the top, beside a file and each other.
+fn nested<'a>(top: &'a Tree, root: &'a Tree, other: &'a Tree) -> Volumes<'a> {
+    let below = |name, tree| Subvolume { name, tree, compression: None };
+    Volumes {
+        top: Subvolume { name: "", tree: top, compression: None },
+        below: vec![below("subvols/root", root), below("subvols/of/home", other)],
+        default: Some(0),
+    }
+}
+
+/// The top of [`nested`].
+fn top_of_nested() -> Tree {
+    let mut top = empty();
+    let folder = top.make_directories("subvols", &Metadata::root(0o755));
+    top.make_directories("subvols/of", &Metadata::root(0o755));
+    for name in ["file", "zfile"] {
+        let kind = Kind::File(bootpress::content::Content::EMPTY);
+        top.create(folder, name.as_bytes(), Metadata::root(0o644), kind);
+    }
+    top
+}
+
+#[test]
+fn subvolumes_in_directories_are_clean() {
+    let contents = store();
+    let (top, small) = (top_of_nested(), zoo::small(&contents));
+    check_volume(&press(&nested(&top, &small, &small), &contents, &options(GIB)));
+}
+
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let bytes = |contents: &Arc<ContentStore>| {

@@ -50,10 +50,10 @@ type = "btrfs"
 minsize = "600 MiB"
 part_label = "everything"
 [[customizations.disk.partitions.subvolumes]]
-name = "@root"
+name = "volumes/root"
 mountpoint = "/"
 [[customizations.disk.partitions.subvolumes]]
-name = "@data"
+name = "volumes/of/data"
 mountpoint = "/var/data"
 [[customizations.disk.partitions.subvolumes]]
 name = "@spare"
@@ -81,7 +81,7 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
     assert!(said.contains("config.toml has the root in a subvolume of btrfs"), "{said}");
     let built = build("oci:image").flags(["--btrfs-compress", "zstd"]).run();
     let line = built.report["system"]["command_line"].as_str().unwrap();
-    assert!(line.contains(" rootflags=subvol=@root,compress=zstd "), "{line}");
+    assert!(line.contains(" rootflags=subvol=volumes/root,compress=zstd "), "{line}");
     let root = built.partition("root");
     assert_eq!(
         (&root["name"], &root["filesystem"]["kind"]),
@@ -96,7 +96,7 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
     fs::create_dir(&on).unwrap();
     let place = format!("loop,offset={},sizelimit={}", number("start"), number("size"));
     let mut seen = Vec::new();
-    for subvolume in ["@root", "@data", "@spare"] {
+    for subvolume in ["volumes/root", "volumes/of/data", "@spare"] {
         let Some(mut mount) = tool("mount") else { return };
         // Not for reading only: the kernel shares one loop device and one btrfs among them.
         run(mount
@@ -105,7 +105,7 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
             .arg(directory.join("disk.raw"))
             .arg(&on));
         match subvolume {
-            "@root" => {
+            "volumes/root" => {
                 let var = on.join("ostree/deploy/default/var/data");
                 seen.push(format!("{}", fs::read_dir(var).unwrap().count()));
                 let deployments = on.join("ostree/deploy/default/deploy");
@@ -113,23 +113,44 @@ fn a_btrfs_has_the_subvolumes_of_a_layout() {
                 let etc = names.find(|path| path.is_dir()).unwrap().join("etc");
                 seen.push(fs::read_to_string(etc.join("systemd/system/var-data.mount")).unwrap());
             }
-            "@data" => {
+            "volumes/of/data" => {
                 seen.push(fs::read_to_string(on.join("seed")).unwrap());
                 if let Some(mut compsize) = tool("filefrag") {
                     seen.push(run(compsize.arg("-v").arg(on.join("seed"))));
                 }
             }
-            _ => seen.push(format!("{}", fs::read_dir(&on).unwrap().count())),
+            _ => {
+                seen.push(format!("{}", fs::read_dir(&on).unwrap().count()));
+                let Some(mut list) = tool("btrfs") else { return };
+                let list = run(list.args(["subvolume", "list", "--sort=rootid"]).arg(&on));
+                let paths = list.lines().filter_map(|line| line.rsplit_once(" path "));
+                let paths: Vec<&str> = paths.map(|(_, path)| path).collect();
+                assert_eq!(paths, ["volumes/root", "volumes/of/data", "@spare"]);
+                // As osbuild leaves it.
+                run(tool("btrfs").unwrap().args(["subvolume", "set-default", "5"]).arg(&on));
+            }
         }
         run(Command::new("umount").arg(&on));
     }
     let uuid = root["filesystem"]["uuid"].as_str().unwrap();
     assert_eq!(seen[0], "0", "nothing is left under the mount point");
     assert!(seen[1].contains(&format!("What=/dev/disk/by-uuid/{uuid}\n")), "{}", seen[1]);
-    assert!(seen[1].contains("Type=btrfs\nOptions=subvol=@data,compress=zstd\n"), "{}", seen[1]);
+    assert!(
+        seen[1].contains("Type=btrfs\nOptions=subvol=volumes/of/data,compress=zstd\n"),
+        "{}",
+        seen[1]
+    );
     assert_eq!(seen[2], seed);
     assert!(seen[3].contains("encoded"), "it compresses: {}", seen[3]);
     assert_eq!(seen[4], "0");
+    let inspected = support::bootpress()
+        .args(["inspect", "--json", "disk.raw"])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let found = inspected["deployments"].as_array().map(Vec::len);
+    assert_eq!(found, Some(1), "the root is found without a default subvolume: {inspected}");
 }
 
 const BESIDE_EXT4: &str = r#"

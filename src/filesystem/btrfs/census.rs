@@ -1,19 +1,23 @@
 //! What a subvolume needs, wherever it is placed: inode numbers, and for each inode its names.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 
 use super::compress::Compression;
 use super::on_disk::{MAX_ITEM, tree};
 use super::{Subvolume, Volumes};
 use crate::error::{corrupt, unsupported};
-use crate::tree::{Inode, InodeId, Kind, Tree};
+use crate::filesystem::linux::{DEVICE, Limits, TYPE_DIRECTORY, file_type, path};
+use crate::tree::{Inode, InodeId, Tree};
 
 /// Names of an inode: `BTRFS_LINK_MAX`.
 const MAX_LINKS: usize = 65_535;
 /// Bytes of a name: `BTRFS_NAME_LEN`.
 const MAX_NAME: usize = 255;
-/// The kernel reads a target as one page, and wants a zero behind it.
-const MAX_SYMLINK: usize = 4095;
+/// Files have signed sizes; the kernel reads a target as one page, and wants a zero behind it.
+const LIMITS: Limits =
+    Limits { name: "btrfs", file: i64::MAX as u64, target: 4095, device: DEVICE, way_out: None };
 /// Bytes of an entry's item besides its name.
 const ENTRY: usize = 30;
 /// The first index of a directory: 0 and 1 were for `.` and `..`.
@@ -70,35 +74,48 @@ pub(super) struct Census<'a> {
     /// Inode numbers by the tree's index; 0 for what has no name.
     numbers: Vec<u64>,
     names: Vec<Named<'a>>,
-    /// Of the top: names and numbers of those below.
-    below: Vec<(&'a str, u64)>,
+    /// Of the top: those below.
+    below: Vec<Below<'a>>,
+}
+
+/// A subvolume, as a directory of the top names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Below<'a> {
+    directory: InodeId,
+    name: &'a [u8],
+    /// Number of the subvolume.
+    number: u64,
 }
 
 impl<'a> Census<'a> {
     /// All subvolumes, the top first. Fails at what btrfs cannot hold, telling its path.
     pub(super) fn of_all(volumes: &Volumes<'a>) -> Result<Vec<Self>> {
-        let below: Vec<(&'a str, u64)> =
-            volumes.below.iter().map(|volume| volume.name).zip(tree::FIRST_FREE..).collect();
-        for (name, _) in &below {
-            let taken = volumes.top.tree.lookup(Tree::ROOT, name.as_bytes()).is_some()
-                || below.iter().filter(|(other, _)| other == name).count() > 1;
-            let bad = name.is_empty() || name.len() > MAX_NAME || name.contains(['/', '\0']);
-            if taken || bad || matches!(*name, "." | "..") {
-                return Err(unsupported(
-                    format!("invalid name of a subvolume \"{}\"", name.escape_debug()),
-                    Some("use another name, without \"/\", for each subvolume"),
-                ));
-            }
+        let mut below: Vec<Below<'a>> = Vec::new();
+        for (volume, number) in volumes.below.iter().zip(tree::FIRST_FREE..) {
+            let found = place(volumes.top.tree, volume.name, number);
+            let taken = |one: &Below<'_>| {
+                let same =
+                    |other: &Below<'_>| (other.directory, other.name) == (one.directory, one.name);
+                volumes.top.tree.lookup(one.directory, one.name).is_some() || below.iter().any(same)
+            };
+            let free = found.filter(|one| !taken(one)).ok_or_else(|| {
+                let name = volume.name.escape_debug();
+                unsupported(
+                    format!("invalid name of a subvolume \"{name}\""),
+                    Some("use a path for each subvolume that nothing else has"),
+                )
+            })?;
+            below.push(free);
         }
         let top = Self::of(tree::TOP, &volumes.top, below.clone())?;
-        let others = volumes.below.iter().zip(&below).map(|(volume, (name, number))| {
+        let others = volumes.below.iter().zip(&below).map(|(volume, Below { number, .. })| {
             Self::of(*number, volume, Vec::new())
-                .with_context(|| format!("laying out the subvolume {name}"))
+                .with_context(|| format!("laying out the subvolume {}", volume.name))
         });
         std::iter::once(Ok(top)).chain(others).collect()
     }
 
-    fn of(number: u64, volume: &Subvolume<'a>, below: Vec<(&'a str, u64)>) -> Result<Self> {
+    fn of(number: u64, volume: &Subvolume<'a>, below: Vec<Below<'a>>) -> Result<Self> {
         let tree = volume.tree;
         let mut census = Self {
             number,
@@ -166,14 +183,26 @@ impl<'a> Census<'a> {
     fn merged(&self, directory: InodeId) -> Vec<(&'a [u8], Result<InodeId, u64>)> {
         let tree: &'a Tree = self.tree;
         let own = tree.inode(directory).children().map(|(name, id)| (&**name, Ok(id)));
-        let below: &[(&'a str, u64)] =
-            if directory == Tree::ROOT { &self.below } else { Default::default() };
         let mut all: Vec<_> = own.collect();
-        all.extend(below.iter().map(|(name, number)| (name.as_bytes(), Err(*number))));
-        if !below.is_empty() {
+        let count = all.len();
+        let below = self.below.iter().filter(|below| below.directory == directory);
+        all.extend(below.map(|below| (below.name, Err(below.number))));
+        if all.len() > count {
             all.sort_unstable_by_key(|(name, _)| *name);
         }
         all
+    }
+
+    /// The entries that name subvolumes, each with the number of its directory.
+    pub(super) fn subvolumes(&self) -> Vec<(u64, Entry<'a>)> {
+        let directories: BTreeSet<InodeId> = self.below.iter().map(|one| one.directory).collect();
+        let mut found = Vec::new();
+        for directory in directories {
+            let entries = self.entries(directory).into_iter();
+            let of_volumes = entries.filter(|entry| matches!(entry.target, Target::Subvolume(_)));
+            found.extend(of_volumes.map(|entry| (self.number_of(directory), entry)));
+        }
+        found
     }
 
     /// Number of an inode.
@@ -190,8 +219,8 @@ impl<'a> Census<'a> {
     pub(super) fn entries(&self, directory: InodeId) -> Vec<Entry<'a>> {
         let entry = |(index, (name, child))| {
             let (target, kind) = match child {
-                Ok(id) => (Target::Inode(self.number_of(id)), entry_type(self.tree.inode(id))),
-                Err(number) => (Target::Subvolume(number), super::on_disk::TYPE_DIRECTORY),
+                Ok(id) => (Target::Inode(self.number_of(id)), file_type(&self.tree.inode(id).kind)),
+                Err(number) => (Target::Subvolume(number), TYPE_DIRECTORY),
             };
             Entry { index, name, target, kind }
         };
@@ -199,50 +228,22 @@ impl<'a> Census<'a> {
     }
 }
 
-/// Type of an entry: `BTRFS_FT_*`.
-fn entry_type(inode: &Inode) -> u8 {
-    match inode.kind {
-        Kind::File(_) => 1,
-        Kind::Directory(_) => 2,
-        Kind::CharacterDevice(..) => 3,
-        Kind::BlockDevice(..) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
+/// Where a subvolume of this path has its entry; `None`: the path is none, or leads through something that is no directory.
+fn place<'a>(top: &Tree, path: &'a str, number: u64) -> Option<Below<'a>> {
+    let bad = |name: &str| {
+        matches!(name, "" | "." | "..") || name.len() > MAX_NAME || name.contains('\0')
+    };
+    if path.split('/').any(bad) {
+        return None;
     }
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let directory = top.find(above).filter(|id| top.inode(*id).is_directory())?;
+    Some(Below { directory, name: name.as_bytes(), number })
 }
 
 /// Fails if btrfs cannot hold such an inode.
 fn check(inode: &Inode, links: usize) -> Result<()> {
-    match &inode.kind {
-        Kind::File(content) if content.size > i64::MAX.cast_unsigned() => {
-            return Err(unsupported("the file is larger than 2^63 bytes", None));
-        }
-        Kind::Symlink(target) => {
-            ensure!(
-                !target.is_empty() && !target.contains(&0),
-                corrupt("the symbolic link", "its target is empty or contains a zero byte")
-            );
-            if target.len() > MAX_SYMLINK {
-                return Err(unsupported(
-                    "the symbolic link's target is longer than 4095 bytes",
-                    None,
-                ));
-            }
-        }
-        Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor)
-            if *major > 0xfff || *minor > 0xf_ffff =>
-        {
-            return Err(unsupported(
-                format!("the device number {major}:{minor} is larger than Linux can hold"),
-                None,
-            ));
-        }
-        _ => {}
-    }
-    if inode.metadata.immutable && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) {
-        return Err(unsupported("only files and directories can be immutable on btrfs", None));
-    }
+    LIMITS.check(inode)?;
     if links > MAX_LINKS {
         return Err(unsupported(
             format!("the file has {links} names, and btrfs allows {MAX_LINKS}"),
@@ -295,11 +296,4 @@ fn is_access_list(value: &[u8]) -> bool {
     let (entries, rest) = entries.as_chunks::<8>();
     let known = |entry: &[u8; 8]| TAGS.contains(&u16::from_le_bytes([entry[0], entry[1]]));
     rest.is_empty() && entries.iter().all(known)
-}
-
-/// A path of an inode; slow, for errors.
-fn path(tree: &Tree, id: InodeId) -> String {
-    let found = tree.walk().find(|(_, other)| *other == id);
-    let path = found.map(|(path, _)| path).unwrap_or_default();
-    format!("/{}", path.escape_ascii())
 }

@@ -45,7 +45,7 @@ pub const MINIMUM_SIZE: u64 = 128 << 20;
 pub struct Volumes<'a> {
     /// The subvolume at the top, which all others are in.
     pub top: Subvolume<'a>,
-    /// Those in the top's root directory, beside what it has there itself.
+    /// Those in directories of the top, beside what these have there themselves.
     pub below: Vec<Subvolume<'a>>,
     /// Index in `below` of the one that is mounted when nobody names another; `None`: the top.
     pub default: Option<usize>,
@@ -54,7 +54,8 @@ pub struct Volumes<'a> {
 /// A subvolume.
 #[derive(Clone, Debug)]
 pub struct Subvolume<'a> {
-    /// Its name; nobody sees that of the top.
+    /// Its path from the top: `root`, `subvols/root`. The directories on the way are in the tree of the top, whose own name nobody
+    /// sees.
     pub name: &'a str,
     /// What is in it.
     pub tree: &'a Tree,

@@ -110,8 +110,6 @@ pub(super) const INODE_ROOT_ITEM: u64 = 1 << 31;
 pub(super) const HEADER_FLAGS: u64 = 1 | 1 << 56;
 /// The type of an extended attribute among those of directory entries.
 pub(super) const TYPE_XATTR: u8 = 8;
-/// The type of a directory.
-pub(super) const TYPE_DIRECTORY: u8 = 2;
 
 /// What items are found by, and sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

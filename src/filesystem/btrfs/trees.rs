@@ -11,10 +11,10 @@ use super::leaves::Leaves;
 use super::on_disk::{
     BlockGroupItem, ChunkItem, DeviceExtent, DeviceItem, ExtentDataRef, ExtentItem, FarRef,
     FreeSpaceInfo, GENERATION, INODE_ROOT_ITEM, InodeItem, InodeRef, Item, Key, MAX_ITEM, NODE,
-    ROOM, RootItem, SECTOR, Stripe, TYPE_DIRECTORY, Time, TreeBlockRef, item, name_hash, tree,
+    ROOM, RootItem, SECTOR, Stripe, Time, TreeBlockRef, item, name_hash, tree,
 };
 use super::space::Chunk;
-use crate::tree::Tree;
+use crate::filesystem::linux::TYPE_DIRECTORY;
 
 /// Bytes of a checksum.
 const CHECKSUM: usize = 4;
@@ -247,10 +247,10 @@ impl Placed<'_> {
             items.push((Key(blocks.number, item::ROOT, 0), root.as_bytes().to_vec()));
         }
         let top = &self.prepared.volumes[0];
-        for entry in top.entries(Tree::ROOT) {
+        for (directory, entry) in top.subvolumes() {
             let Target::Subvolume(number) = entry.target else { continue };
             let head = FarRef {
-                directory: tree::FIRST_FREE.into(),
+                directory: directory.into(),
                 index: entry.index.into(),
                 name_len: (entry.name.len() as u16).into(),
             };

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use super::directory::{DIRECTORY_TYPE, Directory, Named, file_type};
+use super::directory::{Directory, Named};
 use super::hash::Seed;
 use super::inode;
 use super::on_disk::{FIRST_INODE, ROOT_INODE};
 use super::verity;
 use super::xattr::{self, MAX_REFERENCES};
 use crate::error::{corrupt, unsupported};
+use crate::filesystem::linux::{TYPE_DIRECTORY, file_type, path};
 use crate::tree::{InodeId, Kind, Tree};
 
 /// e2fsck puts what lost its name there.
@@ -139,7 +140,7 @@ impl Census {
     ) -> Result<()> {
         let id = self.inodes[index].id;
         let inode = tree.inode(id);
-        inode::check(inode)?;
+        inode::LIMITS.check(inode)?;
         if let (Kind::File(content), Some(verity)) = (&inode.kind, tree.verity(id)) {
             verity::check(content, verity)?;
         }
@@ -193,16 +194,9 @@ impl Census {
             })
             .collect();
         if id == Tree::ROOT && self.adds_lost_and_found {
-            let file_type = DIRECTORY_TYPE;
+            let file_type = TYPE_DIRECTORY;
             names.push(Named { name: LOST_AND_FOUND, number: FIRST_INODE, file_type });
         }
         Directory::of(names, seed)
     }
-}
-
-/// A path of an inode; slow, for errors.
-fn path(tree: &Tree, id: InodeId) -> String {
-    let found = tree.walk().find(|(_, other)| *other == id);
-    let path = found.map(|(path, _)| path).unwrap_or_default();
-    format!("/{}", path.escape_ascii())
 }

@@ -17,7 +17,7 @@ use super::checksum::Crc;
 use super::hash::{HALF_MD4, Seed};
 use super::on_disk::{BLOCK_BYTES, DirectoryEntry, DirectoryTail, HashTreeInfo};
 use crate::error::{corrupt, unsupported};
-use crate::tree::Kind;
+use crate::filesystem::linux::TYPE_DIRECTORY;
 
 const HEADER: usize = size_of::<DirectoryEntry>();
 const TAIL: usize = size_of::<DirectoryTail>();
@@ -32,8 +32,6 @@ const ROOT_LIMIT: usize = (BLOCK_BYTES - ROOT_INDEX - 8) / 8;
 const NODE_LIMIT: usize = (BLOCK_BYTES - NODE_INDEX - 8) / 8;
 /// `det_reserved_ft`.
 const TAIL_TYPE: u8 = 0xde;
-/// `file_type` of a directory.
-pub(super) const DIRECTORY_TYPE: u8 = 2;
 
 /// What is in which block of a directory.
 #[derive(Debug)]
@@ -104,8 +102,8 @@ impl<'a> Directory<'a> {
         for leaf in &self.leaves {
             let mut block = Block::new();
             if !self.indexed {
-                block.push(b".", number, DIRECTORY_TYPE);
-                block.push(b"..", parent, DIRECTORY_TYPE);
+                block.push(b".", number, TYPE_DIRECTORY);
+                block.push(b"..", parent, TYPE_DIRECTORY);
             }
             for named in &leaf.names {
                 block.push(named.name, named.number, named.file_type);
@@ -122,8 +120,8 @@ impl<'a> Directory<'a> {
         let leaves: Vec<(u32, u32)> =
             self.leaves.iter().zip(first_leaf..).map(|(leaf, block)| (leaf.hash, block)).collect();
         let mut root = vec![0; BLOCK_BYTES];
-        put_entry(&mut root[..12], b".", number, DIRECTORY_TYPE, 12);
-        put_entry(&mut root[12..], b"..", parent, DIRECTORY_TYPE, BLOCK_BYTES - 12);
+        put_entry(&mut root[..12], b".", number, TYPE_DIRECTORY, 12);
+        put_entry(&mut root[12..], b"..", parent, TYPE_DIRECTORY, BLOCK_BYTES - 12);
         let info = HashTreeInfo {
             reserved_zero: 0.into(),
             hash_version: HALF_MD4,
@@ -153,8 +151,8 @@ pub(super) fn emit_empty(blocks: usize, number: u32, parent: u32, inode: Crc) ->
     for index in 0..blocks {
         let mut block = Block::new();
         if index == 0 {
-            block.push(b".", number, DIRECTORY_TYPE);
-            block.push(b"..", parent, DIRECTORY_TYPE);
+            block.push(b".", number, TYPE_DIRECTORY);
+            block.push(b"..", parent, TYPE_DIRECTORY);
         }
         bytes.extend(block.seal(inode));
     }
@@ -268,19 +266,6 @@ fn check_name(name: &[u8]) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// `file_type` of a directory entry.
-pub(super) fn file_type(kind: &Kind) -> u8 {
-    match kind {
-        Kind::File(_) => 1,
-        Kind::Directory(_) => DIRECTORY_TYPE,
-        Kind::CharacterDevice(..) => 3,
-        Kind::BlockDevice(..) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
-    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,26 @@
 //! An inode of the tree as 256 bytes: type, owner, times, and what stands in `i_block` instead of an extent tree.
 
-use anyhow::{Result, ensure};
 use zerocopy::FromZeros;
 
 use super::checksum::{self, Crc};
 use super::on_disk::{
     BLOCK, EXTRA_BYTES, FLAG_EXTENTS, FLAG_IMMUTABLE, FLAG_INDEX, INODE_XATTR_BYTES, Inode,
 };
-use crate::error::{corrupt, unsupported};
+use crate::filesystem::linux::{DEVICE, Limits};
 use crate::tree::{self, Kind};
 
 /// A target of fewer bytes stands in the inode itself.
 const FAST_SYMLINK: usize = 60;
-/// The kernel reads one block of a target, and wants a zero behind it.
-const MAX_SYMLINK: usize = BLOCK as usize - 1;
 /// Numbers of file blocks have 32 bits, and the last one means "none".
 pub(super) const MAX_FILE: u64 = BLOCK * (u32::MAX as u64);
+/// The kernel reads one block of a target, and wants a zero behind it.
+pub(super) const LIMITS: Limits = Limits {
+    name: "ext4",
+    file: MAX_FILE,
+    target: BLOCK as usize - 1,
+    device: DEVICE,
+    way_out: None,
+};
 /// Links of a file: EXT4_LINK_MAX.
 pub(super) const MAX_LINKS: u32 = 65_000;
 
@@ -87,40 +92,6 @@ pub(super) fn unused(number: u32, filesystem: Crc) -> Inode {
     inode
 }
 
-/// Fails if ext4 cannot hold such an inode.
-pub(super) fn check(inode: &tree::Inode) -> Result<()> {
-    match &inode.kind {
-        Kind::File(content) if content.size > MAX_FILE => {
-            return Err(unsupported("the file is larger than ext4's 16 TiB", None));
-        }
-        Kind::Symlink(target) => {
-            ensure!(
-                !target.is_empty() && !target.contains(&0),
-                corrupt("the symbolic link", "its target is empty or contains a zero byte")
-            );
-            if target.len() > MAX_SYMLINK {
-                return Err(unsupported(
-                    "the symbolic link's target is longer than 4095 bytes",
-                    None,
-                ));
-            }
-        }
-        Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor)
-            if *major > 0xfff || *minor > 0xf_ffff =>
-        {
-            return Err(unsupported(
-                format!("the device number {major}:{minor} is larger than Linux can hold"),
-                None,
-            ));
-        }
-        _ => {}
-    }
-    if inode.metadata.immutable && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) {
-        return Err(unsupported("only files and directories can be immutable on ext4", None));
-    }
-    Ok(())
-}
-
 /// Blocks of a symbolic link outside of its inode.
 pub(super) fn symlink_blocks(target: &[u8]) -> u64 {
     u64::from(target.len() >= FAST_SYMLINK)
@@ -171,8 +142,6 @@ fn timestamp(seconds: i64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Content;
-    use crate::tree::Metadata;
 
     #[test]
     fn times_have_34_bits() {
@@ -197,19 +166,5 @@ mod tests {
         assert_eq!(inline_block(&Kind::CharacterDevice(1, 3))[..8], [3, 1, 0, 0, 0, 0, 0, 0]);
         let large = inline_block(&Kind::BlockDevice(259, 0x12345));
         assert_eq!(large[..8], [0, 0, 0, 0, 0x45, 0x03, 0x31, 0x12]);
-    }
-
-    #[test]
-    fn what_ext4_cannot_hold_is_refused() {
-        let check_kind = |kind| check(&tree::Inode { metadata: Metadata::root(0o644), kind });
-        assert!(check_kind(Kind::Symlink(Box::default())).is_err());
-        assert!(check_kind(Kind::Symlink(b"a\0b".to_vec().into())).is_err());
-        assert!(check_kind(Kind::Symlink(vec![b'a'; 4096].into())).is_err());
-        assert!(check_kind(Kind::Symlink(vec![b'a'; 4095].into())).is_ok());
-        assert!(check_kind(Kind::BlockDevice(0x1000, 0)).is_err());
-        assert!(check_kind(Kind::CharacterDevice(0, 0x10_0000)).is_err());
-        assert!(check_kind(Kind::File(Content { size: MAX_FILE + 1, ..Content::EMPTY })).is_err());
-        let metadata = Metadata { immutable: true, ..Metadata::root(0o644) };
-        assert!(check(&tree::Inode { metadata, kind: Kind::Fifo }).is_err());
     }
 }

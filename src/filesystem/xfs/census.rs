@@ -9,7 +9,8 @@ use super::directory::{Form, Shape};
 use super::on_disk::{BLOCK, LITERAL_BYTES};
 use crate::content::Content;
 use crate::error::{corrupt, unsupported};
-use crate::tree::{Inode, InodeId, Kind, Tree};
+use crate::filesystem::linux::{Limits, path};
+use crate::tree::{InodeId, Kind, Tree};
 
 /// What a data fork has at least beside attributes, in bytes: the root of a tree of three extents, in eights (`xfs_bmdr_space_calc`).
 const LEAST_DATA_FORK: usize = 56;
@@ -17,13 +18,17 @@ const LEAST_DATA_FORK: usize = 56;
 const DEVICE_FORK: usize = 8;
 /// Bytes of the attribute fork where it is a list of extents.
 const ATTRIBUTE_FORK: usize = 40;
-/// Bytes of the longest target of a symbolic link (XFS_SYMLINK_MAXLEN, less its terminator).
-const MAX_SYMLINK: usize = 1023;
+/// Files have signed sizes; XFS_SYMLINK_MAXLEN, less its terminator; and Linux reads 9 bits of a major and 18 of a minor number back
+/// (`sysv_major`, `sysv_minor`).
+const LIMITS: Limits = Limits {
+    name: "XFS",
+    file: i64::MAX as u64,
+    target: 1023,
+    device: ((1 << 9) - 1, (1 << 18) - 1),
+    way_out: Some("build with --filesystem ext4"),
+};
 /// The most links (XFS_MAXLINK).
 const MAX_LINKS: u32 = i32::MAX as u32;
-/// Linux reads 9 bits of a major and 18 of a minor number back (`sysv_major`, `sysv_minor`).
-const MAX_MAJOR: u32 = (1 << 9) - 1;
-const MAX_MINOR: u32 = (1 << 18) - 1;
 
 /// Blocks of the data fork, by block in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +183,7 @@ impl Counted {
     /// Divides the inode between its forks, and finds the runs of blocks of its data.
     fn decide(&mut self, tree: &Tree, id: InodeId) -> Result<()> {
         let inode = tree.inode(id);
-        check(inode)?;
+        LIMITS.check(inode)?;
         if self.links > MAX_LINKS {
             return Err(unsupported("the file has more than 2^31 names", None));
         }
@@ -246,50 +251,4 @@ fn file_runs(content: &Content) -> Runs {
         }
     }
     Runs::of(runs)
-}
-
-/// Fails if XFS cannot hold such an inode.
-fn check(inode: &Inode) -> Result<()> {
-    match &inode.kind {
-        Kind::File(content) if i64::try_from(content.size).is_err() => {
-            return Err(unsupported("the file is larger than 8 EiB", None));
-        }
-        Kind::Symlink(target) => {
-            ensure!(
-                !target.is_empty() && !target.contains(&0),
-                corrupt("the symbolic link", "its target is empty or contains a zero byte")
-            );
-            if target.len() > MAX_SYMLINK {
-                return Err(unsupported(
-                    format!(
-                        "the symbolic link's target has {} bytes, and XFS allows {MAX_SYMLINK}",
-                        target.len()
-                    ),
-                    Some("build with --filesystem ext4"),
-                ));
-            }
-        }
-        Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor)
-            if *major > MAX_MAJOR || *minor > MAX_MINOR =>
-        {
-            return Err(unsupported(
-                format!(
-                    "the device number {major}:{minor} is too large for XFS: the limits are {MAX_MAJOR} and {MAX_MINOR}"
-                ),
-                Some("build with --filesystem ext4"),
-            ));
-        }
-        _ => {}
-    }
-    if inode.metadata.immutable && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) {
-        return Err(unsupported("only files and directories can be immutable on XFS", None));
-    }
-    Ok(())
-}
-
-/// A path of an inode; slow, for errors.
-fn path(tree: &Tree, id: InodeId) -> String {
-    let found = tree.walk().find(|(_, other)| *other == id);
-    let path = found.map(|(path, _)| path).unwrap_or_default();
-    format!("/{}", path.escape_ascii())
 }

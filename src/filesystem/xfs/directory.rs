@@ -17,7 +17,8 @@ use super::on_disk::{
     BLOCK_BYTES, DaBlock, DataBlock, FREE_OFFSET, Free, FreeIndex, LEAF_OFFSET, headed, seal,
 };
 use crate::error::unsupported;
-use crate::tree::{Inode, Kind};
+use crate::filesystem::linux::TYPE_DIRECTORY;
+use crate::tree::Inode;
 
 /// Bytes of the longest name.
 const MAX_NAME: usize = 255;
@@ -40,22 +41,6 @@ const LEAF1_MAGIC: u16 = 0x3df1;
 const LEAFN_MAGIC: u16 = 0x3dff;
 /// Of nodes, in directories as in attributes.
 pub(super) const NODE_MAGIC: u16 = 0x3ebe;
-
-/// The type of a directory in its entries.
-const DIRECTORY_TYPE: u8 = 2;
-
-/// The type that an entry gives of an inode (XFS_DIR3_FT_*).
-pub(super) fn file_type(kind: &Kind) -> u8 {
-    match kind {
-        Kind::File(_) => 1,
-        Kind::Directory(_) => DIRECTORY_TYPE,
-        Kind::CharacterDevice(..) => 3,
-        Kind::BlockDevice(..) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
-    }
-}
 
 /// The hash that directories and attributes are sorted by (`xfs_da_hashname`).
 pub(super) fn hash(name: &[u8]) -> u32 {
@@ -272,7 +257,7 @@ pub(super) fn emit(
     put: &mut dyn FnMut(u64, Vec<u8>),
 ) {
     let dots = [(&b"."[..], home.owner), (b"..", parent)];
-    let dots = dots.map(|(name, number)| Entry { name, number, file_type: DIRECTORY_TYPE });
+    let dots = dots.map(|(name, number)| Entry { name, number, file_type: TYPE_DIRECTORY });
     let all = || dots.iter().chain(entries).copied();
     let single = shape.form == Form::Block;
     let room = if single { BLOCK_BYTES - TAIL - PAIR * all().count() } else { BLOCK_BYTES };

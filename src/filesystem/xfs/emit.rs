@@ -15,6 +15,7 @@ use super::on_disk::{
     INODES_PER_BLOCK, Inode, NULL32, RemoteBlock, big_time, headed, seal,
 };
 use crate::content::Content;
+use crate::filesystem::linux::file_type;
 use crate::sparse::SparseMap;
 use crate::tree::{self, Kind, Metadata, Tree, Xattrs};
 
@@ -230,7 +231,7 @@ impl Layout {
             .map(|(name, child)| Entry {
                 name,
                 number: self.places.inodes[self.census.place(child)].number,
-                file_type: directory::file_type(&tree.inode(child).kind),
+                file_type: file_type(&tree.inode(child).kind),
             })
             .collect();
         if shape.form == Form::Short {

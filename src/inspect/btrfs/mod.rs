@@ -34,6 +34,7 @@ const INODE_ITEM: u8 = 1;
 const DIR_ITEM: u8 = 84;
 const DIR_INDEX: u8 = 96;
 const ROOT_ITEM: u8 = 132;
+const ROOT_REF: u8 = 156;
 
 /// A btrfs.
 #[derive(Debug)]
@@ -110,14 +111,13 @@ impl Btrfs {
         self.bytes(inode, size).map(Some)
     }
 
-    /// The subvolume to read: the default one; or, where that holds no system, another at the top that does, as Fedora's installer
-    /// has it.
+    /// The subvolume to read: the default one; or, where that holds no system, another below the top that does, as Fedora's
+    /// installer and osbuild have it.
     fn system(&self) -> Result<Inode> {
         let default = self.subvolume(self.default_subvolume()?)?;
-        let top = self.subvolume(TOP)?;
         let mut candidates = vec![default];
-        for entry in self.entries(top)?.iter().filter(|entry| entry.target.kind == ROOT_ITEM) {
-            candidates.push(self.subvolume(entry.target.objectid)?);
+        for (key, _) in self.trees.scan(self.trees.root, Key::all_of(TOP, ROOT_REF))? {
+            candidates.push(self.subvolume(key.offset)?);
         }
         for candidate in candidates {
             if self.lookup(candidate, b"ostree")?.is_some() {

@@ -52,6 +52,40 @@ fn kernel_mounts_the_default_subvolume_and_finds_the_others() {
 }
 
 #[test]
+fn kernel_finds_subvolumes_in_directories() {
+    let contents = store();
+    let (top, small, other) = (top_of_nested(), zoo::small(&contents), zoo::small(&contents));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("btrfs");
+    press(&nested(&top, &small, &other), &contents, &options(GIB)).write(&path);
+    for option in ["", ",subvol=subvols/root", ",subvol=subvols/of/home", ",subvolid=257"] {
+        let Some(mount) = mounted_in(&path, directory.path(), &format!("loop{option}")) else {
+            return;
+        };
+        compare(&small, &contents, &mount.on);
+        let list = run(btrfs().args(["subvolume", "list", "--sort=rootid"]).arg(&mount.on));
+        let paths = list.lines().filter_map(|line| line.rsplit_once(" path "));
+        let paths: Vec<&str> = paths.map(|(_, path)| path).collect();
+        assert_eq!(paths, ["subvols/root", "subvols/of/home"]);
+    }
+    // From the top they are directories among others, and whoever takes them away leaves nothing.
+    let Some(mount) = mounted_in(&path, directory.path(), "loop,subvolid=5") else { return };
+    let subvols = mount.on.join("subvols");
+    let mut names: Vec<_> = fs::read_dir(&subvols)
+        .unwrap()
+        .map(|one| one.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["file", "of", "root", "zfile"]);
+    compare(&other, &contents, &subvols.join("of/home"));
+    run(btrfs().args(["subvolume", "delete", "-c"]).arg(subvols.join("of/home")));
+    fs::remove_dir(subvols.join("of")).unwrap();
+    fs::remove_file(subvols.join("file")).unwrap();
+    drop(mount);
+    check(&path);
+}
+
+#[test]
 fn kernel_changes_balances_snapshots_and_grows_it() {
     let contents = store();
     let (top, tree, small) = (empty(), zoo(&contents), zoo::small(&contents));

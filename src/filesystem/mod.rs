@@ -5,6 +5,7 @@
 //! [`FileSystem::format`] makes it.
 
 pub mod btrfs;
+mod dump;
 pub mod erofs;
 pub mod ext4;
 pub mod fat;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bootpress::content::ContentStore;
 use bootpress::filesystem::btrfs::{
-    Compression, Formatted, Options, Prepared, Subvolume, Volumes, Wanted,
+    Compression, Formatted, Options, Prepared, Subvolume, Volumes, Wanted, dump,
 };
 use bootpress::filesystem::verity;
 use bootpress::tree::{Kind, Metadata, Tree};
@@ -176,6 +176,32 @@ fn subvolumes_in_directories_are_clean() {
     let contents = store();
     let (top, small) = (top_of_nested(), zoo::small(&contents));
     check_volume(&press(&nested(&top, &small, &small), &contents, &options(GIB)));
+}
+
+/// The smallest file system with a file, a directory, a link and a subvolume: every byte of metadata, for people.
+#[test]
+fn golden_shows_every_structure() {
+    let contents = store();
+    let mut metadata = Metadata { mtime: 1_700_000_001, ..Metadata::root(0o644) };
+    metadata.xattrs.set(b"security.selinux", b"system_u:object_r:usr_t:s0\0");
+    let mut tree = empty();
+    let usr = tree.create(Tree::ROOT, b"usr", Metadata::root(0o755), Kind::directory());
+    let content = contents.insert_bytes(b"ID=example\n").unwrap();
+    let file = tree.create(usr, b"os-release", metadata, Kind::File(content));
+    tree.link(Tree::ROOT, b"again", file);
+    let link = Kind::Symlink(b"usr/os-release".to_vec().into());
+    tree.create(Tree::ROOT, b"release", Metadata::root(0o777), link);
+    let large = contents.insert_bytes(&b"the same again and again\n".repeat(1000)).unwrap();
+    tree.create(usr, b"large", Metadata::root(0o644), Kind::File(large));
+    let mut top = empty();
+    top.make_directories("volumes", &Metadata::root(0o755));
+    let root = Subvolume { name: "volumes/root", tree: &tree, compression: Some(Compression::Lzo) };
+    let top = Subvolume { name: "", tree: &top, compression: None };
+    let volumes = Volumes { top, below: vec![root], default: Some(0) };
+    let volume = press(&volumes, &contents, &options(128 * MIB));
+    check_volume(&volume);
+    let text = dump(&volume.volume, &contents).unwrap();
+    expect_test::expect_file!["../golden/btrfs.txt"].assert_eq(&text);
 }
 
 #[test]

@@ -16,10 +16,11 @@
 //!
 //! Read `on_disk` (the structures), `census` (what is in a subvolume), `compress` with `lzo` (what files become), `items` (items of
 //! a subvolume), `leaves` (items in blocks), `space` (chunks), `trees` (items of all other trees); then `layout` and `emit`, which
-//! put them together.
+//! put them together. `dump` prints what came of it.
 
 mod census;
 mod compress;
+mod dump;
 mod emit;
 mod items;
 mod layout;
@@ -32,6 +33,7 @@ mod trees;
 use uuid::Uuid;
 
 pub use compress::Compression;
+pub use dump::dump;
 pub use layout::Prepared;
 
 use crate::sparse::SparseMap;

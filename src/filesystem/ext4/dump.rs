@@ -2,10 +2,7 @@
 //!
 //! It reads what `emit` wrote through the same structures, so it witnesses that bytes changed, not that they are right.
 
-use std::fmt::Write;
 use std::io;
-
-use zerocopy::FromBytes;
 
 use super::on_disk::{
     BLOCK, BLOCK_BYTES, DESCRIPTOR_BYTES, ExtentHeader, ExtentIndex, ExtentLeaf, FLAG_EXTENTS,
@@ -13,52 +10,37 @@ use super::on_disk::{
     SuperBlock,
 };
 use crate::content::ContentStore;
+use crate::filesystem::dump::{Dump, fields, text};
 use crate::sparse::SparseMap;
 
 /// Super block, descriptors, bitmaps, and each inode in use with its directory entries, as text.
 /// Fails if reading the store does, or if the volume is not a whole ext4 of ours.
 pub fn dump(volume: &SparseMap, contents: &ContentStore) -> io::Result<String> {
-    let mut dump = Dump { volume, contents, text: String::new() };
+    let mut dump = Ext4(Dump::of(volume, contents, "ext4"));
     dump.filesystem()?;
-    Ok(dump.text)
+    Ok(dump.0.finish())
 }
 
-struct Dump<'a> {
-    volume: &'a SparseMap,
-    contents: &'a ContentStore,
-    text: String,
-}
+/// What is dumped of such a file system.
+struct Ext4<'a>(Dump<'a>);
 
-/// Prints each named field that is not zero, with its offset in the structure.
-macro_rules! fields {
-    ($dump:expr, $type:ty, $value:expr, [$($field:ident),* $(,)?]) => {
-        $(
-            let value = $value.$field.get();
-            if value != 0 {
-                let offset = std::mem::offset_of!($type, $field);
-                $dump.line(&format!("   +{offset:03x}  {}: {value:#x} ({value})", stringify!($field)));
-            }
-        )*
-    };
-}
-
-impl Dump<'_> {
+impl Ext4<'_> {
     fn filesystem(&mut self) -> io::Result<()> {
-        let block = self.read::<SuperBlock>(1024)?;
+        let block = self.0.read::<SuperBlock>(1024)?;
         self.super_block(&block);
         let groups = block.s_blocks_count_lo.get().div_ceil(block.s_blocks_per_group.get());
         for group in 0..groups {
             let offset = BLOCK + u64::from(group) * DESCRIPTOR_BYTES as u64;
-            let descriptor = self.read::<GroupDescriptor>(offset)?;
+            let descriptor = self.0.read::<GroupDescriptor>(offset)?;
             self.group(group, offset, &descriptor, &block)?;
         }
         Ok(())
     }
 
     fn super_block(&mut self, block: &SuperBlock) {
-        self.line("00000400 super block");
+        self.0.line("00000400 super block");
         fields!(
-            self,
+            self.0,
             SuperBlock,
             block,
             [
@@ -103,12 +85,13 @@ impl Dump<'_> {
                 s_checksum,
             ]
         );
-        self.line(&format!("   +068  s_uuid: {}", uuid::Uuid::from_bytes(block.s_uuid)));
-        self.line(&format!("   +078  s_volume_name: \"{}\"", text(&block.s_volume_name)));
-        self.line(&format!("   +0ec  s_hash_seed: {}", uuid::Uuid::from_bytes(block.s_hash_seed)));
+        self.0.line(&format!("   +068  s_uuid: {}", uuid::Uuid::from_bytes(block.s_uuid)));
+        self.0.line(&format!("   +078  s_volume_name: \"{}\"", text(&block.s_volume_name)));
+        self.0
+            .line(&format!("   +0ec  s_hash_seed: {}", uuid::Uuid::from_bytes(block.s_hash_seed)));
         let (hash, flex, sum) =
             (block.s_def_hash_version, block.s_log_groups_per_flex, block.s_checksum_type);
-        self.line(&format!(
+        self.0.line(&format!(
             "   +0fc  s_def_hash_version: {hash}, s_log_groups_per_flex: {flex}, s_checksum_type: {sum}"
         ));
     }
@@ -120,9 +103,9 @@ impl Dump<'_> {
         descriptor: &GroupDescriptor,
         block: &SuperBlock,
     ) -> io::Result<()> {
-        self.line(&format!("{offset:08x} descriptor of group {group}"));
+        self.0.line(&format!("{offset:08x} descriptor of group {group}"));
         fields!(
-            self,
+            self.0,
             GroupDescriptor,
             descriptor,
             [
@@ -158,7 +141,7 @@ impl Dump<'_> {
             let number = group * per_group + index + 1;
             let table = u64::from(descriptor.bg_inode_table_lo.get()) * BLOCK;
             let offset = table + u64::from(index) * INODE_BYTES as u64;
-            let inode = self.read::<Inode>(offset)?;
+            let inode = self.0.read::<Inode>(offset)?;
             self.inode(number, offset, &inode)?;
         }
         Ok(())
@@ -167,7 +150,7 @@ impl Dump<'_> {
     /// A bitmap as the ranges of its set bits.
     fn bitmap(&mut self, what: &str, block: u32) -> io::Result<()> {
         let offset = u64::from(block) * BLOCK;
-        let bytes = self.bytes(offset, BLOCK_BYTES)?;
+        let bytes = self.0.bytes(offset, BLOCK_BYTES)?;
         let bit = |bit: usize| bytes[bit / 8] >> (bit % 8) & 1 == 1;
         let mut ranges = Vec::new();
         let mut start = 0;
@@ -179,14 +162,14 @@ impl Dump<'_> {
                 start = end;
             }
         }
-        self.line(&format!("{offset:08x} {what} bitmap: {}", ranges.join(" ")));
+        self.0.line(&format!("{offset:08x} {what} bitmap: {}", ranges.join(" ")));
         Ok(())
     }
 
     fn inode(&mut self, number: u32, offset: u64, inode: &Inode) -> io::Result<()> {
-        self.line(&format!("{offset:08x} inode {number}"));
+        self.0.line(&format!("{offset:08x} inode {number}"));
         fields!(
-            self,
+            self.0,
             Inode,
             inode,
             [
@@ -215,24 +198,23 @@ impl Dump<'_> {
             ]
         );
         if inode.i_xattrs != [0; 96] {
-            self.line(&format!("   +0a0  extended attributes: {}", text(&inode.i_xattrs)));
+            self.0.line(&format!("   +0a0  extended attributes: {}", text(&inode.i_xattrs)));
         }
         let xattrs = u64::from(inode.i_file_acl_lo.get()) * BLOCK;
         if xattrs != 0 {
-            let bytes = self.bytes(xattrs, BLOCK_BYTES)?;
-            self.line(&format!("{xattrs:08x} extended attributes: {}", text(&bytes)));
+            let bytes = self.0.bytes(xattrs, BLOCK_BYTES)?;
+            self.0.line(&format!("{xattrs:08x} extended attributes: {}", text(&bytes)));
         }
         if inode.i_flags.get() & FLAG_EXTENTS == 0 {
             if inode.i_block != [0; 60] {
-                self.line(&format!("   +028  i_block: {}", text(&inode.i_block)));
+                self.0.line(&format!("   +028  i_block: {}", text(&inode.i_block)));
             }
             return Ok(());
         }
         self.extents(&inode.i_block, inode.i_mode.get() & 0o170_000 == 0o040_000)?;
         let journal = number == super::on_disk::JOURNAL_INODE;
-        if let (true, Ok((extent, _))) =
-            (journal, ExtentLeaf::read_from_prefix(&inode.i_block[12..]))
-        {
+        if journal {
+            let (extent, _) = self.0.prefix::<ExtentLeaf>(&inode.i_block[12..])?;
             self.journal(u64::from(extent.ee_start_lo.get()) * BLOCK)?;
         }
         Ok(())
@@ -240,20 +222,20 @@ impl Dump<'_> {
 
     /// A node of an extent tree, what is below it, and the names if it is a directory's.
     fn extents(&mut self, node: &[u8], directory: bool) -> io::Result<()> {
-        let (header, entries) = ExtentHeader::read_from_prefix(node).map_err(|_| broken())?;
+        let (header, entries) = self.0.prefix::<ExtentHeader>(node)?;
         for entry in entries.chunks_exact(12).take(header.eh_entries.get().into()) {
             if header.eh_depth.get() > 0 {
-                let index = ExtentIndex::read_from_bytes(entry).map_err(|_| broken())?;
+                let (index, _) = self.0.prefix::<ExtentIndex>(entry)?;
                 let offset = u64::from(index.ei_leaf_lo.get()) * BLOCK;
-                self.line(&format!("{offset:08x} node of extents"));
-                let node = self.bytes(offset, BLOCK_BYTES)?;
+                self.0.line(&format!("{offset:08x} node of extents"));
+                let node = self.0.bytes(offset, BLOCK_BYTES)?;
                 self.extents(&node, directory)?;
                 continue;
             }
-            let extent = ExtentLeaf::read_from_bytes(entry).map_err(|_| broken())?;
+            let (extent, _) = self.0.prefix::<ExtentLeaf>(entry)?;
             let (logical, count) = (extent.ee_block.get(), extent.ee_len.get());
             let start = extent.ee_start_lo.get();
-            self.line(&format!("   extent: blocks {logical}+{count} at {start}"));
+            self.0.line(&format!("   extent: blocks {logical}+{count} at {start}"));
             for block in (start..start + u32::from(count)).filter(|_| directory) {
                 self.directory(u64::from(block) * BLOCK)?;
             }
@@ -262,8 +244,8 @@ impl Dump<'_> {
     }
 
     fn directory(&mut self, offset: u64) -> io::Result<()> {
-        let bytes = self.bytes(offset, BLOCK_BYTES)?;
-        self.line(&format!("{offset:08x} directory block"));
+        let bytes = self.0.bytes(offset, BLOCK_BYTES)?;
+        self.0.line(&format!("{offset:08x} directory block"));
         let mut position = 0;
         while let Some(&[a, b, c, d, length_lo, length_hi, name_len, file_type]) =
             bytes.get(position..).and_then(|rest| rest.first_chunk())
@@ -271,7 +253,7 @@ impl Dump<'_> {
             let number = u32::from_le_bytes([a, b, c, d]);
             let length = usize::from(u16::from_le_bytes([length_lo, length_hi]));
             let end = position + 8 + usize::from(name_len);
-            let name = bytes.get(position + 8..end).ok_or_else(broken)?;
+            let name = bytes.get(position + 8..end).ok_or_else(|| self.0.broken())?;
             let line = match (number, file_type) {
                 (0, 0xde) => {
                     format!("   +{position:03x}  tail, checksum {}", hex(&bytes[position + 8..]))
@@ -281,17 +263,17 @@ impl Dump<'_> {
                     name.escape_ascii()
                 ),
             };
-            self.line(&line);
+            self.0.line(&line);
             position += length.max(8);
         }
         Ok(())
     }
 
     fn journal(&mut self, offset: u64) -> io::Result<()> {
-        let block = self.read::<JournalSuperBlock>(offset)?;
-        self.line(&format!("{offset:08x} super block of the journal"));
+        let block = self.0.read::<JournalSuperBlock>(offset)?;
+        self.0.line(&format!("{offset:08x} super block of the journal"));
         fields!(
-            self,
+            self.0,
             JournalSuperBlock,
             block,
             [
@@ -313,37 +295,6 @@ impl Dump<'_> {
         );
         Ok(())
     }
-
-    fn read<T: FromBytes>(&self, offset: u64) -> io::Result<T> {
-        T::read_from_bytes(&self.bytes(offset, size_of::<T>())?).map_err(|_| broken())
-    }
-
-    fn bytes(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.volume.read_at(self.contents, offset, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn line(&mut self, line: &str) {
-        writeln!(self.text, "{line}").expect("writing to a string cannot fail");
-    }
-}
-
-fn broken() -> io::Error {
-    io::Error::other("not an ext4 file system")
-}
-
-/// Bytes as text, zeros counted.
-fn text(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for run in bytes.chunk_by(|a, b| (*a == 0) == (*b == 0)) {
-        match (run[0], run.len()) {
-            (0, 0..4) => out.push_str(&"\\0".repeat(run.len())),
-            (0, count) => out.push_str(&format!("[{count} zeros]")),
-            _ => out.push_str(&run.escape_ascii().to_string()),
-        }
-    }
-    out
 }
 
 fn hex(bytes: &[u8]) -> String {

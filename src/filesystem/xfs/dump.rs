@@ -2,52 +2,34 @@
 //!
 //! It reads what `emit` wrote through the same structures, so it witnesses that bytes changed, not that they are right.
 
-use std::fmt::Write;
 use std::io;
-
-use zerocopy::FromBytes;
 
 use super::on_disk::{
     Agf, Agfl, Agi, BLOCK_BYTES, FORMAT_DEV, FORMAT_EXTENTS, FORMAT_LOCAL, INODE_BYTES, Inode,
     NULL32, ShortBlock, SuperBlock,
 };
 use crate::content::ContentStore;
+use crate::filesystem::dump::{Dump, fields, text};
 use crate::sparse::SparseMap;
 
 /// Super blocks, headers and trees of all groups, and each inode in use with what is in it, as text.
 /// Fails if reading the store does, or if the volume is not a whole XFS of ours.
 pub fn dump(volume: &SparseMap, contents: &ContentStore) -> io::Result<String> {
-    let mut dump = Dump { volume, contents, text: String::new() };
+    let mut dump = Xfs(Dump::of(volume, contents, "XFS"));
     dump.filesystem()?;
-    Ok(dump.text)
+    Ok(dump.0.finish())
 }
 
-struct Dump<'a> {
-    volume: &'a SparseMap,
-    contents: &'a ContentStore,
-    text: String,
-}
+/// What is dumped of such a file system.
+struct Xfs<'a>(Dump<'a>);
 
-/// Prints each named field that is not zero, with its offset in the structure.
-macro_rules! fields {
-    ($dump:expr, $type:ty, $value:expr, [$($field:ident),* $(,)?]) => {
-        $(
-            let value = u64::from($value.$field);
-            if value != 0 {
-                let offset = std::mem::offset_of!($type, $field);
-                $dump.line(&format!("   +{offset:03x}  {}: {value:#x} ({value})", stringify!($field)));
-            }
-        )*
-    };
-}
-
-impl Dump<'_> {
+impl Xfs<'_> {
     fn filesystem(&mut self) -> io::Result<()> {
-        let first = self.read::<SuperBlock>(0)?;
+        let first = self.0.read::<SuperBlock>(0)?;
         let sector = u64::from(first.sb_sectsize.get());
         for group in 0..first.sb_agcount.get() {
             let start = u64::from(group) * u64::from(first.sb_agblocks.get()) * BLOCK_BYTES as u64;
-            let block = self.read::<SuperBlock>(start)?;
+            let block = self.0.read::<SuperBlock>(start)?;
             self.super_block(start, &block);
             self.group(start, sector)?;
         }
@@ -55,9 +37,9 @@ impl Dump<'_> {
     }
 
     fn super_block(&mut self, start: u64, block: &SuperBlock) {
-        self.line(&format!("{start:08x} super block"));
+        self.0.line(&format!("{start:08x} super block"));
         fields!(
-            self,
+            self.0,
             SuperBlock,
             block,
             [
@@ -97,15 +79,15 @@ impl Dump<'_> {
                 sb_spino_align,
             ]
         );
-        self.line(&format!("   +020  sb_uuid: {}", uuid::Uuid::from_bytes(block.sb_uuid)));
-        self.line(&format!("   +06c  sb_fname: \"{}\"", text(&block.sb_fname)));
+        self.0.line(&format!("   +020  sb_uuid: {}", uuid::Uuid::from_bytes(block.sb_uuid)));
+        self.0.line(&format!("   +06c  sb_fname: \"{}\"", text(&block.sb_fname)));
     }
 
     fn group(&mut self, start: u64, sector: u64) -> io::Result<()> {
-        let agf = self.read::<Agf>(start + sector)?;
-        self.line(&format!("{:08x} free space", start + sector));
+        let agf = self.0.read::<Agf>(start + sector)?;
+        self.0.line(&format!("{:08x} free space", start + sector));
         fields!(
-            self,
+            self.0,
             Agf,
             agf,
             [
@@ -124,10 +106,10 @@ impl Dump<'_> {
                 agf_crc,
             ]
         );
-        let agi = self.read::<Agi>(start + 2 * sector)?;
-        self.line(&format!("{:08x} inodes", start + 2 * sector));
+        let agi = self.0.read::<Agi>(start + 2 * sector)?;
+        self.0.line(&format!("{:08x} inodes", start + 2 * sector));
         fields!(
-            self,
+            self.0,
             Agi,
             agi,
             [
@@ -143,11 +125,11 @@ impl Dump<'_> {
                 agi_crc,
             ]
         );
-        let list = self.bytes(start + 3 * sector, sector as usize)?;
+        let list = self.0.bytes(start + 3 * sector, sector as usize)?;
         let blocks = list[size_of::<Agfl>()..].as_chunks::<4>().0;
         let blocks = blocks.iter().map(|block| u32::from_be_bytes(*block));
         let blocks: Vec<u32> = blocks.filter(|&block| block != NULL32).collect();
-        self.line(&format!("{:08x} free list: {blocks:?}", start + 3 * sector));
+        self.0.line(&format!("{:08x} free list: {blocks:?}", start + 3 * sector));
         let trees = [agf.agf_roots[0], agf.agf_roots[1], agf.agf_roots[2]];
         for root in trees.into_iter().chain([agf.agf_refcount_root, agi.agi_free_root]) {
             if root.get() != 0 {
@@ -169,23 +151,23 @@ impl Dump<'_> {
     /// A tree of a group: its records, all of them.
     fn tree(&mut self, start: u64, block: u32) -> io::Result<Vec<Vec<u8>>> {
         let offset = start + u64::from(block) * BLOCK_BYTES as u64;
-        let bytes = self.bytes(offset, BLOCK_BYTES)?;
-        let (head, body) = ShortBlock::read_from_prefix(&bytes).map_err(|_| broken())?;
+        let bytes = self.0.bytes(offset, BLOCK_BYTES)?;
+        let (head, body) = self.0.prefix::<ShortBlock>(&bytes)?;
         let (level, count) = (head.bb_level.get(), head.bb_numrecs.get());
         let magic = head.bb_magic.escape_ascii().to_string();
-        self.line(&format!("{offset:08x} {magic}, level {level}, {count} records"));
+        self.0.line(&format!("{offset:08x} {magic}, level {level}, {count} records"));
         let (record, key) = match &head.bb_magic {
             b"AB3B" | b"AB3C" => (8, 8),
             b"IAB3" | b"FIB3" => (16, 4),
             b"RMB3" => (24, 40),
             b"R3FC" => (12, 4),
-            _ => return Err(broken()),
+            _ => return Err(self.0.broken()),
         };
         if level == 0 {
             let records: Vec<_> =
                 body.chunks_exact(record).take(count.into()).map(<[u8]>::to_vec).collect();
             for record in &records {
-                self.line(&format!("   {}", words(record)));
+                self.0.line(&format!("   {}", words(record)));
             }
             return Ok(records);
         }
@@ -198,10 +180,10 @@ impl Dump<'_> {
     }
 
     fn inode(&mut self, offset: u64) -> io::Result<()> {
-        let inode = self.read::<Inode>(offset)?;
-        self.line(&format!("{offset:08x} inode {}", inode.di_ino));
+        let inode = self.0.read::<Inode>(offset)?;
+        self.0.line(&format!("{offset:08x} inode {}", inode.di_ino));
         fields!(
-            self,
+            self.0,
             Inode,
             inode,
             [
@@ -228,12 +210,12 @@ impl Dump<'_> {
                 di_crtime,
             ]
         );
-        let forks = self.bytes(offset + size_of::<Inode>() as u64, INODE_BYTES - 176)?;
+        let forks = self.0.bytes(offset + size_of::<Inode>() as u64, INODE_BYTES - 176)?;
         let split = match inode.di_forkoff {
             0 => forks.len(),
             eights => usize::from(eights) * 8,
         };
-        let (data, attributes) = forks.split_at_checked(split).ok_or_else(broken)?;
+        let (data, attributes) = forks.split_at_checked(split).ok_or_else(|| self.0.broken())?;
         self.fork("data", data, inode.di_format);
         if inode.di_forkoff != 0 {
             self.fork("attributes", attributes, inode.di_aformat);
@@ -243,37 +225,19 @@ impl Dump<'_> {
 
     fn fork(&mut self, name: &str, bytes: &[u8], format: u8) {
         match format {
-            FORMAT_DEV => self.line(&format!("   device: {}", words(&bytes[..4]))),
-            FORMAT_LOCAL => self.line(&format!("   {name}: {}", text(bytes))),
+            FORMAT_DEV => self.0.line(&format!("   device: {}", words(&bytes[..4]))),
+            FORMAT_LOCAL => self.0.line(&format!("   {name}: {}", text(bytes))),
             FORMAT_EXTENTS => {
                 for extent in bytes.as_chunks::<16>().0.iter().filter(|bytes| **bytes != [0; 16]) {
                     let packed = u128::from_be_bytes(*extent);
                     let (count, block) = (packed & ((1 << 21) - 1), packed >> 21 & ((1 << 52) - 1));
                     let start = packed >> 73;
-                    self.line(&format!("   {name}: blocks {start}+{count} at {block}"));
+                    self.0.line(&format!("   {name}: blocks {start}+{count} at {block}"));
                 }
             }
-            _ => self.line(&format!("   {name}: a tree: {}", words(bytes))),
+            _ => self.0.line(&format!("   {name}: a tree: {}", words(bytes))),
         }
     }
-
-    fn read<T: FromBytes>(&self, offset: u64) -> io::Result<T> {
-        T::read_from_bytes(&self.bytes(offset, size_of::<T>())?).map_err(|_| broken())
-    }
-
-    fn bytes(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.volume.read_at(self.contents, offset, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn line(&mut self, line: &str) {
-        writeln!(self.text, "{line}").expect("writing to a string cannot fail");
-    }
-}
-
-fn broken() -> io::Error {
-    io::Error::other("not an XFS file system")
 }
 
 /// Bytes in fours, hexadecimal.
@@ -281,17 +245,4 @@ fn words(bytes: &[u8]) -> String {
     let words = bytes.as_chunks::<4>().0.iter();
     let words: Vec<_> = words.map(|word| format!("{:08x}", u32::from_be_bytes(*word))).collect();
     words.join(" ")
-}
-
-/// Bytes as text, zeros counted.
-fn text(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for run in bytes.chunk_by(|a, b| (*a == 0) == (*b == 0)) {
-        match (run[0], run.len()) {
-            (0, 0..4) => out.push_str(&"\\0".repeat(run.len())),
-            (0, count) => out.push_str(&format!("[{count} zeros]")),
-            _ => out.push_str(&run.escape_ascii().to_string()),
-        }
-    }
-    out
 }

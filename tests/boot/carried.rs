@@ -82,6 +82,25 @@ fn next() -> Vec<u8> {
         .archive()
 }
 
+/// Makes an image whose static configuration of GRUB is as bootupd before 0.2.28 had it: `blscfg` comes last, in a file of its own.
+pub(crate) fn with_old_bootupd(layout: &Path, directory: &Path) {
+    const STATIC: &str = "usr/lib/bootupd/grub2-static";
+    let mut copy = support::tool::tool("cp").expect("cp is everywhere");
+    support::tool::run(copy.args(["-a", "--"]).arg(layout.join(".")).arg(directory));
+    let last = include_str!("../fixture/overlay/configs.d/10_blscfg.cfg");
+    let layer = TinyLayer::default()
+        .whiteout(&format!("{STATIC}/configs.d/10_blscfg.cfg"))
+        .file(&format!("{STATIC}/grub-static-post.cfg"), last);
+    derive(directory, "latest", &[layer.archive()], "old");
+    // What is pressed is the tag `latest`.
+    let index = directory.join("index.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let manifests = value["manifests"].as_array_mut().unwrap();
+    manifests.retain(|entry| entry["annotations"]["org.opencontainers.image.ref.name"] == "old");
+    manifests[0]["annotations"]["org.opencontainers.image.ref.name"] = "latest".into();
+    fs::write(index, serde_json::to_vec(&value).unwrap()).unwrap();
+}
+
 /// What a guest looks for that runs the version with [`next`] on top.
 pub(crate) const IS_NEXT: &str = "\
 [ \"$(cat /usr/share/fixture/version)\" = 2 ] || { echo 'the old /usr'; exit 1; }

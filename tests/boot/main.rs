@@ -87,6 +87,10 @@ static XFS_CARRYING: Disk =
         .with_flags(&["--filesystem", "xfs"]);
 static XFS_SELINUX: Disk = Disk::of_remade("xfs-selinux", Variant::Selinux, "raw", carried::remake)
     .with_flags(&["--filesystem", "xfs"]);
+/// An image of June 2025 or older: its only `blscfg` is in the static configuration's last file.
+static OLD_BOOTUPD: Disk =
+    Disk::of_remade("old-bootupd", Variant::Default, "raw", carried::with_old_bootupd);
+/// Root and home in subvolumes, one of them in a directory.
 static BTRFS: Disk = Disk::new(
     "btrfs",
     Architecture::X86_64,
@@ -101,6 +105,24 @@ static BTRFS: Disk = Disk::new(
         PATIENT,
     ],
 );
+static BTRFS_ARM: Disk = Disk::new(
+    "btrfs-arm",
+    Architecture::Aarch64,
+    Variant::Default,
+    "raw",
+    &["--filesystem", "btrfs", "--btrfs-compress", "lzo", "--karg", PATIENT],
+);
+static BTRFS_CARRYING: Disk =
+    Disk::of_remade("btrfs-carrying", Variant::UefiOnly, "raw", carried::remake).with_flags(&[
+        "--filesystem",
+        "btrfs",
+        "--btrfs-subvolume",
+        "volumes/root",
+        "--btrfs-compress",
+        "zstd",
+        "--karg",
+        PATIENT,
+    ]);
 /// Made of an image that carries a commit, as Fedora's do.
 static CARRYING: Disk = Disk::of_remade("carrying", Variant::Odd, "gce", carried::remake);
 static SELINUX: Disk = Disk::of_remade("selinux", Variant::Selinux, "raw", carried::remake);
@@ -292,8 +314,19 @@ fn x86_64_xfs_selinux() {
 #[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
 fn a_chain_on_xfs() {
     let nvme = machine(Firmware::Uefi, DiskBus::Nvme);
-    let case = Case::new("x86_64-xfs-chain", &XFS_CARRYING, nvme);
-    let update = upgrade::to_next(&XFS_CARRYING);
+    chain_on_another_file_system(&Case::new("x86_64-xfs-chain", &XFS_CARRYING, nvme));
+}
+
+/// The same on btrfs, whose root is in a subvolume and compressed, and whose `/boot` is an ext4.
+#[test]
+#[ignore = "takes minutes, and its parts are seen elsewhere: tests/run full"]
+fn a_chain_on_btrfs() {
+    let virtio = machine(Firmware::Uefi, DiskBus::Virtio);
+    chain_on_another_file_system(&Case::new("x86_64-btrfs-chain", &BTRFS_CARRYING, virtio));
+}
+
+fn chain_on_another_file_system(case: &Case) {
+    let update = upgrade::to_next(case.disk);
     case.passes_chain(&[
         Step::CutBoot,
         Step::Boot,
@@ -310,16 +343,70 @@ fn a_chain_on_xfs() {
     ]);
 }
 
-/// The root in a subvolume, compressed, and two more subvolumes that are mounted.
+/// Nothing is touched for longer than automounts live, before an upgrade and between staging it and the reboot (bootc issue 2402).
+#[test]
+#[ignore = "takes minutes, most of which nothing happens: tests/run full"]
+fn a_chain_that_idles() {
+    let virtio = machine(Firmware::Uefi, DiskBus::Virtio);
+    let case = Case::new("x86_64-idle-chain", &CARRYING, virtio);
+    let update = upgrade::to_next(&CARRYING);
+    case.passes_chain(&[
+        Step::Boot,
+        Step::Idle(150),
+        Step::Upgrade(update),
+        Step::Idle(150),
+        Step::Reboot,
+        Step::Do(carried::IS_NEXT.to_owned()),
+    ]);
+}
+
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn x86_64_xfs_after_a_power_cut() {
+    let virtio = machine(Firmware::Uefi, DiskBus::Virtio);
+    afterwards::a_power_cut_does_no_harm(&Case::new("x86_64-xfs-cut", &XFS, virtio));
+}
+
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn x86_64_btrfs_after_a_power_cut() {
+    let virtio = machine(Firmware::Uefi, DiskBus::Virtio);
+    afterwards::a_power_cut_does_no_harm(&Case::new("x86_64-btrfs-cut", &BTRFS, virtio));
+}
+
+/// GRUB finds the entries by what an older bootupd brings, from BIOS and UEFI.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn x86_64_old_bootupd() {
+    for (name, firmware) in
+        [("x86_64-old-bootupd-bios", Firmware::Bios), ("x86_64-old-bootupd-uefi", Firmware::Uefi)]
+    {
+        Case::new(name, &OLD_BOOTUPD, machine(firmware, DiskBus::Virtio)).passes();
+    }
+}
+
+/// The root in a subvolume, compressed, with a `/boot` beside it.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn aarch64_btrfs() {
+    let case = Case::new("aarch64-btrfs", &BTRFS_ARM, Machine::new(AARCH64));
+    let guest = afterwards::file_systems_are_sound(&case);
+    assert_eq!(guest.mount("/sysroot").expect("a sysroot").filesystem, "btrfs");
+    assert_eq!(guest.mount("/boot").expect("a /boot of its own").filesystem, "ext4");
+}
+
+/// The root in a subvolume in a directory, compressed, and two more subvolumes that are mounted.
 #[test]
 #[ignore = "takes minutes: tests/run full"]
 fn x86_64_btrfs_root() {
-    let guest = Case::new("btrfs", &BTRFS, machine(Firmware::Bios, DiskBus::Virtio)).passes();
+    let case = Case::new("btrfs", &BTRFS, machine(Firmware::Bios, DiskBus::Virtio));
+    let guest = afterwards::file_systems_are_sound(&case);
     let sysroot = guest.mount("/sysroot").expect("a sysroot");
     assert_eq!(sysroot.filesystem, "btrfs", "{sysroot:?}");
+    assert!(sysroot.filesystem_options.contains("subvol=/volumes/root"), "{sysroot:?}");
     let boot = guest.mount("/boot").expect("a /boot of its own");
     assert_eq!(boot.filesystem, "ext4");
-    for (place, subvolume) in [("/var/home", "/home"), ("/var/log", "/logs")] {
+    for (place, subvolume) in [("/var/home", "/volumes/home"), ("/var/log", "/logs")] {
         let mount = guest.mount(place).expect("a subvolume");
         let option = format!("subvol={subvolume}");
         assert!(mount.filesystem_options.contains(&option), "{mount:?}");

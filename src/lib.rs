@@ -48,6 +48,9 @@ pub mod bound;
 pub mod disk;
 pub mod iso;
 
+// A gate over facts.
+pub mod check;
+
 // A disk that is there, or an image, looked at.
 pub mod inspect;
 pub mod survey;

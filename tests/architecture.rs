@@ -81,6 +81,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("update", &["load", "ostree", "request"]),
     // As far as a build reads, without making anything.
     ("survey", &["bootloader", "load", "oci", "plan", "request"]),
+    // A gate over facts, which it gathers from images as `survey` does.
+    ("check", &["bootc", "bootloader", "inspect", "iso", "oci", "ostree", "trust"]),
     ("pipeline", &["bound", "load", "make", "plan", "report", "request", "written"]),
 ];
 
@@ -110,9 +112,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tar", &["oci"]),
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
-    ("regex_automata", &["selinux"]),
+    ("regex_automata", &["check", "selinux"]),
     ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output"]),
-    ("saphyr", &["config", "trust"]),
+    ("saphyr", &["check", "config", "trust"]),
     ("saphyr_parser", &["yaml"]),
 ];
 

@@ -3,6 +3,7 @@
 //! Everything is read from the merged tree, in which `/etc` is `usr/etc`. Nothing here decides; it reports.
 
 mod bound_images;
+mod diagnosis;
 mod grub_version;
 mod install;
 mod kernel_arguments;
@@ -27,6 +28,7 @@ use crate::installed::KernelFiles;
 use crate::progress::Progress;
 use crate::tree::{InodeId, Kind, Tree};
 
+pub use diagnosis::{Diagnosis, diagnose};
 pub use install::{Bootloader, InstallConfig};
 pub use kernel_arguments::{Mounts, command_line};
 pub use lost::{Lost, lost_by_arguments};

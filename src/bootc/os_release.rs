@@ -1,5 +1,7 @@
 //! `os-release`: what the system is called.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::Files;
@@ -31,6 +33,17 @@ pub(super) fn product(files: &Files<'_>) -> Result<(String, String)> {
         }
     }
     Ok(Default::default())
+}
+
+/// All keys and their values, of the first file that there is.
+pub(super) fn all(files: &Files<'_>) -> Result<BTreeMap<String, String>> {
+    for path in PATHS {
+        let Some(text) = files.text(path)? else { continue };
+        let pairs = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let pairs = pairs.filter_map(|line| line.split_once('='));
+        return Ok(pairs.map(|(key, value)| (key.to_owned(), unquote(value))).collect());
+    }
+    Ok(BTreeMap::new())
 }
 
 /// The last value of a key. It ends with its line, so it never holds a newline.

@@ -92,6 +92,27 @@ impl Boot {
     }
 }
 
+/// Whether an image has all that a boot loader needs, without laying it out; what was found, a line each.
+pub fn check_payload(
+    root: &Tree,
+    contents: &ContentStore,
+    architecture: Architecture,
+) -> Result<Vec<String>> {
+    let options = BootOptions {
+        architecture,
+        loader: None,
+        boot_uuid: Uuid::nil(),
+        skip_boot_uuid: false,
+        boot_partition: 1,
+        boot_filesystem: FileSystem::Ext4,
+        separate_boot: false,
+        dos: false,
+        bios: true,
+        time: 0,
+    };
+    prepare(root, contents, &options).map(|boot| boot.found)
+}
+
 /// Takes the boot loader out of an image. `root` is the merged tree of the image.
 ///
 /// Every component that the image has is taken, UEFI and (on x86_64) BIOS, as `bootc install --generic-image` does.

@@ -59,6 +59,12 @@ Examples:
   bootpress inspect quay.io/fedora/fedora-bootc:43 --deep
   bootpress inspect disk.x86_64.qcow2 --json";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  bootpress check quay.io/fedora/fedora-bootc:43
+  bootpress check quay.io/fedora/fedora-bootc:43 --policy fedora --report sarif=check.sarif
+  bootpress check --explain content.initramfs";
+
 const PULL_EXAMPLES: &str = "\
 Examples:
   bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43";
@@ -104,6 +110,11 @@ pub(crate) enum Command {
     /// Show what is on a disk, or what an image is
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(Box<super::inspect::InspectFlags>),
+    /// Check an image against rules, as a gate for releases
+    ///
+    /// Exit code 0: no violation is as severe as --fail-on says; 1: one is; 2 to 4: as for all commands, and nothing was judged.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Box<super::check::CheckFlags>),
     /// Fetch an image into the cache
     #[command(after_help = PULL_EXAMPLES)]
     Pull(Box<super::pull::PullFlags>),

@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod cases;
 mod chain;
+mod check;
 #[cfg(test)]
 mod documents;
 mod flags;
@@ -59,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Test(flags) => test::run(&flags),
         Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Check(flags) => check::run(&flags),
         Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),

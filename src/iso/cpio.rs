@@ -19,6 +19,8 @@ const MAGIC: &[u8] = b"070701";
 const HEADER: usize = 110;
 const TRAILER: &[u8] = b"TRAILER!!!";
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Bytes of an archive that are searched: no machine has the memory for a larger initramfs, and a bomb could have more.
+const LARGEST: u64 = 4 << 30;
 /// More makes little smaller, and costs seconds.
 const ZSTD_LEVEL: i32 = 9;
 
@@ -135,12 +137,13 @@ pub(super) fn contains(initramfs: impl Read, path: &[u8]) -> Option<bool> {
 }
 
 fn decompressed<'a>(magic: [u8; 6], all: impl Read + 'a) -> Option<Box<dyn Read + 'a>> {
-    match magic {
-        [a, b, c, d, ..] if [a, b, c, d] == ZSTD => Some(Box::new(zstd::Decoder::new(all).ok()?)),
-        [0x1f, 0x8b, ..] => Some(Box::new(flate2::read::MultiGzDecoder::new(all))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Box::new(lzma_rust2::XzReader::new(all, true))),
-        _ => None,
-    }
+    let decoder: Box<dyn Read + 'a> = match magic {
+        [a, b, c, d, ..] if [a, b, c, d] == ZSTD => Box::new(zstd::Decoder::new(all).ok()?),
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(all)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(all, true)),
+        _ => return None,
+    };
+    Some(Box::new(decoder.take(LARGEST)))
 }
 
 /// An archive, compressed as its kernel can unpack it, which is known from another initramfs: firmware reads slowly.

@@ -556,6 +556,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Whether an initramfs of an image holds a path, such as `usr/lib/ostree/ostree-prepare-root`. `None`: it is compressed in a way
+/// that is not read here, or broken.
+pub fn initramfs_has(initramfs: &Content, contents: &ContentStore, path: &str) -> Option<bool> {
+    cpio::contains(contents.reader(initramfs), path.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,7 +62,9 @@ pub(super) fn of_manifest(
     let layers = attachment.layers.iter().filter(|layer| is_signature(&layer.media_type));
     let mut claims = Vec::new();
     for layer in layers.take(MAXIMUM) {
-        let payload = blob(blobs, layer).with_context(|| format!("reading {place}"))?;
+        let payload = Digest::parse(&layer.digest)
+            .and_then(|digest| blob(blobs, &digest, layer.size, MAXIMUM_SIZE))
+            .with_context(|| format!("reading {place}"))?;
         let annotation = |key: &str| layer.annotation(key).map(str::to_owned);
         claims.push(Claim {
             about: about.to_string(),
@@ -100,17 +102,17 @@ pub(super) fn in_registry(
     Ok(claims)
 }
 
-fn blob(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let digest = Digest::parse(&descriptor.digest)?;
-    if descriptor.size > MAXIMUM_SIZE {
-        let what = format!("a signature of {} bytes is larger than any real one", descriptor.size);
+/// The bytes of an attached blob, verified. `Unsupported`: there are more than `largest`.
+pub(super) fn blob(blobs: &dyn Blobs, digest: &Digest, size: u64, largest: u64) -> Result<Vec<u8>> {
+    if size > largest {
+        let what = format!("an attachment of {size} bytes is larger than any real one");
         return Err(unsupported(what, None));
     }
-    let mut blob = Verified::new(blobs.blob(&digest, descriptor.size)?.take(descriptor.size + 1));
+    let mut blob = Verified::new(blobs.blob(digest, size)?.take(size + 1));
     let mut bytes = Vec::new();
     if let Err(error) = blob.read_to_end(&mut bytes) {
         return Err(blob.failure().unwrap_or(error).into());
     }
-    blob.finish(&digest, Some(descriptor.size))?;
+    blob.finish(digest, Some(size))?;
     Ok(bytes)
 }

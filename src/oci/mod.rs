@@ -8,6 +8,7 @@
 mod access;
 mod archive;
 mod attachments;
+mod beside;
 mod cache;
 mod decompressed;
 mod digest;
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, anyhow};
 
 pub use self::access::{Access, CredentialHelper, Password, Places};
+pub use self::beside::Attached;
 pub use self::cache::{Cache, CachedImage, Pruned};
 use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};

@@ -187,6 +187,22 @@ impl Registry {
         Ok(found.map(|document| document.bytes))
     }
 
+    /// A page of the list of tags, as JSON: those after `last`, in the registry's order.
+    pub(super) fn tags(&self, last: Option<&String>) -> Result<Vec<u8>> {
+        // Tags have no character that means something in a query (OCI distribution 1.1: `[a-zA-Z0-9_][a-zA-Z0-9._-]*`).
+        let from = last.map_or(String::new(), |last| format!("&last={last}"));
+        let is_tag =
+            |tag: &String| tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let path = match last.is_none_or(is_tag) {
+            true => format!("tags/list?n=1000{from}"),
+            false => "tags/list?n=1000".to_owned(),
+        };
+        match self.fetch(&path, "application/json") {
+            Ok(body) => Ok(body.bytes),
+            Err(failure) => Err(failure.explain(&self.name("tags"), &self.endpoint.who())),
+        }
+    }
+
     /// A document by its digest.
     pub(super) fn document(&self, digest: &Digest) -> Result<Cursor<Vec<u8>>> {
         Ok(Cursor::new(self.manifest(&digest.to_string())?))

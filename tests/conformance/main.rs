@@ -5,6 +5,7 @@ mod bib;
 mod bootloader;
 mod btrfs;
 mod build;
+mod check;
 mod composefs;
 mod config;
 mod corpus;

@@ -39,11 +39,14 @@ pub mod filesystem;
 pub mod oci;
 pub mod ostree;
 pub mod output;
+pub mod packages;
+pub mod sbom;
 pub mod selinux;
 pub mod storage;
 pub mod trust;
 
 // Joining.
+pub mod attest;
 pub mod bound;
 pub mod disk;
 pub mod iso;

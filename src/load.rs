@@ -63,7 +63,7 @@ pub fn load(request: &Request, progress: &Progress) -> Result<Loaded> {
     let judge =
         |subject: &_, claims: &dyn Fn(&_) -> _| trust::check(&wanted.trust, subject, claims);
     let (source, verdict) = opened.vouched(judge)?;
-    request.output.targets(&wanted.reference, &source.image)?;
+    request.output.targets(&wanted.reference, &source.image, &request.documents.extensions())?;
     read(request, source, Some(verdict), contents, progress)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::architecture::Architecture;
+use crate::attest::DocumentReport;
 use crate::disk::PartitionReport;
 use crate::image::LayerRecord;
 use crate::iso::MediumKind;
@@ -46,6 +47,9 @@ pub struct Report {
     /// Media that boot live and install, if any were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<MediumReport>,
+    /// Documents that were written beside them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<DocumentReport>,
     /// The files that would have been written if this had not been a dry run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub planned: Vec<PlannedReport>,
@@ -226,6 +230,11 @@ impl Report {
         report
     }
 
+    /// The same report, of documents besides.
+    pub fn with_documents(self, documents: Vec<DocumentReport>) -> Self {
+        Self { documents, ..self }
+    }
+
     /// A report of the current form about a disk that has been built; times and warnings are added by whoever listened.
     pub fn new(
         image: ImageReport,
@@ -245,6 +254,7 @@ impl Report {
             partitions,
             files,
             media: Vec::new(),
+            documents: Vec::new(),
             planned: Vec::new(),
             decisions: Vec::new(),
             bound_images: Vec::new(),

@@ -36,7 +36,7 @@ pub enum WrittenMedium {
 /// Writes what was made; nothing in a dry run.
 pub fn write(request: &Request, plan: &Plan, made: &Made, progress: &Progress) -> Result<Written> {
     let (reference, wanted) = (&request.image.reference, &request.output);
-    let targets = wanted.targets(reference, &made.image)?;
+    let targets = wanted.targets(reference, &made.image, &[])?;
     let path = |kind: MediumKind| wanted.medium_path(reference, &made.image, kind);
     if wanted.dry_run {
         let media = wanted.medium.iter().flat_map(|medium| &medium.kinds);

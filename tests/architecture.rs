@@ -35,6 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("filesystem", &[]),
     ("oci", &[]),
     ("ostree", &[]),
+    ("packages", &[]),
+    ("sbom", &["packages"]),
     ("output", &[]),
     ("selinux", &[]),
     ("storage", &[]),
@@ -46,7 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A medium carries a disk and starts it, so it joins what the disk joined; it may read and write finished media.
     ("iso", &["bootloader", "disk", "filesystem"]),
     // Everything that is asked for, in the words of those who are asked.
-    ("request", &["bootloader", "config", "disk", "iso", "oci", "output", "trust"]),
+    ("request", &["bootloader", "config", "disk", "iso", "oci", "output", "sbom", "trust"]),
     // The first half of a build: read, and decide nothing.
     (
         "load",
@@ -76,14 +78,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("written", &["iso", "make", "output", "plan", "request"]),
-    ("report", &["disk", "iso", "make", "output", "plan", "trust", "written"]),
+    // Documents about what was made and written.
+    (
+        "attest",
+        &[
+            "bootc", "iso", "load", "make", "oci", "output", "packages", "plan", "request", "sbom",
+            "written",
+        ],
+    ),
+    ("report", &["attest", "disk", "iso", "make", "output", "plan", "trust", "written"]),
     // What a machine pulls when it upgrades: the first half, and the commits.
     ("update", &["load", "ostree", "request"]),
     // As far as a build reads, without making anything.
     ("survey", &["bootloader", "load", "oci", "plan", "request"]),
     // A gate over facts, which it gathers from images as `survey` does.
     ("check", &["bootc", "bootloader", "inspect", "iso", "oci", "ostree", "trust"]),
-    ("pipeline", &["bound", "load", "make", "plan", "report", "request", "written"]),
+    ("pipeline", &["attest", "bound", "load", "make", "plan", "report", "request", "written"]),
 ];
 
 /// Crates that one room alone names.
@@ -109,6 +119,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("pgp", &["trust"]),
     ("webpki", &["trust"]),
     ("x509_cert", &["trust"]),
+    ("spdx", &["sbom"]),
     ("tar", &["oci"]),
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
@@ -126,6 +137,8 @@ const NO_FILES: &[&str] = &[
     "disk",
     "filesystem",
     "ostree",
+    "packages",
+    "sbom",
     "selinux",
     "storage",
     "tree",

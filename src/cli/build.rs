@@ -123,6 +123,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         destination,
         dry_run,
     };
+    request.documents = flags.documents.request();
     request.seed.clone_from(&flags.seed);
     request.config = config;
     add_media(&mut request, kinds, &flags.medium)?;

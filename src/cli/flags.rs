@@ -2,6 +2,7 @@
 
 pub(crate) mod bound;
 pub(crate) mod config;
+pub(crate) mod documents;
 pub(crate) mod iso;
 mod output;
 pub(crate) mod registry;
@@ -291,6 +292,8 @@ pub(crate) struct BuildFlags {
     pub(crate) stateroot: Option<StaterootName>,
 
     // What follows is under headings of its own: a heading counts for all flags after it.
+    #[command(flatten)]
+    pub(crate) documents: documents::DocumentFlags,
     #[command(flatten)]
     pub(crate) medium: MediumFlags,
     #[command(flatten)]

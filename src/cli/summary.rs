@@ -85,6 +85,16 @@ fn write(report: &Report, out: &mut Page) {
         out.line(format_args!("{format:<13} {size}, boots live and installs"));
         out.line(format_args!("{:<13} {}", "sha256", medium.sha256));
     }
+    documents(report, out);
+}
+
+/// Documents that stand beside the files.
+fn documents(report: &Report, out: &mut Page) {
+    for document in &report.documents {
+        out.line(document.path.display());
+        out.line(format_args!("{:<13} {}", document.kind, human(document.size)));
+        out.line(format_args!("{:<13} {}", "sha256", document.sha256));
+    }
 }
 
 /// What a dry run has to say besides.

@@ -26,7 +26,7 @@ mod vhdx;
 mod vmdk;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -34,6 +34,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::architecture::Architecture;
@@ -109,6 +110,16 @@ pub struct Uncompressed {
     pub size: u64,
     /// SHA-256; lower-case hexadecimal.
     pub sha256: String,
+}
+
+/// Writes a small document, complete or not at all. Returns its SHA-256.
+pub fn write_document(path: &Path, bytes: &[u8]) -> Result<String> {
+    let writing = || format!("writing {}", path.display());
+    let unfinished = Unfinished::create_in(directory_of(path)).with_context(writing)?;
+    let mut file = unfinished.file();
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(writing)?;
+    unfinished.name(path).with_context(writing)?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether a file can be written at a path: early, because the work before takes minutes. Leaves nothing behind.

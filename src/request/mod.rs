@@ -15,6 +15,7 @@ use crate::disk::{DiskSize, Preset, SectorSize};
 use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::name::{Compression, SubvolumeName};
 use crate::oci::{Access, Reference};
+use crate::sbom::Form;
 use crate::trust::Demand;
 
 pub use output::{AnacondaRequest, Destination, MediumRequest, OutputRequest, default_volume_id};
@@ -33,12 +34,28 @@ pub struct Request {
     pub applications: ApplicationsRequest,
     /// The files that are written.
     pub output: OutputRequest,
+    /// Documents that are written beside them.
+    pub documents: DocumentsRequest,
     /// What a configuration file asks for.
     pub config: Config,
     /// What UUIDs derive from besides the manifest's digest.
     pub seed: String,
     /// Where the unpacked image is kept while it is worked on.
     pub work_directory: PathBuf,
+}
+
+/// What is written beside the files of a build, about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DocumentsRequest {
+    /// Bills of materials, each form once.
+    pub sboms: Vec<Form>,
+}
+
+impl DocumentsRequest {
+    /// What the names of the documents end with.
+    pub fn extensions(&self) -> Vec<&'static str> {
+        self.sboms.iter().map(|form| form.extension()).collect()
+    }
 }
 
 /// An image, and how it is got.
@@ -147,6 +164,7 @@ impl Request {
             system: SystemRequest::default(),
             applications: ApplicationsRequest::default(),
             output: OutputRequest::in_directory(work_directory),
+            documents: DocumentsRequest::default(),
             config: Config::default(),
             seed: String::new(),
             work_directory: work_directory.to_owned(),

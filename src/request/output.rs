@@ -147,8 +147,13 @@ impl OutputRequest {
     }
 
     /// The disk files to write, for an image opened by `reference`; for a dry run, those that would be written. Fails if they
-    /// cannot be written where they go.
-    pub fn targets(&self, reference: &Reference, image: &Image) -> Result<Vec<Target>> {
+    /// cannot be written where they go, or documents with these extensions beside them.
+    pub fn targets(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        documents: &[&str],
+    ) -> Result<Vec<Target>> {
         let path = |index: usize, format: FileFormat| match &self.destination {
             Destination::File(file) => file.clone(),
             Destination::Files(files) => files[index].clone(),
@@ -172,7 +177,8 @@ impl OutputRequest {
         let media = kinds
             .filter(|kind| !kind.is_directory())
             .map(|kind| self.medium_path(reference, image, *kind));
-        for path in targets.iter().map(|target| target.path.clone()).chain(media) {
+        let documents = documents.iter().map(|one| self.document_path(reference, image, one));
+        for path in targets.iter().map(|target| target.path.clone()).chain(media).chain(documents) {
             check_name(&path)?;
             if !self.dry_run {
                 output::check_place(&path)?;
@@ -191,6 +197,25 @@ impl OutputRequest {
             Destination::Files(files) => files[self.formats.len() + index].clone(),
             Destination::Directory(directory) => {
                 directory.join(file_name(reference, image, kind.extension()))
+            }
+        }
+    }
+
+    /// Where a document goes that is written beside the files: with their name and another extension, or behind the name of the
+    /// only file.
+    pub fn document_path(&self, reference: &Reference, image: &Image, extension: &str) -> PathBuf {
+        let behind = |file: &Path| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(format!(".{extension}"));
+            PathBuf::from(name)
+        };
+        match &self.destination {
+            Destination::File(file) => behind(file),
+            Destination::Files(files) => {
+                files.first().map_or_else(PathBuf::new, |file| behind(file))
+            }
+            Destination::Directory(directory) => {
+                directory.join(file_name(reference, image, extension))
             }
         }
     }

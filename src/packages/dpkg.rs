@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use super::{Files, Inventory, Manager, Package, clean, some};
+use super::{Inventory, Manager, Package, clean, some};
+use crate::files::Files;
 
 /// Where it is, and where systems keep it whose /var does not belong to the image.
 const STATUS: [&str; 4] = [

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::{Files, Inventory, Manager, Package, clean, some};
+use super::{Inventory, Manager, Package, clean, some};
+use crate::files::Files;
 
 /// apk's database; it lists all files, so a large system's has 20 MB.
 const APK: [&str; 2] = ["usr/lib/apk/db/installed", "lib/apk/db/installed"];

@@ -21,6 +21,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::content::{Content, ContentStore};
+use crate::files::Files;
 use crate::tree::{Kind, Tree};
 
 /// Packages of one image, at most; a whole distribution has 70,000.
@@ -89,33 +90,6 @@ pub struct Inventory {
     pub databases: Vec<String>,
     /// Databases that could not be read, and why.
     pub warnings: Vec<String>,
-}
-
-/// A tree of an image and its contents.
-#[derive(Clone, Copy)]
-struct Files<'a> {
-    root: &'a Tree,
-    contents: &'a ContentStore,
-}
-
-impl Files<'_> {
-    /// The bytes of a file, links followed; `None`: there is none. Fails if it has more than `largest` bytes.
-    fn bytes(&self, path: &str, largest: u64) -> Result<Option<Vec<u8>>> {
-        let Some(content) = self.root.file(path) else { return Ok(None) };
-        anyhow::ensure!(
-            content.size <= largest,
-            "/{path} has {} bytes; the limit is {largest}",
-            content.size
-        );
-        self.contents.bytes(content).map(Some)
-    }
-
-    /// The names in a directory, in bytewise order; those that are not UTF-8 are left out.
-    fn names(&self, path: &str) -> Vec<String> {
-        let Some(id) = self.root.resolve(path) else { return Vec::new() };
-        let names = self.root.inode(id).children();
-        names.filter_map(|(name, _)| String::from_utf8(name.to_vec()).ok()).collect()
-    }
 }
 
 /// A reader of one kind of database: what it found, or nothing if there is none.

@@ -12,6 +12,8 @@ use anyhow::{Result, ensure};
 use super::Stored;
 
 const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Bytes of a database; that of all of Fedora's packages has 1 GB.
+const LARGEST: u64 = 8 << 30;
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 /// First word of a log; the lowest bit says that checksums are over big-endian words.
@@ -51,6 +53,11 @@ impl<'a> Pages<'a> {
         let usable = size - usize::from(header[20]);
         ensure!(usable >= 480, "pages reserve more bytes than they may");
         ensure!(u32_at(&header, 56) <= 1, "text that is not UTF-8 is not read");
+        ensure!(
+            database.size() <= LARGEST,
+            "it has {} bytes; the limit is {LARGEST}",
+            database.size()
+        );
         let count = u32::try_from(database.size() / size as u64).unwrap_or(u32::MAX);
         let mut pages = Self { database, log: None, size, usable, count };
         if let Some(log) = log {

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, bail};
 
 use super::pages::Pages;
 use super::sqlite::{self, Value};
-use super::{Files, Inventory, Stored, first, header, ndb};
+use super::{Inventory, Stored, first, header, ndb};
+use crate::files::Files;
 
 /// Where the databases are: Fedora and SUSE, images of rpm-ostree, and the old place, which is often a link to the first.
 const DIRECTORIES: [&str; 4] =

@@ -91,7 +91,8 @@ pub(super) fn document(bill: &Bill) -> Value {
             relate(holder, "CONTAINS", &id);
         }
     }
-    let mut files = Vec::new();
+    // A package whose files were not all looked at cannot contain files (SPDX 2.3, section 7.8).
+    let (mut files, mut installed) = (Vec::new(), Vec::new());
     for (number, file) in (1..).zip(&bill.boot_files) {
         let id = format!("SPDXRef-File-{number}");
         files.push(json!({
@@ -106,7 +107,12 @@ pub(super) fn document(bill: &Bill) -> Value {
             "licenseInfoInFiles": [NONE],
             "copyrightText": NONE,
         }));
-        relate(holder, "CONTAINS", &id);
+        installed.push(json!({
+            "spdxElementId": holder,
+            "relationshipType": "OTHER",
+            "relatedSpdxElement": id,
+            "comment": "installed on the disk for firmware and boot loader",
+        }));
     }
     let mut external = Vec::new();
     for (number, carried) in (1..).zip(&bill.carried) {
@@ -120,6 +126,7 @@ pub(super) fn document(bill: &Bill) -> Value {
             relate(IMAGE, "DESCRIBED_BY", &format!("DocumentRef-Source-{number}:SPDXRef-DOCUMENT"));
         }
     }
+    relationships.extend(installed);
     let extracted: Vec<Value> = others
         .0
         .iter()

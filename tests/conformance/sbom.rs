@@ -217,7 +217,10 @@ fn packages_of_dpkg_are_those_of_dpkg_query() {
     assert_eq!(lines.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     let dpkg = inventory.packages.iter().find(|package| package.name == "dpkg").unwrap();
     assert_eq!(dpkg.licence.as_deref(), Some("GPL-2+ AND MIT"));
-    assert_eq!(dpkg.source.as_deref(), Some(format!("dpkg {}", dpkg.version).as_str()));
+    // Of a source package of its own name; the C library is built from another one.
+    assert_eq!(dpkg.source, None);
+    let libc = inventory.packages.iter().find(|package| package.name == "libc6").unwrap();
+    assert!(libc.source.as_deref().is_some_and(|source| source.starts_with("glibc ")), "{libc:?}");
 }
 
 #[test]
@@ -321,8 +324,6 @@ fn documents_are_accepted_by_the_validators_and_depend_on_nothing_else() {
         .map(|one| one["name"].as_str().unwrap())
         .collect();
     assert!(names.contains("plain") && names.contains("g++"), "{names:?}");
-    let raw = fs::read(place.path().join("one")).is_err();
-    assert!(raw, "the output is a directory");
     let validators = fetched("documents");
     if !validators.join("complete").exists() {
         assert!(

@@ -113,7 +113,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rustls", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["filesystem", "inspect", "iso", "oci", "output"]),
-    ("md5", &["iso"]),
+    ("md5", &["inspect", "iso"]),
     ("zstd", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("aws_lc_rs", &["oci", "trust"]),
     ("pgp", &["trust"]),

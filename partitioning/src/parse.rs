@@ -57,6 +57,57 @@ impl Table {
     }
 }
 
+impl Table {
+    /// What is wrong with a GPT: both of its copies, what they say of each other, and the master boot record in front. Nothing: all
+    /// is as UEFI 2.10, section 5, wants it.
+    pub fn verify(
+        disk: &mut (impl Read + Seek),
+        sector_size: SectorSize,
+    ) -> Result<Vec<String>, ParseError> {
+        let size = disk.seek(SeekFrom::End(0))?;
+        let sectors = size / sector_size.bytes();
+        let mut problems = Vec::new();
+        let (mut copies, mut headers) = (Vec::new(), Vec::new());
+        for (name, at) in [("primary", 1), ("backup", sectors.saturating_sub(1))] {
+            match read(disk, sector_size, sectors, Lba(at)) {
+                Ok(table) => copies.push(table),
+                Err(ParseError::NoTable) => {
+                    problems.push(format!("there is no {name} GPT in sector {at}"));
+                }
+                Err(ParseError::Damaged(reason)) => {
+                    problems.push(format!("the {name} GPT is damaged: {reason}"));
+                }
+                Err(ParseError::Io(error)) => return Err(error.into()),
+            }
+            headers.extend(Header::read(disk, sector_size, Lba(at)).ok());
+        }
+        if let [primary, backup] = &copies[..]
+            && primary != backup
+        {
+            problems.push("the primary GPT and its backup differ".to_owned());
+        }
+        if let [primary, backup] = &headers[..] {
+            let apart = primary.alternate_lba != backup.my_lba
+                || backup.alternate_lba != primary.my_lba
+                || (primary.first_usable, primary.last_usable)
+                    != (backup.first_usable, backup.last_usable);
+            if apart {
+                problems.push(
+                    "the headers of the primary GPT and its backup do not fit together".to_owned(),
+                );
+            }
+        }
+        let mut mbr = [0; 512];
+        disk.seek(SeekFrom::Start(0))?;
+        disk.read_exact(&mut mbr)?;
+        let types = (446..510).step_by(16).map(|entry| mbr[entry + 4]);
+        if mbr[510..] != [0x55, 0xaa] || !types.clone().any(|kind| kind == 0xee) {
+            problems.push("there is no protective master boot record".to_owned());
+        }
+        Ok(problems)
+    }
+}
+
 fn read(
     disk: &mut (impl Read + Seek),
     sector_size: SectorSize,
@@ -93,6 +144,7 @@ fn read(
 /// The fields of a header that matter after its checksum is found right.
 struct Header {
     my_lba: u64,
+    alternate_lba: u64,
     first_usable: u64,
     last_usable: u64,
     disk_guid: Uuid,
@@ -126,6 +178,7 @@ impl Header {
         }
         Ok(Self {
             my_lba: u64_at(24),
+            alternate_lba: u64_at(32),
             first_usable: u64_at(40),
             last_usable: u64_at(48),
             disk_guid: Uuid::from_bytes_le(array(&bytes, 56)),
@@ -244,6 +297,40 @@ mod tests {
             let end = disk.len() - sector_size.bytes() as usize;
             disk[end + 60] ^= 1;
             assert!(matches!(Table::parse(&mut Cursor::new(&disk)), Err(ParseError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn verify_tells_what_is_wrong_with_either_copy() {
+        for sector_size in SectorSize::ALL {
+            let table = table(sector_size);
+            let whole = disk(&table);
+            let told = |disk: &[u8]| Table::verify(&mut Cursor::new(disk), sector_size).unwrap();
+            assert_eq!(told(&whole), Vec::<String>::new());
+            let sector = sector_size.bytes() as usize;
+            let (primary, backup) = (sector, whole.len() - sector);
+            for (at, what) in [
+                (510, "there is no protective master boot record"),
+                (primary, "there is no primary GPT in sector 1"),
+                (primary + 60, "the primary GPT is damaged: the header's checksum is wrong"),
+                (2 * sector, "the primary GPT is damaged: the entries' checksum is wrong"),
+                (backup + 60, "the backup GPT is damaged: the header's checksum is wrong"),
+            ] {
+                let mut broken = whole.clone();
+                broken[at] ^= 1;
+                assert!(told(&broken).contains(&what.to_owned()), "{at}: {:?}", told(&broken));
+            }
+            // A backup of another table, sound in itself.
+            let mut other = table.clone();
+            other.partitions[0].name.push('x');
+            let mut mixed = whole.clone();
+            let bytes = other.bytes();
+            mixed[bytes.backup_offset as usize..].copy_from_slice(&bytes.backup);
+            assert_eq!(told(&mixed), ["the primary GPT and its backup differ"]);
+            // A disk that has grown since.
+            let mut grown = whole.clone();
+            grown.resize(whole.len() + (1 << 20), 0);
+            assert!(told(&grown)[0].contains("there is no backup GPT"), "{:?}", told(&grown));
         }
     }
 

@@ -8,16 +8,10 @@ use super::facts::{Backend, ContentFacts, Initramfs, SetId};
 use crate::architecture::Architecture;
 use crate::bootc;
 use crate::bootloader;
-use crate::content::ContentStore;
+use crate::files::Files;
 use crate::iso;
 use crate::layer::{EntryKind, Layer};
 use crate::tree::{Kind, Tree};
-
-/// A tree and its contents.
-pub(super) struct Files<'a> {
-    pub(super) root: &'a Tree,
-    pub(super) contents: &'a ContentStore,
-}
 
 /// What an initramfs needs, by backend.
 const OSTREE_PROGRAM: &str = "usr/lib/ostree/ostree-prepare-root";
@@ -91,9 +85,8 @@ pub(super) fn of_tree(
         .err()
         .map(|error| format!("{error:#}"));
     facts.missing_base = missing_base(files.root);
-    facts.machine_id = files.text("usr/etc/machine-id")?;
-    facts.host_keys = files
-        .below("usr/etc/ssh")
+    facts.machine_id = text(files, "usr/etc/machine-id")?;
+    facts.host_keys = below(files, "usr/etc/ssh")
         .into_iter()
         .filter(|path| {
             let name = path.rsplit('/').next().unwrap_or_default();
@@ -108,13 +101,13 @@ pub(super) fn of_tree(
         .map(|path| (*path).to_owned())
         .collect();
     let is_unified = |path: &String| path.starts_with(UNIFIED) && path.ends_with(".efi");
-    let (unified, boot): (Vec<_>, Vec<_>) = files.below("boot").into_iter().partition(is_unified);
+    let (unified, boot): (Vec<_>, Vec<_>) = below(files, "boot").into_iter().partition(is_unified);
     facts.unified = !unified.is_empty();
     facts.boot = boot.into_iter().take(MOST).collect();
-    let made = files.tmpfiles()?;
+    let made = tmpfiles(files)?;
     facts.var =
-        files.below("var").into_iter().filter(|path| !made.makes(path)).take(MOST).collect();
-    facts.passwords = files.passwords()?;
+        below(files, "var").into_iter().filter(|path| !made.makes(path)).take(MOST).collect();
+    facts.passwords = passwords(files)?;
     facts.set_id = set_id(files.root);
     Ok(())
 }
@@ -148,57 +141,55 @@ fn set_id(root: &Tree) -> Vec<SetId> {
     found
 }
 
-impl Files<'_> {
-    /// The text of a small file; `None`: there is none.
-    fn text(&self, path: &str) -> Result<Option<String>> {
-        let Some(content) = self.root.file(path).filter(|content| content.size <= LARGEST) else {
-            return Ok(None);
-        };
-        let bytes = self.contents.bytes(content).with_context(|| format!("reading {path}"))?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-    }
+/// The text of a small file; `None`: there is none.
+fn text(files: &Files<'_>, path: &str) -> Result<Option<String>> {
+    let Some(content) = files.root.file(path).filter(|content| content.size <= LARGEST) else {
+        return Ok(None);
+    };
+    let bytes = files.contents.bytes(content).with_context(|| format!("reading {path}"))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
 
-    /// Everything but directories below a directory, in the order of paths.
-    fn below(&self, directory: &str) -> Vec<String> {
-        let id = self.root.find(directory).filter(|id| self.root.inode(*id).is_directory());
-        let walk = id.map(|id| self.root.walk_from(id)).into_iter().flatten();
-        walk.filter(|(_, id)| !self.root.inode(*id).is_directory())
-            .map(|(path, _)| format!("{directory}/{}", String::from_utf8_lossy(&path)))
-            .collect()
-    }
+/// Everything but directories below a directory, in the order of paths.
+fn below(files: &Files<'_>, directory: &str) -> Vec<String> {
+    let id = files.root.find(directory).filter(|id| files.root.inode(*id).is_directory());
+    let walk = id.map(|id| files.root.walk_from(id)).into_iter().flatten();
+    walk.filter(|(_, id)| !files.root.inode(*id).is_directory())
+        .map(|(path, _)| format!("{directory}/{}", String::from_utf8_lossy(&path)))
+        .collect()
+}
 
-    /// What tmpfiles.d makes.
-    fn tmpfiles(&self) -> Result<Tmpfiles> {
-        let mut made = Tmpfiles::default();
-        for directory in ["usr/lib/tmpfiles.d", "usr/etc/tmpfiles.d"] {
-            for path in self.below(directory).iter().filter(|path| path.ends_with(".conf")) {
-                made.read(&self.text(path)?.unwrap_or_default());
+/// What tmpfiles.d makes.
+fn tmpfiles(files: &Files<'_>) -> Result<Tmpfiles> {
+    let mut made = Tmpfiles::default();
+    for directory in ["usr/lib/tmpfiles.d", "usr/etc/tmpfiles.d"] {
+        for path in below(files, directory).iter().filter(|path| path.ends_with(".conf")) {
+            made.read(&text(files, path)?.unwrap_or_default());
+        }
+    }
+    Ok(made)
+}
+
+/// Accounts whose field in shadow or passwd lets somebody in.
+fn passwords(files: &Files<'_>) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for file in ["usr/etc/shadow", "usr/etc/passwd", "usr/lib/passwd"] {
+        for line in text(files, file)?.unwrap_or_default().lines() {
+            let mut fields = line.split(':');
+            let (Some(account), Some(field)) = (fields.next(), fields.next()) else { continue };
+            let what = match field {
+                "" => "an empty password, which lets anybody in",
+                "x" => continue,
+                // Locked, or no hash at all (shadow(5)).
+                locked if locked.starts_with(['!', '*']) => continue,
+                _ => "a password hash, which can be cracked",
+            };
+            if found.len() < MOST {
+                found.push((account.to_owned(), what.to_owned()));
             }
         }
-        Ok(made)
     }
-
-    /// Accounts whose field in shadow or passwd lets somebody in.
-    fn passwords(&self) -> Result<Vec<(String, String)>> {
-        let mut found = Vec::new();
-        for file in ["usr/etc/shadow", "usr/etc/passwd", "usr/lib/passwd"] {
-            for line in self.text(file)?.unwrap_or_default().lines() {
-                let mut fields = line.split(':');
-                let (Some(account), Some(field)) = (fields.next(), fields.next()) else { continue };
-                let what = match field {
-                    "" => "an empty password, which lets anybody in",
-                    "x" => continue,
-                    // Locked, or no hash at all (shadow(5)).
-                    locked if locked.starts_with(['!', '*']) => continue,
-                    _ => "a password hash, which can be cracked",
-                };
-                if found.len() < MOST {
-                    found.push((account.to_owned(), what.to_owned()));
-                }
-            }
-        }
-        Ok(found)
-    }
+    Ok(found)
 }
 
 /// Paths that tmpfiles.d(5) makes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::inspect::{DiskHealth, IsoHealth};
 use crate::oci::{Attached, SignatureFacts};
 
 /// What is known of what is checked.
@@ -11,6 +12,10 @@ pub struct Facts {
     pub image: Option<ImageFacts>,
     /// An image's files.
     pub content: Option<ContentFacts>,
+    /// A disk.
+    pub disk: Option<DiskHealth>,
+    /// An ISO.
+    pub iso: Option<IsoHealth>,
     /// Seconds since 1970, for what is judged by its age.
     pub now: i64,
 }

@@ -6,13 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::content_facts::{self, Files};
+use super::content_facts;
 use super::facts::{ContentFacts, Facts, ImageFacts, Parent, TagFacts, TrustFacts};
 use super::policy::Policy;
 use crate::architecture::Architecture;
 use crate::content::ContentStore;
 use crate::error::{Corrupt, Unsupported};
+use crate::files::Files;
 use crate::image::Image;
+use crate::inspect;
 use crate::oci::{self, Access, Reference, Survey, Unvouched};
 use crate::ostree;
 use crate::progress::Progress;
@@ -46,7 +48,17 @@ pub fn gather_image(wanted: &Wanted<'_>, policy: &Policy, progress: &Progress) -
     } else {
         None
     };
-    Ok(Facts { image, content, now: wanted.now })
+    Ok(Facts { image, content, now: wanted.now, ..Facts::default() })
+}
+
+/// Facts about a file: an ISO, or a disk. An ISO that is a disk, too, is judged as an ISO.
+pub fn gather_file(path: &Path, now: i64) -> Result<Facts> {
+    if inspect::is_iso(path) {
+        let iso = Some(inspect::examine_iso(path)?);
+        return Ok(Facts { iso, now, ..Facts::default() });
+    }
+    let disk = Some(inspect::examine(path)?);
+    Ok(Facts { disk, now, ..Facts::default() })
 }
 
 fn image(survey: &Survey, wanted: &Wanted<'_>, policy: &Policy, progress: &Progress) -> ImageFacts {

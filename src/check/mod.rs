@@ -10,9 +10,11 @@
 
 mod content;
 mod content_facts;
+mod disk;
 mod facts;
 mod gather;
 mod image;
+mod iso;
 mod labels;
 mod policy;
 mod report;
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use facts::{
     Backend, ContentFacts, Facts, ImageFacts, Initramfs, Parent, SetId, TagFacts, TrustFacts,
 };
-pub use gather::{Wanted, content_of, gather_image};
+pub use gather::{Wanted, content_of, gather_file, gather_image};
 pub use policy::{Policy, parse_date};
 pub use report::{json, junit, sarif};
 
@@ -65,6 +67,10 @@ pub enum About {
     Image,
     /// Files of the image.
     Content,
+    /// A disk.
+    Disk,
+    /// An ISO.
+    Iso,
 }
 
 impl About {
@@ -73,6 +79,8 @@ impl About {
         match self {
             Self::Image => "image",
             Self::Content => "content",
+            Self::Disk => "disk",
+            Self::Iso => "iso",
         }
     }
 }
@@ -120,6 +128,8 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let texts = [
         (About::Image, include_str!("rules/image.toml")),
         (About::Content, include_str!("rules/content.toml")),
+        (About::Disk, include_str!("rules/disk.toml")),
+        (About::Iso, include_str!("rules/iso.toml")),
     ];
     let read = |(about, text)| {
         let document: Document = toml::from_str(text).expect("tests read the same text");
@@ -193,7 +203,10 @@ type Judge = fn(&Facts, &Policy) -> Outcome;
 
 /// The function of each rule, by its id.
 fn judges() -> impl Iterator<Item = (&'static str, Judge)> {
-    [image::JUDGES, labels::JUDGES, content::JUDGES].into_iter().flatten().copied()
+    [image::JUDGES, labels::JUDGES, content::JUDGES, disk::JUDGES, iso::JUDGES]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// A rule, and what came of it.
@@ -291,6 +304,8 @@ fn finding(rule: &'static Rule, facts: &Facts, policy: &Policy, now: i64) -> Opt
     let applies = match rule.about {
         About::Image => facts.image.is_some(),
         About::Content => facts.content.is_some(),
+        About::Disk => facts.disk.is_some(),
+        About::Iso => facts.iso.is_some(),
     };
     let usual = policy.severity(rule)?;
     let (_, judge) = judges().find(|(id, _)| *id == rule.id)?;

@@ -7,6 +7,10 @@ use expect_test::{expect, expect_file};
 
 use super::facts::*;
 use super::*;
+use crate::inspect::{
+    self, BootEntry, DiskHealth, EfiProgram, FilesystemFacts, Implanted, IsoHealth, Labels,
+    PartitionFacts, Room, Signature,
+};
 use crate::oci::Attached;
 
 /// 2026-12-01.
@@ -94,7 +98,68 @@ fn good() -> Facts {
         set_id: vec![SetId { path: "usr/bin/sudo".to_owned(), mode: 0o4111, uid: 0 }],
         ..ContentFacts::default()
     };
-    Facts { image: Some(image), content: Some(content), now: NOW }
+    let partition = |number, role, start: u64, size: u64, used: u64| PartitionFacts {
+        number,
+        role: Some(role),
+        type_name: "x",
+        type_guid: String::new(),
+        guid: String::new(),
+        name: String::new(),
+        start,
+        size,
+        filesystem: Some(FilesystemFacts {
+            kind: "ext4",
+            label: None,
+            uuid: None,
+            used: Some(used),
+        }),
+    };
+    let signature =
+        |issuer: &str| Signature { signer: None, issuer: issuer.to_owned(), intact: Some(true) };
+    let program = |path: &str, issuers: &[&str]| EfiProgram {
+        path: path.to_owned(),
+        architecture: None,
+        signatures: issuers.iter().map(|issuer| signature(issuer)).collect(),
+        vendor_certificate: None,
+    };
+    let entry = BootEntry { path: "/loader/entries/1.conf".to_owned(), ..BootEntry::default() };
+    let facts = inspect::Facts {
+        version: 1,
+        format: "raw",
+        compression: None,
+        size: 1 << 30,
+        sector_size: 512,
+        table: "gpt",
+        guid: String::new(),
+        architecture: None,
+        partitions: vec![partition(2, "esp", 1 << 20, 512 << 20, 8 << 20)],
+        esp: Vec::new(),
+        programs: vec![
+            program(
+                "EFI/BOOT/BOOTX64.EFI",
+                &["Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023"],
+            ),
+            program("EFI/fedora/grubx64.efi", &["Fedora Secure Boot CA"]),
+        ],
+        boot_entries: vec![entry],
+        deployments: Vec::new(),
+        bootupd: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let room =
+        Room { place: "/boot".to_owned(), free: 300 << 20, kernel_size: 120 << 20, kernels: 1 };
+    let disk = DiskHealth {
+        facts,
+        table: Vec::new(),
+        esp: Vec::new(),
+        rooms: vec![room],
+        entries: Vec::new(),
+        unified: 0,
+        unclean: Vec::new(),
+        labels: Labels::Read { files: 7, missing: Vec::new() },
+    };
+    let iso = IsoHealth { md5: Implanted::Right, ..IsoHealth::default() };
+    Facts { image: Some(image), content: Some(content), disk: Some(disk), iso: Some(iso), now: NOW }
 }
 
 /// A change that violates a rule.
@@ -106,6 +171,14 @@ fn image(facts: &mut Facts) -> &mut ImageFacts {
 
 fn content(facts: &mut Facts) -> &mut ContentFacts {
     facts.content.as_mut().unwrap()
+}
+
+fn disk(facts: &mut Facts) -> &mut DiskHealth {
+    facts.disk.as_mut().unwrap()
+}
+
+fn iso(facts: &mut Facts) -> &mut IsoHealth {
+    facts.iso.as_mut().unwrap()
 }
 
 fn label(facts: &mut Facts, key: &str, value: Option<&str>) {
@@ -231,6 +304,44 @@ const SPOILED: &[(&str, Spoil)] = &[
             SetId { path: "opt/x".to_owned(), mode: 0o2755, uid: 1 },
         ];
     }),
+    ("disk.table-consistent", |facts, _| {
+        disk(facts).table = vec!["the primary GPT and its backup differ".to_owned()];
+    }),
+    ("disk.esp-readable", |facts, _| {
+        disk(facts).esp = vec!["the EFI system partition has no EFI/BOOT/BOOTX64.EFI".to_owned()];
+    }),
+    ("disk.esp-room", |facts, _| disk(facts).rooms[0].free = 100 << 20),
+    ("disk.boot-entries", |facts, _| {
+        let entry = "/loader/entries/1.conf".to_owned();
+        disk(facts).entries = vec![(entry, "its kernel /vmlinuz is not there".to_owned())];
+    }),
+    ("disk.boot-entries", |facts, _| disk(facts).facts.boot_entries.clear()),
+    ("disk.filesystems-clean", |facts, _| {
+        disk(facts).unclean = vec![(3, "the journal of the ext4 has to be replayed".to_owned())];
+    }),
+    ("disk.selinux-labels", |facts, _| {
+        disk(facts).labels = Labels::Read { files: 7, missing: vec!["/ostree/x".to_owned()] };
+    }),
+    ("disk.secure-boot", |facts, _| {
+        disk(facts).facts.programs[0].signatures[0].intact = Some(false);
+        disk(facts).facts.programs[1].signatures.clear();
+    }),
+    ("disk.secure-boot-2023", |facts, _| {
+        disk(facts).facts.programs[0].signatures.pop();
+    }),
+    ("iso.volume", |facts, _| {
+        iso(facts).volume = vec!["the volume has 4096 bytes, and the file 2048".to_owned()];
+    }),
+    ("iso.boot-catalog", |facts, _| {
+        iso(facts).boot_catalog = vec!["the boot catalogue has no entry for UEFI".to_owned()];
+    }),
+    ("iso.hybrid", |facts, _| {
+        iso(facts).hybrid = vec!["no partition is an EFI system partition".to_owned()];
+    }),
+    ("iso.md5", |facts, _| iso(facts).md5 = Implanted::Absent),
+    ("iso.md5", |facts, _| {
+        iso(facts).md5 = Implanted::Wrong { says: "00".to_owned(), is: "01".to_owned() };
+    }),
 ];
 
 #[test]
@@ -302,7 +413,7 @@ fn conforma_rule_data_is_read_unchanged() {
     let facts = |pairs: &[(&str, &str)]| {
         let parent = Parent::Known(labels(&[("summary", "Base")]));
         let image = ImageFacts { labels: labels(pairs), parent, ..ImageFacts::default() };
-        Facts { image: Some(image), content: None, now: NOW }
+        Facts { image: Some(image), now: NOW, ..Facts::default() }
     };
     let verdicts = |facts: &Facts, now: i64| {
         let report = judge("x", facts, &policy, now);

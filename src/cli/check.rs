@@ -23,11 +23,13 @@ const LARGEST_POLICY: u64 = 8 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckFlags {
-    /// Image to check, named as `build` takes it
-    #[arg(value_name = "IMAGE", required_unless_present_any = ["list", "explain"])]
+    /// Image, disk or ISO to check
+    ///
+    /// An image is named as `build` takes it. A disk is raw or qcow2, also as .xz, .zst or .gz; it is only read.
+    #[arg(value_name = "IMAGE|DISK|ISO", required_unless_present_any = ["list", "explain"])]
     target: Option<PathBuf>,
 
-    /// Policy to judge by: a built-in one or a file; repeat to combine
+    /// Policy to judge by; repeat to combine several
     ///
     /// Built in are `default`, which suits any bootc image, and `fedora`, which asks more. A file is YAML: Conforma's rule data
     /// (required_labels and the like, under rule_data or in a policy resource) is read as it is, and the section `bootpress` has
@@ -145,7 +147,7 @@ pub(super) fn run(flags: &CheckFlags) -> Result<ExitCode> {
         };
         return say::print(&explain(rule), "printing the rule").map(|()| ExitCode::SUCCESS);
     }
-    let Some(target) = &flags.target else { bail!("name an image to check") };
+    let Some(target) = &flags.target else { bail!("name an image, a disk or an ISO to check") };
     let policy = Policy::of(&policies(&flags.policies)?)?;
     for (_, file) in &flags.reports {
         check_place(file)?;
@@ -175,7 +177,7 @@ pub(super) fn run(flags: &CheckFlags) -> Result<ExitCode> {
 
 fn facts(flags: &CheckFlags, target: &Path, policy: &Policy, now: i64) -> Result<Facts> {
     if !inspect_image::is_image(target) {
-        bail!("{} is not an image; name it as `bootpress build` takes it", target.display());
+        return check::gather_file(target, now);
     }
     let text = target.to_str().context("the image's name is not UTF-8")?;
     let reference: Reference =

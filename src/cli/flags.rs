@@ -111,7 +111,7 @@ pub(crate) enum Command {
     /// Show what is on a disk, or what an image is
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(Box<super::inspect::InspectFlags>),
-    /// Check an image against rules, as a gate for releases
+    /// Check an image, a disk or an ISO against rules
     ///
     /// Exit code 0: no violation is as severe as --fail-on says; 1: one is; 2 to 4: as for all commands, and nothing was judged.
     #[command(after_help = CHECK_EXAMPLES)]

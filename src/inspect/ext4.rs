@@ -61,6 +61,15 @@ impl Volume {
         Ok(names)
     }
 
+    /// How many bytes a regular file has, links followed; `None`: there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        match self.ext4.metadata(path) {
+            Ok(metadata) => Ok(metadata.file_type().is_regular_file().then_some(metadata.len())),
+            Err(Ext4Error::NotFound | Ext4Error::NotADirectory) => Ok(None),
+            Err(error) => Err(blame(error, &format!("{path} on {}", self.name))),
+        }
+    }
+
     /// The bytes of a regular file, links followed; `None`: there is none.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let result = self.ext4.metadata(path).and_then(|metadata| {

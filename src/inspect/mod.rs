@@ -10,7 +10,10 @@
 mod btrfs;
 mod disk;
 mod ext4;
+mod ext4_tables;
 mod fat;
+mod health;
+mod optical;
 mod pe;
 mod qcow2;
 mod signature;
@@ -28,6 +31,8 @@ use serde::Serialize;
 
 use self::disk::{Disk, Slice};
 use self::fat::{Entry, Fat};
+pub use self::health::{DiskHealth, Labels, Room, examine};
+pub use self::optical::{Implanted, IsoHealth, examine_iso, is_iso};
 pub use self::signature::Signature;
 pub use self::system::{BootEntry, Component, Deployment};
 use self::volume::Volume;
@@ -143,7 +148,19 @@ pub struct EfiProgram {
 pub fn inspect(path: &Path) -> Result<Facts> {
     let disk = Arc::new(Disk::open(path)?);
     let table = table(&disk).with_context(|| format!("looking at {}", path.display()))?;
-    let mut looking = Looking {
+    let mut looking = looking(&disk, &table);
+    for partition in &table.partitions {
+        looking
+            .partition(&disk, &table, partition)
+            .with_context(|| format!("looking at partition {}", partition.number))?;
+    }
+    looking.system().context("looking at the installed system")?;
+    Ok(looking.done(&table))
+}
+
+/// Facts about a disk of which only the table is known yet.
+fn looking(disk: &Disk, table: &Table) -> Looking {
+    Looking {
         facts: Facts {
             version: VERSION,
             format: disk.format(),
@@ -166,14 +183,7 @@ pub fn inspect(path: &Path) -> Result<Facts> {
         },
         boot: None,
         root: None,
-    };
-    for partition in &table.partitions {
-        looking
-            .partition(&disk, &table, partition)
-            .with_context(|| format!("looking at partition {}", partition.number))?;
     }
-    looking.system().context("looking at the installed system")?;
-    Ok(looking.done(&table))
 }
 
 /// The machine that a disk is for, if that can be told; a disk that cannot be read tells nothing.

@@ -73,6 +73,15 @@ impl Volume {
         }
     }
 
+    /// How many bytes a regular file has, links followed; `None`: there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        match self {
+            Self::Ext4(ext4) => ext4.size(path),
+            Self::Xfs(xfs) => xfs.size(path),
+            Self::Btrfs(btrfs) => btrfs.size(path),
+        }
+    }
+
     /// The bytes of a regular file, links followed; `None`: there is none.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self {

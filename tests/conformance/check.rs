@@ -1,16 +1,17 @@
 //! `bootpress check` as a whole program: exit codes, forms of reports before their own schemas, a registry, and the page in `docs/`.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use expect_test::{expect, expect_file};
 use serde_json::Value;
 use support::bootc_image::{bootc_image, without_bootloader};
-use support::bootpress;
 use support::server::Server;
 use support::tiny_image::{Item, TinyImage, tiny_image, tiny_index};
 use support::tool::{fetched, run, signer, tool};
+use support::{Build, bootpress};
 use tempfile::TempDir;
 
 /// Runs the check here; `HOME` is this directory, so that no policy of this machine counts.
@@ -137,7 +138,7 @@ fn exit_code_follows_the_severity_that_is_asked_for() {
         (&["oci:image", "--report", "sarif=no/such/place"], 1, "no/such is not a directory"),
         (&["oci:image", "--report", "xml=x"], 2, "expected one of: json, sarif, junit"),
         (&["--explain", "image.nothing"], 1, "unknown rule \"image.nothing\""),
-        (&[], 2, "<IMAGE>"),
+        (&[], 2, "<IMAGE|DISK|ISO>"),
         (&["oci:absent"], 1, "absent"),
     ] {
         let output = check(place.path(), arguments);
@@ -231,6 +232,147 @@ fn registry_tells_tags_platforms_and_attachments() {
     push("old", "latest");
     let behind = judged("43.20261201.0");
     assert_eq!(status(&behind, "image.tags-agree"), "failed", "{behind:#}");
+}
+
+/// A disk of the tests' image, with a policy of SELinux that labels everything.
+fn disk(place: &Path) -> PathBuf {
+    bootc_image()
+        .layer(|layer| {
+            layer.file("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=tiny\n").file(
+                "etc/selinux/tiny/contexts/files/file_contexts",
+                "/.* system_u:object_r:usr_t:s0\n",
+            )
+        })
+        .write_oci_layout(&place.join("image"));
+    let built = Build::new("oci:image").directory(place).format("raw").output("disk.raw").run();
+    place.join(built.file(0))
+}
+
+/// Runs a command of debugfs on the root file system.
+fn debugfs(disk: &Path, start: u64, command: &str) -> Option<String> {
+    let mut debugfs = tool("debugfs")?;
+    Some(run(debugfs.args(["-w", "-R", command]).arg(format!("{}?offset={start}", disk.display()))))
+}
+
+#[test]
+fn rules_about_disks_see_what_is_broken() {
+    let place = TempDir::new().unwrap();
+    let disk = disk(place.path());
+    let (sound, _) = report(place.path(), &["disk.raw"]);
+    for rule in [
+        "table-consistent",
+        "esp-readable",
+        "esp-room",
+        "boot-entries",
+        "filesystems-clean",
+        "selinux-labels",
+    ] {
+        assert_eq!(status(&sound, &format!("disk.{rule}")), "passed", "{sound:#}");
+    }
+    // The programs of this image are words.
+    assert_eq!(status(&sound, "disk.secure-boot"), "failed", "{sound:#}");
+    let facts = bootpress::inspect::inspect(&disk).unwrap();
+    let start =
+        |role: &str| facts.partitions.iter().find(|one| one.role == Some(role)).unwrap().start;
+    let (esp, root) = (start("esp"), start("root"));
+    let size = fs::metadata(&disk).unwrap().len();
+    let copy = || {
+        let broken = place.path().join("broken.raw");
+        run(Command::new("cp").arg("--sparse=always").arg(&disk).arg(&broken));
+        broken
+    };
+    // s_state of the super block: 0, not unmounted.
+    for (at, value, rule) in [
+        (512 + 60, 0xff, "table-consistent"),
+        (size - 512 + 60, 0xff, "table-consistent"),
+        (esp + 11, 0xff, "esp-readable"),
+        (root + 1024 + 0x3a, 0, "filesystems-clean"),
+    ] {
+        let file = fs::File::options().write(true).open(copy()).unwrap();
+        file.write_all_at(&[value], at).unwrap();
+        let (report, code) = report(place.path(), &["broken.raw"]);
+        assert_eq!((status(&report, &format!("disk.{rule}")), code), ("failed", 1), "{report:#}");
+    }
+    let kernel = facts.boot_entries[0].linux.clone();
+    let kernel = if kernel.starts_with("/boot") { kernel } else { format!("/boot{kernel}") };
+    let deployment = &facts.deployments[0];
+    let release = format!(
+        "/ostree/deploy/{}/deploy/{}.{}/usr/lib/os-release",
+        deployment.stateroot, deployment.commit, deployment.serial
+    );
+    for (command, rule, told) in [
+        (format!("rm {kernel}"), "boot-entries", "its kernel"),
+        (
+            format!("ea_rm {release} security.selinux"),
+            "selinux-labels",
+            "/usr/lib/os-release has no label",
+        ),
+    ] {
+        let Some(_) = debugfs(&copy(), root, &command) else { return };
+        let (report, _) = report(place.path(), &["broken.raw"]);
+        assert_eq!(status(&report, &format!("disk.{rule}")), "failed", "{command}: {report:#}");
+        assert!(report.to_string().contains(told), "{told}: {report:#}");
+    }
+}
+
+/// A hybrid ISO as xorriso makes it, with the MD5 that isomd5sum implants; then with each thing broken.
+#[test]
+fn rules_about_isos_see_what_is_broken() {
+    let place = TempDir::new().unwrap();
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir(at("files")).unwrap();
+    fs::write(at("files/readme"), vec![b'x'; 300_000]).unwrap();
+    fs::write(at("efi.img"), vec![0; 4 << 20]).unwrap();
+    let (Some(mut mkfs), Some(mut xorriso), Some(mut implant)) =
+        (tool("mkfs.fat"), tool("xorriso"), tool("implantisomd5"))
+    else {
+        return;
+    };
+    run(mkfs.args(["-F", "16", "-s", "1"]).arg(at("efi.img")));
+    let options = [
+        "-as",
+        "mkisofs",
+        "-o",
+        "sound.iso",
+        "-V",
+        "TINY",
+        "-append_partition",
+        "2",
+        "0xef",
+        "efi.img",
+        "-appended_part_as_gpt",
+        "-e",
+        "--interval:appended_partition_2:all::",
+        "-no-emul-boot",
+        "files",
+    ];
+    run(xorriso.args(options).current_dir(place.path()));
+    run(implant.arg(at("sound.iso")));
+    let (sound, code) = report(place.path(), &["sound.iso"]);
+    for rule in ["volume", "boot-catalog", "hybrid", "md5"] {
+        assert_eq!(status(&sound, &format!("iso.{rule}")), "passed", "{sound:#}");
+    }
+    assert_eq!(code, 0);
+    let bytes = fs::read(at("sound.iso")).unwrap();
+    let readme = bytes.windows(100).position(|window| window == [b'x'; 100]).unwrap();
+    let catalogue =
+        u32::from_le_bytes(*bytes[17 * 2048 + 71..].first_chunk().unwrap()) as usize * 2048;
+    let altered = |at: usize, value: u8| {
+        let mut broken = bytes.clone();
+        broken[at] = value;
+        broken
+    };
+    for (broken, rule) in [
+        (altered(readme, b'y'), "md5"),
+        (altered(16 * 2048 + 80, 0xff), "volume"),
+        (bytes[..readme + 1000].to_vec(), "volume"),
+        (altered(catalogue + 30, 0), "boot-catalog"),
+        (altered(512 + 60, 0xff), "hybrid"),
+    ] {
+        fs::write(at("broken.iso"), broken).unwrap();
+        let (report, _) = report(place.path(), &["broken.iso"]);
+        assert_eq!(status(&report, &format!("iso.{rule}")), "failed", "{report:#}");
+    }
 }
 
 /// The list of rules, an explanation, and the report on the tests' image, as they stand in the documentation.

@@ -98,6 +98,13 @@ impl Btrfs {
         Ok(names)
     }
 
+    /// How many bytes a regular file has, links followed; `None`: there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        let Some(inode) = self.find(path)? else { return Ok(None) };
+        let (mode, size) = self.mode_and_size(inode)?;
+        Ok((mode & 0o170_000 == 0o100_000).then_some(size))
+    }
+
     /// The bytes of a regular file, links followed; `None`: there is none.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(inode) = self.find(path)? else { return Ok(None) };

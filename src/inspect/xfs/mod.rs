@@ -143,6 +143,12 @@ impl Volume {
         Ok(names)
     }
 
+    /// How many bytes a regular file has, links followed; `None`: there is none.
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        let inode = self.find(path)?.filter(|inode| inode.kind == Kind::File);
+        Ok(inode.map(|inode| inode.size))
+    }
+
     /// The bytes of a regular file, links followed; `None`: there is none.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(inode) = self.find(path)? else { return Ok(None) };

@@ -20,7 +20,7 @@ fn with(name: &str, exit: i32, fill: impl FnOnce(TinyLayer) -> TinyLayer) -> Cas
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    [trees(), boot_loaders(), bios(), policies(), configurations(), labels()]
+    [trees(), boot_loaders(), bios(), policies(), configurations(), labels(), described()]
         .into_iter()
         .flatten()
         .collect()
@@ -382,4 +382,47 @@ fn labels() -> Vec<Case> {
         label("ostree.commit of nobody", GOOD, "ostree.commit", "no\u{1b}[2Jcommit"),
         label("ostree.final-diffid of nobody", UNSUPPORTED, "ostree.final-diffid", "sha256:zz"),
     ]
+}
+
+/// Databases of packages, and images that are judged.
+fn described() -> Vec<Case> {
+    const RPM: &str = "usr/lib/sysimage/rpm/rpmdb.sqlite";
+    let sqlite = |rest: &[u8]| {
+        let mut bytes = b"SQLite format 3\0\x10\0\x01\x01\0\x40\x20\x20".to_vec();
+        bytes.resize(100, 0);
+        bytes.extend(rest);
+        bytes.resize(8192, 0);
+        bytes
+    };
+    // An interior page whose only child is itself, and a leaf with more cells than bytes.
+    let circle = sqlite(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let cells = sqlite(&[13, 0, 0, 0xff, 0xff, 0, 0, 0]);
+    let with = |name: &str, fill: &dyn Fn(TinyLayer) -> TinyLayer| {
+        Case::image(format!("packages {name}"), GOOD, bootc_image().layer(fill))
+            .with(&["--sbom", "spdx,cyclonedx"])
+            .within(40, 160)
+    };
+    let mut cases = vec![
+        with("of nonsense", &|l| l.file(RPM, vec![7; 5000])),
+        with("of a database that is a hole", &|l| l.add(hole(RPM, 60 << 30))),
+        with("of pages in circles", &|l| l.file(RPM, &circle)),
+        with("of cells without bytes", &|l| l.file(RPM, &cells)),
+        with("of a status that is a hole", &|l| l.add(hole("var/lib/dpkg/status", 60 << 30))),
+        with("whose names speak to terminals", &|l| {
+            l.file(
+                "usr/lib/apk/db/installed",
+                "P:a\u{1b}[2Jb\u{202e}\nV:1\nL:\u{7}\nT:x\0y\n\n".repeat(1000),
+            )
+        }),
+    ];
+    let image = bootc_image()
+        .label("vendor", "a\u{1b}[2J\nerror: forged")
+        .layer(|l| l.file("var/\u{1b}[2J\u{202e}x", "").file("etc/shadow", "\u{1b}[31m::\n"));
+    cases.push(Case::new(
+        "check of names that speak to terminals",
+        GOOD,
+        &["check", "oci:image", "--arch", "x86_64", "--policy", "fedora", "--fail-on", "never"],
+        move |place| drop(image.write_oci_layout(&place.join("image"))),
+    ));
+    cases
 }

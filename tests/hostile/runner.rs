@@ -169,9 +169,13 @@ fn watch(mut child: Child, limit: Duration) -> (Option<i32>, Duration, Cost) {
     }
 }
 
-/// `VmHWM` of a process, in bytes (proc(5)); 0 once it has ended.
+/// `VmHWM` of a process, in bytes (proc(5)); 0 once it has ended, and as long as it is a copy of this one: the kernel wakes who
+/// called vfork(2) a moment before the new program's memory replaces the caller's, and its name is set after both.
 fn high_water(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    if !status.starts_with("Name:\tbootpress\n") {
+        return 0;
+    }
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     number.unwrap_or(0) << 10

@@ -225,7 +225,7 @@ impl Volumes<'_> {
         let mut problems = Vec::new();
         let value = |key: &str| {
             let words = entry.options.split_whitespace();
-            words.filter_map(|word| word.strip_prefix(key)?.strip_prefix('=')).last()
+            words.rev().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
         };
         if let Some(uuid) = value("root").and_then(|root| root.strip_prefix("UUID=")) {
             let filesystems =

@@ -121,7 +121,7 @@ fn licence(files: Files<'_>, package: &str) -> Result<Option<String>> {
     let names: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("License:").or_else(|| line.strip_prefix("license:")))
-        .map(|name| clean(name))
+        .map(clean)
         .filter(|name| !name.is_empty() && name.len() < 100)
         .collect();
     let names: Vec<String> = names.into_iter().collect();

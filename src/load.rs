@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::architecture::Architecture;
 use crate::bootc::{self, Settings};
 use crate::bootloader;
 use crate::config::{self, Layout, MediumInImage};
@@ -82,7 +83,7 @@ pub fn read(
     bootc::check(image, &union.root)?;
     let settings = Settings::load(&union.root, &contents, image.architecture, progress)?;
     let policy = Policy::load(&union.root, &contents)?;
-    let layout = layout(request, &union, &contents, progress)?;
+    let layout = layout(request, &union, &contents, image.architecture, progress)?;
     let medium = if request.output.medium.is_some() {
         let (medium, warnings) = config::medium_in_image(&union.root, &contents)?;
         warnings.into_iter().for_each(|warning| progress.warn(warning));
@@ -98,11 +99,12 @@ fn layout(
     request: &Request,
     union: &Union,
     contents: &ContentStore,
+    architecture: Architecture,
     progress: &Progress,
 ) -> Result<Option<Layout>> {
     let mut layout = request.config.blueprint.layout.clone();
     if layout.is_none() && request.disk.image_layout {
-        let (found, warnings) = config::layout_in_image(&union.root, contents)?;
+        let (found, warnings) = config::layout_in_image(&union.root, contents, architecture)?;
         warnings.into_iter().for_each(|warning| progress.warn(warning));
         layout = found;
     }

@@ -1,8 +1,10 @@
-//! Layouts that an image brings itself: `disk.yaml`, and the partitions of an old `config.toml`.
+//! Layouts that an image brings itself: `disk.yaml`, the partitions of an old `config.toml`, and `repart.d`. The first that is there
+//! counts.
 //!
 //! ```text
 //! /usr/lib/image-builder/bootc/disk.yaml
 //! /usr/lib/bootc-image-builder/{disk.yaml, config.json, config.toml}
+//! /usr/lib/repart.d/*.conf
 //! ```
 
 use anyhow::Result;
@@ -12,7 +14,8 @@ use super::disk::named_subvolume;
 use super::document::{self, Language, Value};
 use super::layout::{Filesystem, Layout, MountStyle, Partition, Payload, Subvolume, TableKind};
 use super::table::{Found, Gravity, Problems, Table};
-use super::{Config, Reading};
+use super::{Config, Reading, repart};
+use crate::architecture::Architecture;
 use crate::command_line;
 use crate::content::ContentStore;
 use crate::error::corrupt;
@@ -36,6 +39,7 @@ const LARGEST: u64 = 1 << 20;
 pub fn layout_in_image(
     root: &Tree,
     contents: &ContentStore,
+    architecture: Architecture,
 ) -> Result<(Option<Layout>, Vec<String>)> {
     let files = Files { root, contents };
     for directory in DIRECTORIES {
@@ -54,10 +58,14 @@ pub fn layout_in_image(
             let file = format!("the image's {path}");
             let config = Config::read(&text, &file, reading, &nothing)
                 .map_err(|error| corrupt(file, format!("{error:#} ({WITHOUT_LAYOUT})")))?;
-            return Ok((config.blueprint.layout, Vec::new()));
+            // One that says nothing about partitions leaves them to whoever does.
+            if let Some(layout) = config.blueprint.layout {
+                return Ok((Some(layout), Vec::new()));
+            }
         }
     }
-    Ok((None, Vec::new()))
+    let described = repart::layout(root, contents, architecture)?;
+    Ok(described.map_or((None, Vec::new()), |(layout, warnings)| (Some(layout), warnings)))
 }
 
 /// What an image says about media that are made of it.

@@ -59,6 +59,10 @@ pub struct Layout {
 pub struct Partition {
     /// Bytes that it has at least.
     pub minsize: u64,
+    /// Bytes that it has at most, if somebody says it.
+    pub maxsize: Option<u64>,
+    /// Its part of the room that the least sizes leave of a disk, compared with that of others; `None`: it keeps its least size.
+    pub weight: Option<u32>,
     /// GUID of its type, if somebody says it.
     pub type_guid: Option<Uuid>,
     /// Type in an MBR, if somebody says it.

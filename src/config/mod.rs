@@ -21,6 +21,7 @@ mod installer;
 mod kickstart;
 mod layout;
 mod provision;
+mod repart;
 mod size;
 mod system;
 mod table;

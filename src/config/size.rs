@@ -1,4 +1,4 @@
-//! Sizes as blueprints write them: bytes, or a decimal number and one of eight units.
+//! Sizes as blueprints write them: bytes, or a decimal number and one of eight units; and as systemd writes them.
 
 /// The units, spelled exactly so.
 const UNITS: [(&str, u64); 8] = [
@@ -42,6 +42,30 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
     u64::try_from((scaled + scale / 2) / scale).map_err(|_| format!("`{text}` is too large"))
 }
 
+/// Bytes of `512M`, `1.5G` or `1048576`, as systemd's configuration files mean them: units are powers of 1024. `None`: it is no size.
+pub(super) fn binary(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = (&text[..end], text[end..].trim());
+    let shift = match unit {
+        "" | "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        "P" => 50,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || whole.len() > 19 || fraction.len() > 9 {
+        return None;
+    }
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let scaled = (whole.parse::<u128>().ok()? * scale + fraction.parse::<u128>().ok()?) << shift;
+    u64::try_from(scaled / scale).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +97,22 @@ mod tests {
             "99999999999 TiB",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_systemd_are_binary() {
+        for (text, bytes) in [
+            ("512M", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("1048576", 1 << 20),
+            ("10 K", 10 << 10),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(binary(text), Some(bytes), "{text}");
+        }
+        for text in ["", "M", "5MiB", "1.G", "-1G", "1e3", "99999999999999999999", "20000P"] {
+            assert_eq!(binary(text), None, "{text}");
         }
     }
 }

@@ -63,6 +63,9 @@ pub(super) fn table(
     let usual = Some(options.least_size).filter(|size| *size > 0 && !layout.complete);
     let minsize = layout.minsize.or(usual);
     wanted.disk = asked.or_else(|| minsize.map(|size| size.max(least)));
+    if let Some(spare) = wanted.disk.and_then(|size| size.checked_sub(least)) {
+        share(arrangement, &mut wanted, spare);
+    }
     let table = arrange(&wanted)?;
     if table.size().is_multiple_of(options.size_unit) {
         return Ok(table);
@@ -77,6 +80,70 @@ pub(super) fn table(
     }
     wanted.disk = Some(whole);
     arrange(&wanted)
+}
+
+/// Shares the room that least sizes leave among the partitions that have a weight, as systemd-repart does. What rounding leaves goes
+/// to the root, unless it has a largest size.
+fn share(arrangement: &Arrangement, wanted: &mut partitioning::Arrangement, spare: u64) {
+    let partitions = || arrangement.slots.iter().map(|slot| &slot.partition);
+    if partitions().all(|partition| partition.weight.is_none()) {
+        return;
+    }
+    let wishes: Vec<Wish> = partitions()
+        .zip(&wanted.slots)
+        .map(|(partition, slot)| Wish {
+            least: slot.size,
+            most: partition.weight.map_or(slot.size, |_| {
+                partition.maxsize.map_or(u64::MAX, |most| most.max(slot.size))
+            }),
+            weight: partition.weight.unwrap_or(0),
+        })
+        .collect();
+    let room = wishes.iter().map(|wish| wish.least).sum::<u64>() + spare;
+    for (slot, size) in wanted.slots.iter_mut().zip(shares(room, &wishes)) {
+        slot.size = slot.size.max(size / MIB * MIB);
+    }
+    if arrangement
+        .slots
+        .iter()
+        .any(|slot| slot.role == Role::Root && slot.partition.maxsize.is_some())
+    {
+        wanted.grows = None;
+    }
+}
+
+/// How large somebody wants a partition.
+struct Wish {
+    least: u64,
+    most: u64,
+    weight: u32,
+}
+
+/// Bytes of each partition of a room that is large enough for all least sizes: by weight, but never below the least size nor above the
+/// largest. Whoever would get too little is served first, then whoever would get too much; the others share what is left (repart.d(5),
+/// Weight=).
+fn shares(room: u64, wishes: &[Wish]) -> Vec<u64> {
+    let mut sizes: Vec<Option<u64>> = vec![None; wishes.len()];
+    loop {
+        let open = || wishes.iter().zip(&sizes).filter(|(_, size)| size.is_none());
+        let weights: u128 = open().map(|(wish, _)| u128::from(wish.weight)).sum();
+        let left = room.saturating_sub(sizes.iter().flatten().sum());
+        let part = |wish: &Wish| match weights {
+            0 => 0,
+            weights => (u128::from(left) * u128::from(wish.weight) / weights) as u64,
+        };
+        let find = |wrong: &dyn Fn(&Wish) -> bool| {
+            wishes.iter().zip(&sizes).position(|(wish, size)| size.is_none() && wrong(wish))
+        };
+        if let Some(index) = find(&|wish| part(wish) < wish.least) {
+            sizes[index] = Some(wishes[index].least);
+        } else if let Some(index) = find(&|wish| part(wish) > wish.most) {
+            sizes[index] = Some(wishes[index].most);
+        } else {
+            let whole = wishes.iter().zip(&sizes);
+            return whole.map(|(wish, size)| size.unwrap_or_else(|| part(wish))).collect();
+        }
+    }
 }
 
 fn refusal(arrangement: &Arrangement, error: &PlanError) -> anyhow::Error {
@@ -140,4 +207,30 @@ fn needs(
     let inodes = upgrade.inodes.saturating_add(SPARE_INODES);
     let comfortable = fit(Room { bytes: free, inodes })?;
     Ok(Needs { least, comfortable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(least: u64, most: u64, weight: u32) -> Wish {
+        Wish { least, most, weight }
+    }
+
+    #[test]
+    fn room_is_shared_by_weight_between_least_and_largest_sizes() {
+        const ANY: u64 = u64::MAX;
+        let equal = [wish(10, ANY, 1000), wish(10, ANY, 1000)];
+        assert_eq!(shares(100, &equal), [50, 50]);
+        // The first has its least size, and the others what that leaves.
+        let large = [wish(60, ANY, 1000), wish(10, ANY, 1000), wish(10, ANY, 3000)];
+        assert_eq!(shares(100, &large), [60, 10, 30]);
+        let capped = [wish(10, 20, 1000), wish(10, ANY, 1000)];
+        assert_eq!(shares(100, &capped), [20, 80]);
+        let fixed = [wish(1, 1, 0), wish(20, 20, 1000), wish(5, ANY, 1000)];
+        assert_eq!(shares(100, &fixed), [1, 20, 79]);
+        // Nobody may have more: some of the room stays free.
+        assert_eq!(shares(100, &[wish(10, 20, 1), wish(10, 30, 1)]), [20, 30]);
+        assert_eq!(shares(20, &[wish(10, ANY, 0), wish(10, ANY, 0)]), [10, 10]);
+    }
 }

@@ -18,7 +18,7 @@ pub struct LayerRecord {
 }
 
 /// An image for one platform.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Image {
     /// The reference it was opened by, as a container tool spells it: `docker://quay.io/fedora/fedora-bootc:43`, `oci:DIR:TAG`.
     pub reference: String,

@@ -50,6 +50,10 @@ pub mod attest;
 pub mod bound;
 pub mod disk;
 pub mod iso;
+pub mod naming;
+
+// What goes along with the files of a build when it is released.
+pub mod release;
 
 // A gate over facts.
 pub mod check;

@@ -30,6 +30,8 @@ pub struct Made {
     pub contents: ContentStore,
     /// The image.
     pub image: Image,
+    /// `NAME` and `VERSION_ID` of its os-release; empty where there is none.
+    pub product: (String, String),
     /// Who vouches for it; `None`: nobody was asked.
     pub verdict: Option<Verdict>,
     /// References of the images that the system is bound to.
@@ -104,6 +106,7 @@ pub fn make(
     Ok(Made {
         stored_images: stored.collect(),
         bound_images: settings.bound_images,
+        product: settings.product,
         contents,
         image,
         verdict,

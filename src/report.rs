@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::architecture::Architecture;
 use crate::attest::DocumentReport;
 use crate::disk::PartitionReport;
-use crate::image::LayerRecord;
+use crate::image::{Image, LayerRecord};
 use crate::iso::MediumKind;
 use crate::make::{InstalledDisk, Made};
 use crate::output::{DirectoryReport, FileReport};
@@ -69,6 +69,32 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// What the user should know though all went well.
     pub warnings: Vec<String>,
+    /// Files that were written along with the disks: checksums, signatures, metadata.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedReport>,
+    /// Facts for the files that are published with a disk; not part of the JSON.
+    #[serde(skip)]
+    pub origin: Option<OriginReport>,
+}
+
+/// A file that was written along with the disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PublishedReport {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is: `checksums`, `signature`, `compose metadata`.
+    pub what: &'static str,
+}
+
+/// What the image says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OriginReport {
+    /// Its manifest and config.
+    pub image: Image,
+    /// `NAME` of its os-release; empty: there is none.
+    pub product: String,
+    /// `VERSION_ID` of its os-release; empty: there is none.
+    pub version: String,
 }
 
 /// A file that would have been written.
@@ -181,6 +207,7 @@ impl Report {
             image,
             verdict,
             bound_images,
+            product: (product, version),
             stored_images,
             boot,
             kernel,
@@ -227,6 +254,7 @@ impl Report {
         report.configured.sort();
         report.configured.dedup();
         report.warnings = boot.warnings;
+        report.origin = Some(OriginReport { image, product, version });
         report
     }
 
@@ -262,6 +290,8 @@ impl Report {
             configured: Vec::new(),
             stages: Vec::new(),
             warnings: Vec::new(),
+            published: Vec::new(),
+            origin: None,
         }
     }
 }

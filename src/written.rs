@@ -36,13 +36,14 @@ pub enum WrittenMedium {
 /// Writes what was made; nothing in a dry run.
 pub fn write(request: &Request, plan: &Plan, made: &Made, progress: &Progress) -> Result<Written> {
     let (reference, wanted) = (&request.image.reference, &request.output);
-    let targets = wanted.targets(reference, &made.image, &[])?;
-    let path = |kind: MediumKind| wanted.medium_path(reference, &made.image, kind);
+    let version = Some(made.product.1.as_str());
+    let targets = wanted.targets(reference, &made.image, version, &[])?;
+    let path = |kind: MediumKind| wanted.medium_path(reference, &made.image, version, kind);
     if wanted.dry_run {
         let media = wanted.medium.iter().flat_map(|medium| &medium.kinds);
         return Ok(Written {
             planned_files: targets,
-            planned_media: media.map(|kind| (*kind, path(*kind))).collect(),
+            planned_media: media.map(|kind| Ok((*kind, path(*kind)?))).collect::<Result<_>>()?,
             ..Written::default()
         });
     }
@@ -55,7 +56,7 @@ pub fn write(request: &Request, plan: &Plan, made: &Made, progress: &Progress) -
     let media = made.media.iter().map(|(kind, medium)| {
         let written = match medium {
             Medium::Volume(map) => {
-                let target = Target::new(Format::Raw, path(*kind));
+                let target = Target::new(Format::Raw, path(*kind)?);
                 let mut files =
                     output::write(map, &made.contents, &[target], &plan.files, progress)?;
                 WrittenMedium::File(files.pop().context("one file was asked for")?)
@@ -63,7 +64,7 @@ pub fn write(request: &Request, plan: &Plan, made: &Made, progress: &Progress) -
             Medium::Directory(tree) => WrittenMedium::Directory(output::write_directory(
                 tree,
                 &made.contents,
-                &path(*kind),
+                &path(*kind)?,
                 progress,
             )?),
         };

@@ -48,7 +48,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A medium carries a disk and starts it, so it joins what the disk joined; it may read and write finished media.
     ("iso", &["bootloader", "disk", "filesystem"]),
     // Everything that is asked for, in the words of those who are asked.
-    ("request", &["bootloader", "config", "disk", "iso", "oci", "output", "sbom", "trust"]),
+    (
+        "request",
+        &["bootloader", "config", "disk", "iso", "naming", "oci", "output", "sbom", "trust"],
+    ),
+    // Names of the files that are written.
+    ("naming", &["iso", "output"]),
     // The first half of a build: read, and decide nothing.
     (
         "load",
@@ -87,6 +92,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["attest", "disk", "iso", "make", "output", "plan", "trust", "written"]),
+    // From facts of a build to the files that are published with it.
+    ("release", &["iso", "naming", "output", "report"]),
     // What a machine pulls when it upgrades: the first half, and the commits.
     ("update", &["load", "ostree", "request"]),
     // As far as a build reads, without making anything.

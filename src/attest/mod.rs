@@ -83,7 +83,9 @@ pub fn write(
     let Some(known) = known.filter(|_| !request.output.dry_run) else { return Ok(Vec::new()) };
     let mut reports = Vec::new();
     let mut put = |kind: String, extension: &str, bytes: &[u8]| -> Result<PathBuf> {
-        let path = request.output.document_path(&request.image.reference, &made.image, extension);
+        let version = Some(made.product.1.as_str());
+        let reference = &request.image.reference;
+        let path = request.output.document_path(reference, &made.image, version, extension)?;
         let sha256 = output::write_document(&path, bytes)?;
         let size = bytes.len() as u64;
         reports.push(DocumentReport { path: path.clone(), kind, size, sha256 });

@@ -133,7 +133,9 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     let path = output.join(&name);
     fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
     tell(&format!("Building {name}\n"));
-    build::press(&request, options.progress.flag(verbose), false)?;
+    let shown =
+        build::Shown { progress: options.progress.flag(verbose), json: false, release: None };
+    build::press(&request, &shown)?;
     if let Some(owner) = &options.chown {
         owner.give(&output)?;
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
@@ -16,24 +17,48 @@ use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
 use bootpress::progress::{Event, Progress};
+use bootpress::release::metadata::Note;
 use bootpress::report::StageReport;
 use bootpress::request::{
     ApplicationsRequest, Destination, DiskRequest, OutputRequest, Request, SystemRequest,
 };
 
 use super::flags::iso::{MediumFlags, Wanted};
+use super::flags::release::ReleasePlan;
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
-use super::{json, say, summary, terminal};
+use super::{json, release, say, summary, terminal};
 
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
-    press(&request(flags)?, flags.progress, flags.json)
+    let request = request(flags)?;
+    let plan = flags.release.plan(&request)?;
+    press(&request, &Shown { progress: flags.progress, json: flags.json, release: Some(&plan) })
+}
+
+/// What is shown of a build, and what is done after it.
+pub(super) struct Shown<'a> {
+    /// How progress is shown.
+    pub(super) progress: ProgressFlag,
+    /// Whether the report is printed as JSON.
+    pub(super) json: bool,
+    /// What is written along with the disks.
+    pub(super) release: Option<&'a ReleasePlan>,
 }
 
 /// Builds what a request asks for and prints what was made.
-pub(super) fn press(request: &Request, shown: ProgressFlag, as_json: bool) -> Result<()> {
+pub(super) fn press(request: &Request, shown: &Shown<'_>) -> Result<()> {
+    let began = SystemTime::now();
     let heard = Arc::new(Mutex::new(Heard::default()));
-    let progress = listen(&heard, progress(shown));
+    let progress = listen(&heard, progress(shown.progress));
+    // Judged once more by the pipeline, but here before what is only warned of.
+    request.check()?;
+    let unknown = shown.release.and_then(|plan| plan.productmd.as_ref());
+    for subject in unknown.iter().flat_map(|files| &files.unknown) {
+        progress.warn(format!(
+            "productmd knows no {}: it is not entered in images.json",
+            subject.format()
+        ));
+    }
     let mut report = pipeline::build(request, &progress)?;
     // Through the same channel as those that came while it was built, so that people see them, too.
     for warning in std::mem::take(&mut report.warnings) {
@@ -43,7 +68,16 @@ pub(super) fn press(request: &Request, shown: ProgressFlag, as_json: bool) -> Re
         report.stages.clone_from(&heard.stages);
         report.warnings.extend_from_slice(&heard.warnings);
     }
-    if as_json {
+    if let Some(plan) = shown.release {
+        let notes: Vec<Note> = report
+            .warnings
+            .iter()
+            .map(|message| Note { code: "warning", message: message.clone() })
+            .collect();
+        report.published = release::publish(plan, request, &report, &notes, began)
+            .context("the disks were written, but not all that goes along with them")?;
+    }
+    if shown.json {
         say::print_json(&report, "printing the report")
     } else {
         say::print(&summary::text(&report), "printing the summary")
@@ -91,7 +125,9 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
     // Mistakes in it are told before anything is touched.
     let config = flags.config.read(purpose(&kinds))?;
     let dry_run = flags.config.dry_run;
-    let destination = destination(&flags.output, formats.len(), dry_run)?;
+    // Who lets a template name files names a directory for them.
+    let files = if flags.release.names_files() { usize::MAX } else { formats.len() };
+    let destination = destination(&flags.output, files, dry_run)?;
     let work_directory = work_directory(flags.work_directory.as_deref(), &destination, dry_run);
     let architecture = architecture(flags.arch.as_deref())?;
     let mut request = Request::new(flags.image.clone(), architecture, &work_directory);
@@ -121,6 +157,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         qcow2_compression: flags.output_flags.qcow2_compression(),
         medium: None,
         destination,
+        naming: flags.release.naming(),
         dry_run,
     };
     request.documents = flags.documents.request();
@@ -248,7 +285,10 @@ fn destination(output: &Path, formats: usize, dry_run: bool) -> Result<Destinati
     let says_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     if output.is_dir() || says_directory || formats > 1 {
         if output.exists() && !output.is_dir() {
-            bail!("{} is a file; several formats need a directory", output.display());
+            bail!(
+                "{} is a file; several formats, or --name-template, need a directory",
+                output.display()
+            );
         }
         if !dry_run {
             fs::create_dir_all(output)

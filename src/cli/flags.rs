@@ -6,6 +6,7 @@ pub(crate) mod documents;
 pub(crate) mod iso;
 mod output;
 pub(crate) mod registry;
+pub(crate) mod release;
 
 use std::path::PathBuf;
 
@@ -296,6 +297,8 @@ pub(crate) struct BuildFlags {
     pub(crate) documents: documents::DocumentFlags,
     #[command(flatten)]
     pub(crate) medium: MediumFlags,
+    #[command(flatten)]
+    pub(crate) release: release::ReleaseFlags,
     #[command(flatten)]
     pub(crate) trust: super::trust_flags::TrustFlags,
     #[command(flatten)]

@@ -86,6 +86,9 @@ fn write(report: &Report, out: &mut Page) {
         out.line(format_args!("{:<13} {}", "sha256", medium.sha256));
     }
     documents(report, out);
+    for published in &report.published {
+        out.line(format_args!("{} ({})", published.path.display(), published.what));
+    }
 }
 
 /// Documents that stand beside the files.

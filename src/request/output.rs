@@ -12,6 +12,7 @@ use crate::filesystem_kind::FileSystem;
 use crate::image::Image;
 use crate::iso::{self, MediumKind};
 use crate::name::VolumeId;
+use crate::naming::{Naming, Origin, Subject};
 use crate::oci::Reference;
 use crate::output::{self, ClusterCompression, FileFormat, Target};
 
@@ -32,6 +33,8 @@ pub struct OutputRequest {
     pub medium: Option<MediumRequest>,
     /// Where the files go.
     pub destination: Destination,
+    /// How files in a directory are named; `None`: `<image name>-<version>.<arch>.<ext>`.
+    pub naming: Option<Naming>,
     /// Whether everything is done but for writing the files.
     pub dry_run: bool,
 }
@@ -69,7 +72,7 @@ pub struct AnacondaRequest {
 /// Where the files go.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// Into a directory, named `<image name>-<version>.<arch>.<ext>`.
+    /// Into a directory, under names that say what they are.
     Directory(PathBuf),
     /// This very file; for a request with one format.
     File(PathBuf),
@@ -85,6 +88,7 @@ impl OutputRequest {
             qcow2_compression: None,
             medium: None,
             destination: Destination::Directory(directory.to_owned()),
+            naming: None,
             dry_run: false,
         }
     }
@@ -97,6 +101,9 @@ impl OutputRequest {
 
     /// Refuses what no image could be made to fit.
     pub(super) fn check(&self, disk: &DiskRequest) -> Result<()> {
+        if let Some(naming) = &self.naming {
+            naming.check(&self.subjects())?;
+        }
         for format in &self.formats {
             if disk.sector_size == SectorSize::S4096 && !format.format.takes_large_sectors() {
                 return Err(unsupported(
@@ -147,22 +154,18 @@ impl OutputRequest {
     }
 
     /// The disk files to write, for an image opened by `reference`; for a dry run, those that would be written. Fails if they
-    /// cannot be written where they go, or documents with these extensions beside them.
+    /// cannot be written where they go, or documents with these extensions beside them. `version` is that of the image's os-release;
+    /// before that is read, names are provisional.
     pub fn targets(
         &self,
         reference: &Reference,
         image: &Image,
+        version: Option<&str>,
         documents: &[&str],
     ) -> Result<Vec<Target>> {
-        let path = |index: usize, format: FileFormat| match &self.destination {
-            Destination::File(file) => file.clone(),
-            Destination::Files(files) => files[index].clone(),
-            Destination::Directory(directory) => {
-                directory.join(file_name(reference, image, &format.extension()))
-            }
-        };
+        let medium_path = |kind| self.medium_path(reference, image, version, kind);
         for kind in self.medium.iter().flat_map(|medium| &medium.kinds) {
-            let path = self.medium_path(reference, image, *kind);
+            let path = medium_path(*kind)?;
             if kind.is_directory() && path.exists() && !path.is_dir() {
                 return Err(unsupported(
                     format!("{} is a file, and {} makes a directory", path.display(), kind.name()),
@@ -170,15 +173,27 @@ impl OutputRequest {
                 ));
             }
         }
+        let path = |index: usize, format: FileFormat| -> Result<PathBuf> {
+            Ok(match &self.destination {
+                Destination::File(file) => file.clone(),
+                Destination::Files(files) => files[index].clone(),
+                Destination::Directory(directory) => {
+                    let subject = Subject::Disk(format);
+                    directory.join(self.name(subject, reference, image, version)?)
+                }
+            })
+        };
         let formats = self.formats.iter().enumerate();
-        let targets: Vec<_> =
-            formats.map(|(index, format)| Target::new(*format, path(index, *format))).collect();
+        let targets =
+            formats.map(|(index, format)| Ok(Target::new(*format, path(index, *format)?)));
+        let targets: Vec<_> = targets.collect::<Result<_>>()?;
         let kinds = self.medium.iter().flat_map(|medium| &medium.kinds);
-        let media = kinds
-            .filter(|kind| !kind.is_directory())
-            .map(|kind| self.medium_path(reference, image, *kind));
-        let documents = documents.iter().map(|one| self.document_path(reference, image, one));
-        for path in targets.iter().map(|target| target.path.clone()).chain(media).chain(documents) {
+        let media = kinds.filter(|kind| !kind.is_directory()).map(|kind| medium_path(*kind));
+        let disks = targets.iter().map(|target| Ok(target.path.clone()));
+        let documents =
+            documents.iter().map(|one| self.document_path(reference, image, version, one));
+        for path in disks.chain(media).chain(documents) {
+            let path = path?;
             check_name(&path)?;
             if !self.dry_run {
                 output::check_place(&path)?;
@@ -188,36 +203,81 @@ impl OutputRequest {
     }
 
     /// Where a medium goes.
-    pub fn medium_path(&self, reference: &Reference, image: &Image, kind: MediumKind) -> PathBuf {
+    pub fn medium_path(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        version: Option<&str>,
+        kind: MediumKind,
+    ) -> Result<PathBuf> {
         let kinds = self.medium.as_ref().map_or(&[][..], |medium| &medium.kinds);
         let index = kinds.iter().position(|other| *other == kind).unwrap_or(0);
-        match &self.destination {
+        Ok(match &self.destination {
             Destination::File(file) => file.clone(),
             // Disks come first.
             Destination::Files(files) => files[self.formats.len() + index].clone(),
             Destination::Directory(directory) => {
-                directory.join(file_name(reference, image, kind.extension()))
+                directory.join(self.name(Subject::Medium(kind), reference, image, version)?)
             }
-        }
+        })
+    }
+
+    /// The name of a file in a directory.
+    fn name(
+        &self,
+        subject: Subject,
+        reference: &Reference,
+        image: &Image,
+        version: Option<&str>,
+    ) -> Result<String> {
+        /// Stands for what is not read yet.
+        const PROVISIONAL: &str = "0";
+        let Some(naming) = &self.naming else {
+            let extension = match subject {
+                Subject::Disk(format) => format.extension(),
+                Subject::Medium(kind) => kind.extension().to_owned(),
+            };
+            return Ok(file_name(reference, image, &extension));
+        };
+        let stem = reference.file_stem();
+        let os_version = version.unwrap_or(PROVISIONAL);
+        naming.name(subject, Origin { stem: &stem, image, os_version })
     }
 
     /// Where a document goes that is written beside the files: with their name and another extension, or behind the name of the
     /// only file.
-    pub fn document_path(&self, reference: &Reference, image: &Image, extension: &str) -> PathBuf {
+    pub fn document_path(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        version: Option<&str>,
+        extension: &str,
+    ) -> Result<PathBuf> {
         let behind = |file: &Path| {
             let mut name = file.as_os_str().to_owned();
             name.push(format!(".{extension}"));
             PathBuf::from(name)
         };
-        match &self.destination {
+        Ok(match &self.destination {
             Destination::File(file) => behind(file),
             Destination::Files(files) => {
                 files.first().map_or_else(PathBuf::new, |file| behind(file))
             }
-            Destination::Directory(directory) => {
-                directory.join(file_name(reference, image, extension))
-            }
-        }
+            Destination::Directory(directory) => match self.subjects().first() {
+                // A template says which file is which, so the documents are those of the first.
+                Some(first) if self.naming.is_some() => {
+                    behind(&directory.join(self.name(*first, reference, image, version)?))
+                }
+                _ => directory.join(file_name(reference, image, extension)),
+            },
+        })
+    }
+
+    /// What is written: disks, then media.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let disks = self.formats.iter().map(|format| Subject::Disk(*format));
+        let media = self.medium.iter().flat_map(|medium| &medium.kinds);
+        disks.chain(media.map(|kind| Subject::Medium(*kind))).collect()
     }
 
     /// The size of the disk must be a multiple of this many bytes, for all the formats.

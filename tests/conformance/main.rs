@@ -26,6 +26,7 @@ mod oci;
 mod ostree_repo;
 mod output;
 mod registry;
+mod release;
 mod sbom;
 mod selinux;
 mod storage;

@@ -36,7 +36,7 @@ pub fn forky(name: &str) -> Option<Command> {
     from("forky", name)
 }
 
-/// cosign, or a skopeo that is not older than it, from `target/signers/bin` if `tests/run` has put it there, else from `PATH`.
+/// cosign, or a skopeo or sq that is not older than it, from `target/signers/bin` if `tests/run` has put it there, else from `PATH`.
 pub fn signer(name: &str) -> Option<Command> {
     from("signers", name)
 }
@@ -51,7 +51,7 @@ fn from(place: &str, name: &str) -> Option<Command> {
     if made.is_file() { Some(Command::new(made)) } else { tool(name) }
 }
 
-/// The directory below `target/` where `tests/run` puts what it fetches for the tests: `forky`, `signers`, `filesystems`, `policy`, `tmt`, `pykickstart`.
+/// The directory below `target/` where `tests/run` puts what it fetches for the tests: `forky`, `signers`, `filesystems`, `policy`, `tmt`, `pykickstart`, `productmd`.
 pub fn fetched(name: &str) -> PathBuf {
     // Not Cargo's target directory, which may be elsewhere: the script knows only this one.
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).join(name)

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 
     // The engine announces what it does; drawing is left to the caller.
     let progress = Progress::to(|event| {
-        if let Event::Warning { message } = event {
+        if let Event::Warning { message, .. } = event {
             eprintln!("warning: {message}");
         }
     });

@@ -14,7 +14,7 @@ use crate::content::ContentStore;
 use crate::oci::{self, Source};
 use crate::ostree::{self, Union};
 use crate::plan::Known;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::request::Request;
 use crate::selinux::Policy;
 use crate::trust::{self, Verdict};
@@ -88,7 +88,7 @@ pub fn read(
     let layout = layout(request, &union, &contents, image.architecture, progress)?;
     let medium = if request.output.medium.is_some() {
         let (medium, warnings) = config::medium_in_image(&union.root, &contents)?;
-        warnings.into_iter().for_each(|warning| progress.warn(warning));
+        warnings.into_iter().for_each(|warning| progress.warn(Code::ImageConfiguration, warning));
         medium
     } else {
         MediumInImage::default()
@@ -107,7 +107,7 @@ fn layout(
     let mut layout = request.config.blueprint.layout.clone();
     if layout.is_none() && request.disk.image_layout {
         let (found, warnings) = config::layout_in_image(&union.root, contents, architecture)?;
-        warnings.into_iter().for_each(|warning| progress.warn(warning));
+        warnings.into_iter().for_each(|warning| progress.warn(Code::ImageConfiguration, warning));
         layout = found;
     }
     if let (Some(layout), Some(how)) = (&mut layout, &request.disk.btrfs_compression) {

@@ -17,7 +17,7 @@ use crate::ostree::{
     self, Changed, DeployOptions, KernelSource, Labels, RootSshKeys, System, Union,
 };
 use crate::plan::{self, Plan};
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::request::Request;
 use crate::storage::{self, Application};
 use crate::tree::Tree;
@@ -91,7 +91,7 @@ pub fn make(
     };
     let media = match plan::media(request, plan, &image, &settings, medium, payload)? {
         Some((wishes, warnings)) => {
-            warnings.into_iter().for_each(|warning| progress.warn(warning));
+            progress.warn_all(&warnings);
             let carried = disk.as_ref().map(|made| Carried {
                 disk: &made.disk,
                 command_line: &made.installed.command_line,
@@ -177,7 +177,9 @@ impl Work<'_> {
         let changes = config::customize(tree, places, blueprint, mounting, &seed, self.contents)?;
         let written: Vec<&str> = changes.written.iter().map(|(path, _)| path.as_str()).collect();
         self.plan.system.refuse_lost(self.settings, &written)?;
-        changes.warnings.into_iter().for_each(|warning| self.progress.warn(warning));
+        for warning in changes.warnings {
+            self.progress.warn(Code::Configuration, warning);
+        }
         Ok(Changed { written: changes.written, volumes: changes.volumes })
     }
 

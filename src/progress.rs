@@ -40,6 +40,99 @@ impl Stage {
     }
 }
 
+/// What a warning is about, for programs: the words may change, these do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The boot loader is not quite what one would expect.
+    BootLoader,
+    /// An application image that the system is bound to.
+    BoundImage,
+    /// Something in `--config`, or what came of it.
+    Configuration,
+    /// The disk has another size than it was asked to have.
+    DiskSize,
+    /// Bills of materials and statements.
+    Documents,
+    /// Something that the image configures.
+    ImageConfiguration,
+    /// The image is taken from this machine.
+    LocalImage,
+    /// Something about a medium.
+    Medium,
+    /// The cache of images cannot be used.
+    NoCache,
+    /// A file is not entered in a compose's metadata.
+    NotEntered,
+    /// Layers are packed again, so that digests differ.
+    Repacked,
+    /// A name without registry was completed.
+    ShortName,
+    /// Signatures cannot be looked for.
+    Signatures,
+    /// Nobody answers, and what is in the cache is used.
+    StaleImage,
+    /// Where the machine looks for updates.
+    UpdateSource,
+}
+
+impl Code {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::BootLoader,
+        Self::BoundImage,
+        Self::Configuration,
+        Self::DiskSize,
+        Self::Documents,
+        Self::ImageConfiguration,
+        Self::LocalImage,
+        Self::Medium,
+        Self::NoCache,
+        Self::NotEntered,
+        Self::Repacked,
+        Self::ShortName,
+        Self::Signatures,
+        Self::StaleImage,
+        Self::UpdateSource,
+    ];
+
+    /// The code as programs see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BootLoader => "boot-loader",
+            Self::BoundImage => "bound-image",
+            Self::Configuration => "configuration",
+            Self::DiskSize => "disk-size",
+            Self::Documents => "documents",
+            Self::ImageConfiguration => "image-configuration",
+            Self::LocalImage => "local-image",
+            Self::Medium => "medium",
+            Self::NoCache => "no-cache",
+            Self::NotEntered => "not-entered",
+            Self::Repacked => "repacked",
+            Self::ShortName => "short-name",
+            Self::Signatures => "signatures",
+            Self::StaleImage => "stale-image",
+            Self::UpdateSource => "update-source",
+        }
+    }
+}
+
+/// Something that the user should know, though the work goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub code: Code,
+    /// The words.
+    pub message: String,
+}
+
+impl Warning {
+    /// A warning.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
 /// One announcement.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -50,7 +143,7 @@ pub enum Event {
     /// A stage ended, well or not.
     Finished { stage: Stage, took: Duration },
     /// Something the user should know, though the work goes on.
-    Warning { message: String },
+    Warning { code: Code, message: String },
 }
 
 type Listener = dyn Fn(Event) + Send + Sync;
@@ -72,13 +165,13 @@ impl Progress {
     }
 
     /// Tells the user something without stopping.
-    pub fn warn(&self, message: impl Into<String>) {
-        self.send(Event::Warning { message: message.into() });
+    pub fn warn(&self, code: Code, message: impl Into<String>) {
+        self.send(Event::Warning { code, message: message.into() });
     }
 
     /// Tells the user several things.
-    pub fn warn_all(&self, messages: &[String]) {
-        messages.iter().for_each(|message| self.warn(message.as_str()));
+    pub fn warn_all(&self, warnings: &[Warning]) {
+        warnings.iter().for_each(|warning| self.warn(warning.code, warning.message.as_str()));
     }
 
     /// Announces; for listeners that pass on what they hear.

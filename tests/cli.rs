@@ -79,7 +79,7 @@ fn bad_value_is_refused_before_the_image_is_opened() {
         (&["--stateroot", ""], 2, "--stateroot"),
         (&["--name-template", "fedora"], 2, "expected one of: fedora-iot"),
         (&["--name-template", "bib", "--format", "raw,ami"], 3, "the same name"),
-        (&["--name-template", "{subvariant}.{ext}"], 3, "add --variant NAME"),
+        (&["--name-template", "{subvariant}.{ext}"], 3, "add --subvariant NAME"),
         (&["--name-value", "version=43"], 1, "--name-template"),
         (&["--compose-id", "Fedora-43"], 2, "Fedora-IoT-43-20251014.0"),
         (&["--productmd", "images.json"], 2, "--compose-id"),

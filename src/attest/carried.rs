@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::oci::{Attached, Source};
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::sbom::Carried;
 use crate::signature::from_base64;
 
@@ -25,7 +25,8 @@ pub(super) struct Came {
 /// Looks for documents. What cannot be read is a warning: the disk is as good without.
 pub(super) fn find(source: &Source, offline: bool, progress: &Progress) -> Vec<Came> {
     let attached = source.sboms(offline).unwrap_or_else(|error| {
-        progress.warn(format!("bills of materials of the image cannot be looked for: {error:#}"));
+        let text = format!("bills of materials of the image cannot be looked for: {error:#}");
+        progress.warn(Code::Documents, text);
         None
     });
     let mut came: Vec<Came> = Vec::new();
@@ -38,9 +39,10 @@ pub(super) fn find(source: &Source, offline: bool, progress: &Progress) -> Vec<C
                     came.push(Came { form, bytes });
                 }
             }
-            Err(error) => progress.warn(format!(
-                "the image's own bill of materials {digest} cannot be read: {error:#}"
-            )),
+            Err(error) => progress.warn(
+                Code::Documents,
+                format!("the image's own bill of materials {digest} cannot be read: {error:#}"),
+            ),
         }
     }
     came

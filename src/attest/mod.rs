@@ -21,7 +21,7 @@ use crate::make::Made;
 use crate::output;
 use crate::packages::{self, Inventory};
 use crate::plan::Plan;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::request::Request;
 use crate::sbom::OperatingSystem;
 use crate::written::Written;
@@ -54,11 +54,13 @@ pub fn read(request: &Request, loaded: &Loaded, progress: &Progress) -> Option<K
     }
     let (root, contents) = (&loaded.union.root, &loaded.contents);
     let inventory = packages::read(root, contents);
-    progress.warn_all(&inventory.warnings);
+    for warning in &inventory.warnings {
+        progress.warn(Code::Documents, warning.as_str());
+    }
     if inventory.packages.is_empty() && inventory.warnings.is_empty() {
         progress.warn(
-            "the image has no database of rpm, dpkg, apk or pacman: the bill of materials names no packages"
-                .to_owned(),
+            Code::Documents,
+            "the image has no database of rpm, dpkg, apk or pacman: the bill of materials names no packages",
         );
     }
     let release = bootc::diagnose(root, contents, loaded.source.image.architecture).os_release;

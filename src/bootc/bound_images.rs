@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::Files;
 use crate::error::{corrupt, unsupported};
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 const DIRECTORY: &str = "usr/lib/bootc/bound-images.d";
 
@@ -34,7 +34,7 @@ pub(super) fn load(files: &Files<'_>, progress: &Progress) -> Result<Vec<String>
             .ok_or_else(|| corrupt(&path, format!("{target} is not in the image")))?;
         let unit = Unit::parse(&path, &text)?;
         if let Some(line) = unit.unreadable {
-            progress.warn(format!(
+            progress.warn(Code::BoundImage, format!(
                 "{path}: bootc cannot read the continuation in line {line}, so `bootc upgrade` will fail on the machine; \
                  bind an .image file instead"
             ));

@@ -10,7 +10,7 @@ use super::{Files, has_extension, matches_architecture};
 use crate::architecture::Architecture;
 use crate::error::{corrupt, unsupported};
 use crate::filesystem_kind::FileSystem;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 /// In rising precedence: a file hides those of the same name before it. `/run` is a machine's, not an image's.
 const DIRECTORIES: [&str; 3] =
@@ -189,7 +189,10 @@ pub(super) fn load(
         let document: Document =
             toml::from_str(&text).map_err(|error| corrupt(&path, error.to_string().trim_end()))?;
         for key in document.others.keys().filter(|key| OF_THE_TABLE.contains(&key.as_str())) {
-            progress.warn(format!("{path}: {key} has no effect outside of the table [install]"));
+            progress.warn(
+                Code::ImageConfiguration,
+                format!("{path}: {key} has no effect outside of the table [install]"),
+            );
         }
         let Some(table) = document.install else { continue };
         if !matches_architecture(table.match_architectures.as_deref(), architecture) {
@@ -197,7 +200,7 @@ pub(super) fn load(
         }
         super::kernel_arguments::sound(&path, table.kargs.as_deref().unwrap_or_default())?;
         for key in table.unknown() {
-            progress.warn(format!("{path}: unknown key install.{key}"));
+            progress.warn(Code::ImageConfiguration, format!("{path}: unknown key install.{key}"));
         }
         root_fs_type = table.root_fs_type.or(root_fs_type);
         block = table.block.clone().or(block);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Files;
 use super::keyfile::KeyFile;
 use crate::error::corrupt;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 /// bootc's search order; the first file counts alone.
 pub(super) const PATHS: [&str; 2] =
@@ -49,10 +49,10 @@ pub(super) fn load(files: &Files<'_>, progress: &Progress) -> Result<PrepareRoot
             return parse(path, &text);
         }
     }
-    progress.warn(format!(
-        "the image has no {}: it is installed without composefs, as bootc does",
-        PATHS[1]
-    ));
+    progress.warn(
+        Code::ImageConfiguration,
+        format!("the image has no {}: it is installed without composefs, as bootc does", PATHS[1]),
+    );
     parse(PATHS[1], "")
 }
 

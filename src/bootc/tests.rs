@@ -116,7 +116,7 @@ fn image_without_prepare_root_conf_goes_without_composefs() {
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&said);
     let progress = Progress::to(move |event| {
-        if let Event::Warning { message } = event {
+        if let Event::Warning { message, .. } = event {
             heard.lock().unwrap().push(message);
         }
     });
@@ -175,7 +175,7 @@ fn unknown_install_keys_are_warnings() {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&warnings);
     let progress = Progress::to(move |event| {
-        if let Event::Warning { message } = event {
+        if let Event::Warning { message, .. } = event {
             seen.lock().unwrap().push(message);
         }
     });
@@ -210,7 +210,7 @@ fn arguments_in_the_wrong_table_are_told_where_they_belong() {
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&said);
     let progress = Progress::to(move |event| {
-        if let Event::Warning { message } = event {
+        if let Event::Warning { message, .. } = event {
             heard.lock().unwrap().push(message);
         }
     });
@@ -409,7 +409,7 @@ fn quadlets_are_read_as_bootc_reads_them() {
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = said.clone();
     let progress = Progress::to(move |event| {
-        if let Event::Warning { message } = event {
+        if let Event::Warning { message, .. } = event {
             heard.lock().unwrap().push(message);
         }
     });

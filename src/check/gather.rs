@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::inspect;
 use crate::oci::{self, Access, Reference, Survey, Unvouched};
 use crate::ostree;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::trust::{self, Demand};
 
 /// How an image is looked at.
@@ -74,7 +74,7 @@ fn image(survey: &Survey, wanted: &Wanted<'_>, policy: &Policy, progress: &Progr
     let annotations = source.annotations();
     let text = |key: &str| image.config.get(key).and_then(Value::as_str).map(str::to_owned);
     let sboms = source.sboms(wanted.access.offline).unwrap_or_else(|error| {
-        progress.warn(format!("attachments cannot be looked for: {error:#}"));
+        progress.warn(Code::Signatures, format!("attachments cannot be looked for: {error:#}"));
         None
     });
     ImageFacts {

@@ -133,9 +133,9 @@ fn press(options: &BuildOptions, verbose: bool) -> Result<()> {
     let path = output.join(&name);
     fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
     tell(&format!("Building {name}\n"));
-    let shown =
-        build::Shown { progress: options.progress.flag(verbose), json: false, release: None };
-    build::press(&request, &shown)?;
+    let progress = options.progress.flag(verbose);
+    let listening = build::Listening { progress, events: None, release: None };
+    build::print(&build::press(&request, &listening)?, false)?;
     if let Some(owner) = &options.chown {
         owner.give(&output)?;
     }

@@ -16,13 +16,13 @@ use bootpress::iso::MediumKind;
 use bootpress::oci::Access;
 use bootpress::output::Format;
 use bootpress::pipeline;
-use bootpress::progress::{Event, Progress};
-use bootpress::release::metadata::Note;
-use bootpress::report::StageReport;
+use bootpress::progress::{Code, Event, Progress, Warning};
+use bootpress::report::{Report, StageReport};
 use bootpress::request::{
     ApplicationsRequest, Destination, DiskRequest, OutputRequest, Request, SystemRequest,
 };
 
+use super::events::Events;
 use super::flags::iso::{MediumFlags, Wanted};
 use super::flags::release::ReleasePlan;
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
@@ -30,57 +30,71 @@ use super::{json, release, say, summary, terminal};
 
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
-    let request = request(flags)?;
-    let plan = flags.release.plan(&request)?;
-    press(&request, &Shown { progress: flags.progress, json: flags.json, release: Some(&plan) })
+    let events = flags.release.events.as_ref().map(Events::open).transpose()?;
+    if let Some(events) = &events {
+        let formats: Vec<String> = formats(flags).iter().map(ToString::to_string).collect();
+        events.begin(&flags.image.to_string(), flags.arch.as_deref(), &formats);
+    }
+    let result = build(flags, events.as_ref());
+    if let Some(events) = &events {
+        events.end(result.as_ref());
+    }
+    print(&result?, flags.json)
 }
 
-/// What is shown of a build, and what is done after it.
-pub(super) struct Shown<'a> {
+fn build(flags: &BuildFlags, events: Option<&Events>) -> Result<Report> {
+    let request = request(flags)?;
+    let plan = flags.release.plan(&request)?;
+    let release = Some(&plan);
+    press(&request, &Listening { progress: flags.progress, events, release })
+}
+
+/// Who hears of a build, and what is done after it.
+pub(super) struct Listening<'a> {
     /// How progress is shown.
     pub(super) progress: ProgressFlag,
-    /// Whether the report is printed as JSON.
-    pub(super) json: bool,
+    /// The stream of events.
+    pub(super) events: Option<&'a Events>,
     /// What is written along with the disks.
     pub(super) release: Option<&'a ReleasePlan>,
 }
 
-/// Builds what a request asks for and prints what was made.
-pub(super) fn press(request: &Request, shown: &Shown<'_>) -> Result<()> {
+/// Builds what a request asks for, and writes what goes along with it.
+pub(super) fn press(request: &Request, listening: &Listening<'_>) -> Result<Report> {
     let began = SystemTime::now();
     let heard = Arc::new(Mutex::new(Heard::default()));
-    let progress = listen(&heard, progress(shown.progress));
+    let shown = progress(listening.progress);
+    let progress = listen(&heard, shown, listening.events.cloned());
     // Judged once more by the pipeline, but here before what is only warned of.
     request.check()?;
-    let unknown = shown.release.and_then(|plan| plan.productmd.as_ref());
-    for subject in unknown.iter().flat_map(|files| &files.unknown) {
-        progress.warn(format!(
-            "productmd knows no {}: it is not entered in images.json",
-            subject.format()
-        ));
+    let compose = listening.release.and_then(|plan| plan.productmd.as_ref());
+    for subject in compose.iter().flat_map(|files| &files.unknown) {
+        let format = subject.format();
+        let text = format!("productmd knows no {format}: it is not entered in images.json");
+        progress.warn(Code::NotEntered, text);
     }
     let mut report = pipeline::build(request, &progress)?;
     // Through the same channel as those that came while it was built, so that people see them, too.
     for warning in std::mem::take(&mut report.warnings) {
-        progress.warn(warning);
+        progress.warn(Code::BootLoader, warning);
     }
-    if let Ok(heard) = heard.lock() {
-        report.stages.clone_from(&heard.stages);
-        report.warnings.extend_from_slice(&heard.warnings);
-    }
-    if let Some(plan) = shown.release {
-        let notes: Vec<Note> = report
-            .warnings
-            .iter()
-            .map(|message| Note { code: "warning", message: message.clone() })
-            .collect();
-        report.published = release::publish(plan, request, &report, &notes, began)
+    let Heard { stages, warnings } =
+        heard.lock().map(|mut heard| std::mem::take(&mut *heard)).unwrap_or_default();
+    report.stages = stages;
+    report.warnings.extend(warnings.iter().map(|warning| warning.message.clone()));
+    if let Some(plan) = listening.release {
+        report.published = release::publish(plan, request, &report, &warnings, began)
             .context("the disks were written, but not all that goes along with them")?;
     }
-    if shown.json {
-        say::print_json(&report, "printing the report")
+    Ok(report)
+}
+
+/// Prints what was made.
+pub(super) fn print(report: &Report, as_json: bool) -> Result<()> {
+    if as_json {
+        say::print_json(report, "printing the report")
     } else {
-        say::print(&summary::text(&report), "printing the summary")
+        say::print(&summary::text(report), "printing the summary")
     }
 }
 
@@ -88,11 +102,11 @@ pub(super) fn press(request: &Request, shown: &Shown<'_>) -> Result<()> {
 #[derive(Default)]
 struct Heard {
     stages: Vec<StageReport>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 /// Passes on what is announced, and remembers some of it.
-fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
+fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress, events: Option<Events>) -> Progress {
     let heard = Arc::clone(heard);
     Progress::to(move |event| {
         if let Ok(mut heard) = heard.lock() {
@@ -100,9 +114,14 @@ fn listen(heard: &Arc<Mutex<Heard>>, shown: Progress) -> Progress {
                 Event::Finished { stage, took } => {
                     heard.stages.push(StageReport { stage: *stage, took: *took });
                 }
-                Event::Warning { message } => heard.warnings.push(message.clone()),
+                Event::Warning { code, message } => {
+                    heard.warnings.push(Warning::new(*code, message.as_str()));
+                }
                 Event::Started { .. } | Event::Advanced { .. } => {}
             }
+        }
+        if let Some(events) = &events {
+            events.hear(&event);
         }
         shown.send(event);
     })

@@ -71,7 +71,7 @@ fn prepare(steps: &Steps, flags: &ChainFlags, test: &Test<'_>) -> Result<Vec<Ste
         }
         say!("reading {name}");
         let heard = Heard::to(|event| {
-            if let Event::Warning { message } = event {
+            if let Event::Warning { message, .. } = event {
                 say!("warning: {message}");
             }
         });

@@ -9,6 +9,7 @@ mod chain;
 mod check;
 #[cfg(test)]
 mod documents;
+mod events;
 mod flags;
 mod generate;
 mod inspect;
@@ -74,16 +75,21 @@ pub(crate) fn run() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     say!("error: {error:#}");
-    if let Some(Unsupported { hint, .. }) = error.downcast_ref() {
-        if let Some(hint) = hint {
-            say!("hint: {hint}");
-        }
-        return ExitCode::from(exit::UNSUPPORTED);
+    if let Some(Unsupported { hint: Some(hint), .. }) = error.downcast_ref() {
+        say!("hint: {hint}");
     }
-    if error.is::<Corrupt>() {
-        return ExitCode::from(exit::CORRUPT);
+    ExitCode::from(exit_code(error))
+}
+
+/// The exit code that an error becomes.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Unsupported>() {
+        exit::UNSUPPORTED
+    } else if error.is::<Corrupt>() {
+        exit::CORRUPT
+    } else {
+        exit::FAILED
     }
-    ExitCode::from(exit::FAILED)
 }
 
 /// A panic is our mistake, so say whose it is and what would reproduce it, but no secret. A second panic in here would abort.

@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use bootpress::output;
+use bootpress::progress::Warning;
 use bootpress::release::checksum::Checksums;
 use bootpress::release::koji::{self, Period};
-use bootpress::release::metadata::{self, Build, Note};
+use bootpress::release::metadata::{self, Build};
 use bootpress::release::productmd::{self, Placed};
 use bootpress::release::{self, Artifact};
 use bootpress::report::{PublishedReport, Report};
@@ -20,7 +21,7 @@ pub(super) fn publish(
     plan: &ReleasePlan,
     request: &Request,
     report: &Report,
-    notes: &[Note],
+    warnings: &[Warning],
     began: SystemTime,
 ) -> Result<Vec<PublishedReport>> {
     if request.output.dry_run {
@@ -50,7 +51,7 @@ pub(super) fn publish(
         add(path.clone(), "koji metadata");
     }
     if let Some(path) = &plan.build_metadata {
-        let build = Build { report, artifacts: &work.artifacts, naming: &plan.naming, notes };
+        let build = Build { report, artifacts: &work.artifacts, naming: &plan.naming, warnings };
         let text = metadata::text(&metadata::document(build));
         output::write_document(path, text.as_bytes())?;
         add(path.clone(), "build metadata");

@@ -40,7 +40,7 @@ pub(crate) fn lines() -> Progress {
                 let bytes = done.remove(&stage).unwrap_or(0);
                 say!("{} done: {} in {}", stage.name(), human(bytes), duration(took));
             }
-            Event::Warning { message } => say!("warning: {message}"),
+            Event::Warning { message, .. } => say!("warning: {message}"),
         }
     })
 }
@@ -75,7 +75,7 @@ impl Bars {
                     ));
                 }
             }
-            Event::Warning { message } => {
+            Event::Warning { message, .. } => {
                 let _ = self.all.println(say::indented(&format!("warning: {message}")));
             }
         }

@@ -10,7 +10,7 @@ use crate::error::unsupported;
 use crate::filesystem::{Room, measure};
 use crate::filesystem_kind::FileSystem;
 use crate::installed::Installed;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 /// Bytes that a file system has free of which nobody says how large it shall be.
 const SPARE: u64 = 64 * MIB;
@@ -73,10 +73,13 @@ pub(super) fn table(
     // The table's backup is at the very end: padding the file would leave it in the middle of the disk.
     let whole = table.size().next_multiple_of(options.size_unit);
     if asked.is_some() {
-        progress.warn(format!(
-            "the disk has {} MiB: one of its formats wants a whole number of GiB",
-            whole >> 20
-        ));
+        progress.warn(
+            Code::DiskSize,
+            format!(
+                "the disk has {} MiB: one of its formats wants a whole number of GiB",
+                whole >> 20
+            ),
+        );
     }
     wanted.disk = Some(whole);
     arrange(&wanted)

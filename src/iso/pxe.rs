@@ -18,7 +18,7 @@ use super::initramfs::{self, Kindred};
 use super::{Efi, Live, MIB, Wishes, menu, sums};
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 use crate::tree::{Kind, Metadata, Tree};
 
 /// What a live system needs besides what it carries; an installation from a medium takes 1 GiB with the changes that it keeps.
@@ -71,7 +71,7 @@ pub(super) fn lay_out(
             put_efi(&mut tree, &parts.efi.with_menu(&grub), parts, program);
             tree.put(DEBIAN, grub.clone());
         }
-        None => progress.warn(format!(
+        None => progress.warn(Code::Medium, format!(
             "the image has no GRUB that speaks HTTP, neither grub{0}.efi nor grubnet{0}.efi: machines boot from the network with \
              iPXE, or a GRUB of yours",
             parts.efi.suffix()

@@ -61,7 +61,7 @@ use crate::error::{Corrupt, corrupt, unsupported};
 use crate::image::{Image, LayerRecord};
 use crate::layer::{Entry, Layer};
 use crate::limits::Budget;
-use crate::progress::{Progress, Stage, StageGuard};
+use crate::progress::{Code, Progress, Stage, StageGuard};
 use crate::signature::{Claim, Subject, Wanted};
 
 /// Layers that are unpacked at once, at most: beyond it the spool's disk is what is waited for.
@@ -165,10 +165,10 @@ pub fn open_with(
         && name.is_built_here()
         && let Some(local) = in_store(name, access)
     {
-        progress.warn(format!(
-            "{} is taken from this machine's container storage: {local}",
-            name.reference
-        ));
+        progress.warn(
+            Code::LocalImage,
+            format!("{} is taken from this machine's container storage: {local}", name.reference),
+        );
         return open_with(access, &local, architecture, progress);
     }
     let context = || format!("opening {reference}");

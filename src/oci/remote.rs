@@ -18,7 +18,7 @@ use super::manifest::Document;
 use super::reference::Name;
 use super::registry::Registry;
 use super::registry::conf::Registries;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 /// What a name led to.
 pub(super) struct Found {
@@ -68,7 +68,10 @@ fn full(
     let Some(typed) = &name.short else { return Ok(name.reference.clone()) };
     let expanded = registries.expand(typed, &name.reference)?;
     if let Some(guess) = expanded.guess {
-        progress.warn(format!("{typed} is taken to be {}: {guess}", expanded.reference.whole()));
+        progress.warn(
+            Code::ShortName,
+            format!("{typed} is taken to be {}: {guess}", expanded.reference.whole()),
+        );
     }
     Ok(expanded.reference)
 }
@@ -85,7 +88,7 @@ fn open_cache(access: &Access, progress: &Progress) -> Result<Option<Cache>> {
         Ok(cache) => Ok(Some(cache)),
         Err(error) if access.offline => Err(error),
         Err(error) => {
-            progress.warn(format!("building without a cache: {error:#}"));
+            progress.warn(Code::NoCache, format!("building without a cache: {error:#}"));
             Ok(None)
         }
     }
@@ -126,10 +129,13 @@ fn ask(
         }
         Err(failure) => match older.filter(|_| failure.absent) {
             Some(older) => {
-                progress.warn(format!(
-                    "nobody answers, so {name} is what it last was, {}: {:#}",
-                    older.digest, failure.error
-                ));
+                progress.warn(
+                    Code::StaleImage,
+                    format!(
+                        "nobody answers, so {name} is what it last was, {}: {:#}",
+                        older.digest, failure.error
+                    ),
+                );
                 Ok(older)
             }
             None => Err(failure.error),
@@ -144,7 +150,9 @@ impl Found {
         if let Some(cache) = &self.cache {
             match self.cached(cache) {
                 Ok(cached) => return Box::new(cached),
-                Err(error) => progress.warn(format!("building without a cache: {error:#}")),
+                Err(error) => {
+                    progress.warn(Code::NoCache, format!("building without a cache: {error:#}"))
+                }
             }
         }
         Box::new(connection)

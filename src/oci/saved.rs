@@ -15,7 +15,7 @@ use super::{Documents, Source};
 use crate::content::{Content, ContentStore};
 use crate::error::Corrupt;
 use crate::image::{Image, LayerRecord};
-use crate::progress::{Progress, Stage, StageGuard};
+use crate::progress::{Code, Progress, Stage, StageGuard};
 use crate::tree::{Metadata, Tree};
 
 /// Where blobs are in a layout (image-spec, image-layout.md).
@@ -53,7 +53,7 @@ impl Source {
             }
             manifest = serde_json::to_vec(&image.manifest).context("writing the manifest")?;
             image.manifest_digest = Digest::of(&manifest).to_string();
-            progress.warn(format!(
+            progress.warn(Code::Repacked, format!(
                 "{} keeps its layers unpacked; they are packed again, and the copy has the manifest digest {} instead of {}",
                 self.image.reference, image.manifest_digest, self.image.manifest_digest
             ));

@@ -8,7 +8,7 @@ use super::digest::Digest;
 use super::manifest::{self, INDEXES};
 use super::{Access, Connection, Reference, Unvouched, open_with};
 use crate::architecture::Architecture;
-use crate::progress::Progress;
+use crate::progress::{Code, Progress};
 
 /// An image as its documents describe it.
 #[derive(Debug)]
@@ -100,7 +100,8 @@ fn describe(source: Unvouched, access: &Access, progress: &Progress) -> Result<S
     let signatures = match (&source.connection, access.offline) {
         (Some(connection), false) => signatures(connection, &source)
             .inspect_err(|error| {
-                progress.warn(format!("signatures cannot be looked for: {error:#}"));
+                progress
+                    .warn(Code::Signatures, format!("signatures cannot be looked for: {error:#}"));
             })
             .ok(),
         _ => None,

@@ -11,6 +11,7 @@ use crate::filesystem_kind::FileSystem;
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::iso::{self, Payload};
+use crate::progress::Warning;
 use crate::request::{AnacondaRequest, Request, default_volume_id};
 
 /// Seconds that the menu of a medium with Anaconda waits, as bootc-image-builder's.
@@ -24,7 +25,7 @@ pub fn media(
     settings: &Settings,
     own: MediumInImage,
     payload: Option<Payload>,
-) -> Result<Option<(iso::Wishes, Vec<String>)>> {
+) -> Result<Option<(iso::Wishes, Vec<Warning>)>> {
     let Some(medium) = &request.output.medium else { return Ok(None) };
     let mut warnings = Vec::new();
     let mut changeable = medium.settings.clone();
@@ -58,7 +59,7 @@ fn anaconda(
     wanted: &AnacondaRequest,
     payload: Payload,
     changeable: &iso::Settings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<iso::Anaconda> {
     let named = wanted.payload.as_ref().unwrap_or(&request.image.reference);
     let target = request.system.target_image.clone().unwrap_or_else(|| {

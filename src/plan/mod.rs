@@ -21,6 +21,7 @@ use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::output;
+use crate::progress::{Code, Warning};
 use crate::request::{BoundImages, Request};
 use crate::tree::Tree;
 
@@ -59,7 +60,7 @@ pub struct Plan {
     /// What is told of a `/boot` that systemd unmounts when nobody uses it.
     pub boot_idles: Option<String>,
     /// What the user should know, a line each.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// What is known of an image when choices are made.
@@ -81,10 +82,13 @@ impl Plan {
         let Known { image, settings, layout, root: image_root } = known;
         refuse_what_we_cannot(request, settings)?;
         boot::refuse_lost_keys(request, settings)?;
-        let mut warnings = request.config.warnings.clone();
+        let configured = request.config.warnings.iter();
+        let mut warnings: Vec<Warning> =
+            configured.map(|text| Warning::new(Code::Configuration, text.as_str())).collect();
         if request.applications.bound == BoundImages::Skip {
             warnings.extend(settings.bound_images.iter().map(|bound| {
-                format!("the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used")
+                let text = format!("the image is bound to {bound}, which is not on the disk: podman pulls it when it is first used");
+                Warning::new(Code::BoundImage, text)
             }));
         }
         let identity = Identity::derive(&image.manifest_digest, &request.seed);
@@ -109,7 +113,8 @@ impl Plan {
         let system =
             SystemPlan::of(request, image, settings, &identity, &arrangement, &mut warnings)?;
         let boot_idles = boot::idles(request, settings, &arrangement, &system.kernel_arguments);
-        warnings.extend(boot_idles.iter().cloned());
+        warnings
+            .extend(boot_idles.iter().map(|text| Warning::new(Code::BootLoader, text.as_str())));
         Ok(Self {
             boot_idles,
             bootloader: bootloader(request, image, settings, &identity, &arrangement, sector_size),

@@ -11,6 +11,7 @@ use crate::identity::Identity;
 use crate::image::Image;
 use crate::name::StaterootName;
 use crate::ostree::SignaturePolicy;
+use crate::progress::{Code, Warning};
 use crate::request::Request;
 
 use super::{boot, root};
@@ -57,7 +58,7 @@ impl SystemPlan {
         settings: &Settings,
         identity: &Identity,
         arrangement: &Arrangement,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<Self> {
         let mounts = mounts(request, settings, identity, arrangement);
         let asked = &request.system;
@@ -177,7 +178,7 @@ fn mounting(request: &Request, identity: &Identity, arrangement: &Arrangement) -
 }
 
 /// The reference to follow for updates. A path of the machine that built the disk would mean nothing on the one that boots it.
-fn target(request: &Request, image: &Image, warnings: &mut Vec<String>) -> String {
+fn target(request: &Request, image: &Image, warnings: &mut Vec<Warning>) -> String {
     if let Some(name) = &request.system.target_image {
         return request.system.target_transport.reference(name);
     }
@@ -194,14 +195,15 @@ pub(super) fn name_of(
     image: &Image,
     called: &str,
     stem: &str,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> String {
     image.name.clone().unwrap_or_else(|| {
         let name = format!("localhost/{stem}:latest");
-        warnings.push(format!(
+        let text = format!(
             "{called} does not say where it comes from: the machine will look for updates at {name}; \
              name another place with --target-imgref"
-        ));
+        );
+        warnings.push(Warning::new(Code::UpdateSource, text));
         name
     })
 }

@@ -201,11 +201,14 @@ fn warnings_tell_what_the_machine_will_have_to_find_itself() {
     bound.bound_images = vec!["quay.io/x/app:1".to_owned()];
     let mut request = request();
     let warnings = plan_with(&request, &bound, None).unwrap().warnings;
-    assert!(warnings[0].contains("quay.io/x/app:1") && warnings[1].contains("localhost/image"));
+    assert!(warnings[0].message.contains("quay.io/x/app:1"));
+    assert!(warnings[1].message.contains("localhost/image"));
+    let codes: Vec<Code> = warnings.iter().map(|warning| warning.code).collect();
+    assert_eq!(codes, [Code::BoundImage, Code::UpdateSource]);
     request.system.target_image = Some("quay.io/x/y:1".to_owned());
     request.applications.bound = BoundImages::Pull;
     let planned = plan_with(&request, &bound, None).unwrap();
-    assert_eq!(planned.warnings, Vec::<String>::new());
+    assert_eq!(planned.warnings, []);
     assert_eq!(planned.system.target, "docker://quay.io/x/y:1");
 }
 

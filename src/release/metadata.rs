@@ -6,19 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Artifact, productmd};
 use crate::naming::Naming;
+use crate::progress::Warning;
 use crate::report::Report;
 
 /// The form of the document; grows by one when a field changes its meaning or goes away.
 const VERSION: u32 = 1;
-
-/// A warning, and the code by which programs know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// Does not change when the words do.
-    pub code: &'static str,
-    /// The words.
-    pub message: String,
-}
 
 /// What is known besides the report.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +22,12 @@ pub struct Build<'a> {
     /// The compose that they belong to, and names.
     pub naming: &'a Naming,
     /// Warnings.
-    pub notes: &'a [Note],
+    pub warnings: &'a [Warning],
 }
 
 /// The document.
 pub fn document(build: Build<'_>) -> Value {
-    let Build { report, artifacts, naming, notes } = build;
+    let Build { report, artifacts, naming, warnings } = build;
     let labels = report.origin.as_ref().and_then(|origin| origin.image.labels());
     let artifacts: Vec<Value> = artifacts
         .iter()
@@ -58,8 +50,10 @@ pub fn document(build: Build<'_>) -> Value {
             "subvariant": naming.subvariant,
         })
     });
-    let notes: Vec<Value> =
-        notes.iter().map(|note| json!({ "code": note.code, "message": note.message })).collect();
+    let warnings: Vec<Value> = warnings
+        .iter()
+        .map(|warning| json!({ "code": warning.code.name(), "message": warning.message }))
+        .collect();
     json!({
         "version": VERSION,
         "tool": { "name": "bootpress", "version": env!("CARGO_PKG_VERSION") },
@@ -76,7 +70,7 @@ pub fn document(build: Build<'_>) -> Value {
         "system": report.system,
         "artifacts": artifacts,
         "stages": report.stages,
-        "warnings": notes,
+        "warnings": warnings,
     })
 }
 

@@ -13,6 +13,7 @@ use bootpress::release::productmd::{self, Shelf};
 use bootpress::request::{Destination, Request};
 use clap::Args;
 
+use crate::cli::events::EventTarget;
 use crate::cli::sign::Signer;
 
 /// Bytes of the largest metadata file that is read to add to it; Fedora's images.json has some 300 KiB.
@@ -29,19 +30,25 @@ pub(crate) struct ReleaseFlags {
     #[arg(long, value_name = "TEMPLATE")]
     name_template: Option<Template>,
 
-    /// Set a value of --name-template, such as version=43; repeat it for several
+    /// Set a value of --name-template, such as version=43
+    ///
+    /// Repeat it for several.
     #[arg(long = "name-value", value_name = "KEY=VALUE", value_parser = naming::given)]
     name_values: Vec<(Value, String)>,
 
-    /// Compose that the files belong to, such as Fedora-IoT-43-20251014.0
+    /// Name the compose that the files belong to
+    ///
+    /// Such as Fedora-IoT-43-20251014.0.
     #[arg(long, value_name = "ID")]
     compose_id: Option<ComposeId>,
 
-    /// Variant of the compose, such as IoT
+    /// Name the variant of the compose, such as IoT
     #[arg(long, value_name = "NAME", value_parser = variant)]
     variant: Option<String>,
 
-    /// Subvariant of the compose [default: the variant]
+    /// Name the subvariant of the compose
+    ///
+    /// Without this flag it is the variant.
     #[arg(long, value_name = "NAME", value_parser = subvariant)]
     subvariant: Option<String>,
 
@@ -52,25 +59,35 @@ pub(crate) struct ReleaseFlags {
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     checksum: Option<String>,
 
-    /// Sign disks and CHECKSUM; repeat it for several signatures
+    /// Sign disks and CHECKSUM
     ///
-    /// gpg:KEY signs with a key of gpg's keyring, sq:FILE with a key in a file: DISK.asc is the signature of DISK, and CHECKSUM
+    /// Repeat it for several signatures. gpg:KEY signs with a key of gpg's keyring, sq:FILE with a key in a file: DISK.asc is the signature of DISK, and CHECKSUM
     /// is clear-signed. cosign:KEY signs with a key file or one in a key service: DISK.sigstore.json is the bundle.
     #[arg(long = "sign", value_name = "TOOL:KEY")]
     signers: Vec<Signer>,
 
-    /// Create productmd's images.json, or add to it, and composeinfo.json beside it
+    /// Create or add to productmd's images.json
+    ///
+    /// composeinfo.json is written beside it.
     ///
     /// FILE is usually COMPOSE/metadata/images.json: paths in it begin at COMPOSE. Formats that productmd does not know are left
     /// out with a warning.
     #[arg(long, value_name = "FILE", requires_all = ["compose_id", "variant"])]
     productmd: Option<PathBuf>,
 
-    /// Write a record of the build: image, disks, system, warnings
+    /// Write what happens as JSON lines
+    ///
+    /// They go to a file, or to the file descriptor of that number. A build that fails ends them with the error and its exit code. src/cli/events.schema.json describes every line.
+    #[arg(long, value_name = "FILE|FD")]
+    pub(crate) events: Option<EventTarget>,
+
+    /// Write a record of the build as JSON
+    ///
+    /// It has image, disks, system, stages and warnings. src/release/build-metadata.schema.json describes it.
     #[arg(long, value_name = "FILE")]
     build_metadata: Option<PathBuf>,
 
-    /// Write the metadata with which Koji imports the disks
+    /// Write metadata.json for Koji's content generators
     #[arg(long, value_name = "FILE")]
     koji_metadata: Option<PathBuf>,
 }

@@ -183,6 +183,7 @@ fn beside(request: &Request, reference: &Reference) -> ImageRequest {
         trust: asked_of(&first.trust),
         reference: reference.clone(),
         architecture: first.architecture,
+        called: None,
     }
 }
 

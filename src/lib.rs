@@ -40,6 +40,7 @@ pub mod oci;
 pub mod ostree;
 pub mod output;
 pub mod packages;
+pub mod provenance;
 pub mod sbom;
 pub mod selinux;
 pub mod storage;

@@ -64,6 +64,10 @@ pub fn load(request: &Request, progress: &Progress) -> Result<Loaded> {
     let judge =
         |subject: &_, claims: &dyn Fn(&_) -> _| trust::check(&wanted.trust, subject, claims);
     let (source, verdict) = opened.vouched(judge)?;
+    let source = match &wanted.called {
+        Some(name) => source.called(name.clone()),
+        None => source,
+    };
     // Whether there is room for files is known before their names are, which may depend on what is in the image.
     let documents = request.documents.extensions();
     request.output.targets(&wanted.reference, &source.image, None, &documents)?;

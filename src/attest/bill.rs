@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::content::{Content, ContentStore};
 use crate::iso::MediumKind;
 use crate::make::Made;
+use crate::output::FileFormat;
 use crate::packages::Inventory;
 use crate::plan::Plan;
 use crate::sbom::{Artifact, Bill, BootFile, Carried, OperatingSystem, SourceImage};
@@ -75,7 +76,7 @@ pub(super) fn artifacts(written: &Written) -> Vec<Artifact> {
     };
     let files = written.files.iter().map(|file| Artifact {
         name: name(&file.path),
-        format: file.format.to_string(),
+        format: FileFormat { format: file.format, packing: file.compression }.to_string(),
         sha256: file.sha256.clone(),
         installs: false,
     });

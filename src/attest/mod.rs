@@ -1,4 +1,4 @@
-//! What goes beside the files of a build and tells where they come from: bills of materials.
+//! What goes beside the files of a build and tells where they come from: bills of materials, provenance.
 //!
 //! ```text
 //! loaded image: packages, documents that came with it ─┐
@@ -8,6 +8,7 @@
 
 mod bill;
 mod carried;
+mod provenance;
 
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ use crate::output;
 use crate::packages::{self, Inventory};
 use crate::plan::Plan;
 use crate::progress::{Code, Progress};
-use crate::request::Request;
+use crate::request::{PROVENANCE, Request};
 use crate::sbom::OperatingSystem;
 use crate::written::Written;
 
@@ -82,7 +83,10 @@ pub fn write(
     made: &Made,
     written: &Written,
 ) -> Result<Vec<DocumentReport>> {
-    let Some(known) = known.filter(|_| !request.output.dry_run) else { return Ok(Vec::new()) };
+    let documents = &request.documents;
+    if request.output.dry_run {
+        return Ok(Vec::new());
+    }
     let mut reports = Vec::new();
     let mut put = |kind: String, extension: &str, bytes: &[u8]| -> Result<PathBuf> {
         let version = Some(made.product.1.as_str());
@@ -93,16 +97,21 @@ pub fn write(
         reports.push(DocumentReport { path: path.clone(), kind, size, sha256 });
         Ok(path)
     };
-    let Known { inventory, system, came } = known;
-    let mut carried = Vec::new();
-    for (number, one) in (1..).zip(&came) {
-        let extension = one.extension(number);
-        let path = put(format!("source-{}", one.form), &extension, &one.bytes)?;
-        carried.push(one.kept_as(&path));
+    if let Some(Known { inventory, system, came }) = known {
+        let mut carried = Vec::new();
+        for (number, one) in (1..).zip(&came) {
+            let extension = one.extension(number);
+            let path = put(format!("source-{}", one.form), &extension, &one.bytes)?;
+            carried.push(one.kept_as(&path));
+        }
+        let bill = bill::of(plan, made, written, inventory, system, carried)?;
+        for form in &documents.sboms {
+            put(form.name().to_owned(), form.extension(), bill.render(*form)?.as_bytes())?;
+        }
     }
-    let bill = bill::of(plan, made, written, inventory, system, carried)?;
-    for form in &request.documents.sboms {
-        put(form.name().to_owned(), form.extension(), bill.render(*form)?.as_bytes())?;
+    if let Some(wanted) = &documents.provenance {
+        let bytes = provenance::document(wanted, plan, made, written)?;
+        put("provenance".to_owned(), PROVENANCE, &bytes)?;
     }
     Ok(reports)
 }

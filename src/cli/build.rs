@@ -23,10 +23,11 @@ use bootpress::request::{
 };
 
 use super::events::Events;
+use super::flags::documents::Recorded;
 use super::flags::iso::{MediumFlags, Wanted};
 use super::flags::release::ReleasePlan;
 use super::flags::{BootloaderFlag, BuildFlags, ProgressFlag};
-use super::{json, release, say, summary, terminal};
+use super::{json, recorded, release, say, summary, terminal};
 
 /// Builds what the flags ask for and prints what was made.
 pub(super) fn run(flags: &BuildFlags) -> Result<()> {
@@ -179,7 +180,10 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         naming: flags.release.naming(),
         dry_run,
     };
-    request.documents = flags.documents.request();
+    request.documents = flags.documents.request(|| {
+        let arguments = recorded::arguments(std::env::args_os())?;
+        Ok(Recorded { arguments, inputs: recorded::inputs(flags)? })
+    })?;
     request.seed.clone_from(&flags.seed);
     request.config = config;
     add_media(&mut request, kinds, &flags.medium)?;

@@ -67,6 +67,11 @@ Examples:
   bootpress check quay.io/fedora/fedora-bootc:43 --policy fedora --report sarif=check.sarif
   bootpress check --explain content.initramfs";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  bootpress verify disk.x86_64.qcow2 disk.x86_64.provenance.json --key signer.pub
+  bootpress verify disk.raw disk.provenance.json --image oci:./image -- --config config.toml";
+
 const PULL_EXAMPLES: &str = "\
 Examples:
   bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43";
@@ -117,6 +122,11 @@ pub(crate) enum Command {
     /// Exit code 0: no violation is as severe as --fail-on says; 1: one is; 2 to 4: as for all commands, and nothing was judged.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<super::check::CheckFlags>),
+    /// Build a disk again, and compare it with what is there
+    ///
+    /// Exit code 0: the file is what its provenance says, byte for byte; 1: it is not, and the first difference is named.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(Box<super::verify::VerifyFlags>),
     /// Fetch an image into the cache
     #[command(after_help = PULL_EXAMPLES)]
     Pull(Box<super::pull::PullFlags>),

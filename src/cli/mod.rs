@@ -20,6 +20,7 @@ mod machine_flags;
 mod markdown;
 mod pull;
 mod release;
+mod recorded;
 mod report_flags;
 mod run;
 mod say;
@@ -31,6 +32,7 @@ mod test;
 mod trust_flags;
 mod unpacked;
 mod verdict_flags;
+mod verify;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
@@ -64,6 +66,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::run(&flags),
+        Command::Verify(flags) => verify::run(&flags),
         Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),

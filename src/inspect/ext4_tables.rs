@@ -43,6 +43,13 @@ pub(super) struct Tables {
     inode_size: u64,
     inodes_per_group: u32,
     inodes: u32,
+    /// The first block of the first group, and how many a group has.
+    first: u64,
+    per_group: u64,
+    /// Blocks of the table of group descriptors.
+    descriptor_blocks: u64,
+    /// Of each group the blocks of its bitmaps.
+    bitmaps: Vec<(u64, u64)>,
     /// The block where each group's inode table begins.
     inode_tables: Vec<u64>,
 }
@@ -109,13 +116,14 @@ impl Tables {
         let size = size.ok_or_else(|| bad("it has more groups than any real one"))?;
         let mut bytes = vec![0; usize::try_from(size)?];
         slice.read_at((first + 1) * block, &mut bytes).map_err(|error| explain(error, name))?;
-        let inode_tables = bytes
-            .chunks_exact(descriptor)
-            .map(|one| {
-                u64::from(u32_at(one, 8))
-                    | if wide { u64::from(u32_at(one, 0x28)) << 32 } else { 0 }
-            })
-            .collect();
+        let block_of = |one: &[u8], low: usize, high: usize| {
+            u64::from(u32_at(one, low)) | if wide { u64::from(u32_at(one, high)) << 32 } else { 0 }
+        };
+        let descriptors = || bytes.chunks_exact(descriptor);
+        let inode_tables = descriptors().map(|one| block_of(one, 8, 0x28)).collect();
+        let bitmaps =
+            descriptors().map(|one| (block_of(one, 0, 0x20), block_of(one, 4, 0x24))).collect();
+        let descriptor_blocks = size.div_ceil(block) + u64::from(u16_at(&sb, 0xce));
         let inodes = u32_at(&sb, 0);
         Ok(Self {
             slice,
@@ -124,6 +132,10 @@ impl Tables {
             inode_size,
             inodes_per_group,
             inodes,
+            first,
+            per_group: per_group.into(),
+            descriptor_blocks,
+            bitmaps,
             inode_tables,
         })
     }
@@ -251,6 +263,100 @@ impl Tables {
         Ok(names)
     }
 
+    /// What is at a byte of the volume: the structure, and the file or directory that it belongs to.
+    pub(super) fn owner(&self, at: u64) -> Result<(String, Option<String>)> {
+        /// `EXT4_JOURNAL_INO`.
+        const JOURNAL: u32 = 8;
+        if (1024..2048).contains(&at) {
+            return Ok((format!("the super block, byte {}", at - 1024), None));
+        }
+        let block = at / self.block;
+        let group = block.saturating_sub(self.first) / self.per_group;
+        let index = usize::try_from(group)?;
+        let within = block.saturating_sub(self.first) % self.per_group;
+        let table = self.inode_tables.get(index).copied().unwrap_or(0);
+        let table_bytes = u64::from(self.inodes_per_group) * self.inode_size;
+        // With flex_bg tables of several groups lie together.
+        for (number, table) in (0_u64..).zip(&self.inode_tables) {
+            let start = table.saturating_mul(self.block);
+            if (start..start.saturating_add(table_bytes)).contains(&at) {
+                let inode =
+                    number * u64::from(self.inodes_per_group) + (at - start) / self.inode_size + 1;
+                let path = self.path_of(u32::try_from(inode)?)?;
+                return Ok((
+                    format!("inode {inode}, byte {}", (at - start) % self.inode_size),
+                    path,
+                ));
+            }
+        }
+        for (number, (blocks, inodes)) in self.bitmaps.iter().enumerate() {
+            if [*blocks, *inodes].contains(&block) {
+                let of = if *blocks == block { "block" } else { "inode" };
+                return Ok((format!("the {of} bitmap of group {number}"), None));
+            }
+        }
+        let has_copy = group <= 1 || [3, 5, 7].iter().any(|base: &u64| is_power(group, *base));
+        if has_copy && within <= self.descriptor_blocks && table != block {
+            let what = if within == 0 { "super block" } else { "group descriptors" };
+            let owner = self.owner_of_block(block)?;
+            return Ok(match owner {
+                Some((what, path)) => (what, Some(path)),
+                None => (format!("{what}, the copy in group {group}"), None),
+            });
+        }
+        let journal = self.inode(JOURNAL)?;
+        if self.holds(&journal, block)?.is_some() {
+            return Ok(("the journal".to_owned(), None));
+        }
+        Ok(match self.owner_of_block(block)? {
+            Some((what, path)) => {
+                (format!("{what} (block {block}, byte {})", at % self.block), Some(path))
+            }
+            None => (format!("block {block}, which belongs to no file"), None),
+        })
+    }
+
+    /// The first block in the file of a block of the file system, if it belongs to the inode.
+    fn holds(&self, inode: &Inode, block: u64) -> Result<Option<u64>> {
+        if inode.flags & EXTENTS == 0 || inode.flags & INLINE_DATA != 0 {
+            return Ok(None);
+        }
+        let extents = self.extents(inode)?;
+        let found =
+            extents.iter().find(|(_, start, count)| (*start..start + count).contains(&block));
+        Ok(found.map(|(file, start, _)| file + (block - start)))
+    }
+
+    fn owner_of_block(&self, block: u64) -> Result<Option<(String, String)>> {
+        let mut found = None;
+        self.walk(|path, _, inode| {
+            if found.is_some() {
+                return Ok(());
+            }
+            let acl =
+                u64::from(u32_at(&inode.raw, 0x68)) | u64::from(u16_at(&inode.raw, 0x76)) << 32;
+            if acl == block {
+                found = Some(("extended attributes".to_owned(), path.to_owned()));
+            } else if let Some(index) = self.holds(inode, block)? {
+                let kind = if inode.is_directory() { "a directory" } else { "a file" };
+                found = Some((format!("block {index} of {kind}"), path.to_owned()));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn path_of(&self, number: u32) -> Result<Option<String>> {
+        let mut found = None;
+        self.walk(|path, inode, _| {
+            if inode == number && found.is_none() {
+                found = Some(path.to_owned());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Calls `visit` for everything that has a name, with its path, inode number and inode; directories before what is in them.
     pub(super) fn walk(
         &self,
@@ -287,6 +393,14 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// Whether a number is a power of another one.
+fn is_power(mut number: u64, base: u64) -> bool {
+    while number > 1 && number.is_multiple_of(base) {
+        number /= base;
+    }
+    number == 1
 }
 
 /// Whether a list of attributes has `security.selinux`.

@@ -254,6 +254,49 @@ impl Fat {
         }
     }
 
+    /// What is at a byte of the volume: the structure, and the file or directory that it belongs to.
+    pub(super) fn owner(&mut self, at: u64) -> Result<(String, Option<String>)> {
+        if at < self.fat_offset {
+            return Ok((format!("reserved sectors, byte {at}: boot sector, FSInfo"), None));
+        }
+        if at < self.data_offset {
+            let root = matches!(self.root, Root::Region { offset, .. } if at >= offset);
+            let what = if root { "the root directory" } else { "the file allocation table" };
+            return Ok((what.to_owned(), None));
+        }
+        let cluster = (at - self.data_offset) / self.cluster_size + 2;
+        let (_, entries) = self.tree()?;
+        let mut chains: Vec<(u32, Option<Entry>)> =
+            entries.into_iter().map(|entry| (entry.first, Some(entry))).collect();
+        if let Root::Chain(first) = self.root {
+            chains.push((first, None));
+        }
+        for (first, entry) in chains {
+            let (mut next, mut index) = (Some(first), 0);
+            while let Some(number) = next.filter(|number| (2..self.clusters + 2).contains(number)) {
+                if u64::from(number) == cluster {
+                    let within =
+                        index * self.cluster_size + (at - self.data_offset) % self.cluster_size;
+                    return Ok(match entry {
+                        None => ("the root directory".to_owned(), None),
+                        Some(entry) if entry.is_directory => {
+                            ("a directory".to_owned(), Some(format!("/{}", entry.path)))
+                        }
+                        Some(entry) => {
+                            (format!("byte {within} of a file"), Some(format!("/{}", entry.path)))
+                        }
+                    });
+                }
+                index += 1;
+                if index > u64::from(self.clusters) {
+                    break;
+                }
+                next = self.next(number)?;
+            }
+        }
+        Ok((format!("cluster {cluster}, which is free"), None))
+    }
+
     /// The cluster that follows; `None`: it was the last.
     fn next(&mut self, cluster: u32) -> Result<Option<u32>> {
         let entry = self.entry(cluster)?;

@@ -8,6 +8,7 @@
 //! Any disk may be looked at, so nothing of it is believed: what does not fit together is `Corrupt`. Nothing is written.
 
 mod btrfs;
+mod difference;
 mod disk;
 mod ext4;
 mod ext4_tables;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result};
 use partitioning::{ParseError, Role, Scheme, Table, type_byte_name, type_name};
 use serde::Serialize;
 
+pub use self::difference::{Difference, difference};
 use self::disk::{Disk, Slice};
 use self::fat::{Entry, Fat};
 pub use self::health::{DiskHealth, Labels, Room, examine};

@@ -417,6 +417,12 @@ impl Unvouched {
 }
 
 impl Source {
+    /// The same image by another name: what a machine that is made of it calls it.
+    pub fn called(mut self, name: Option<String>) -> Self {
+        self.0.image.name = name;
+        self
+    }
+
     /// What the image says about itself, alone.
     pub fn into_image(self) -> Image {
         self.0.image

@@ -5,6 +5,7 @@ mod output;
 mod system;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 
@@ -16,7 +17,7 @@ use crate::filesystem_kind::{FileSystem, XfsProfile};
 use crate::name::{Compression, SubvolumeName};
 use crate::oci::{Access, Reference};
 use crate::sbom::Form;
-use crate::trust::Demand;
+use crate::trust::{Demand, SigningKey};
 
 pub use output::{AnacondaRequest, Destination, MediumRequest, OutputRequest, default_volume_id};
 pub use system::{SystemRequest, Transport};
@@ -45,16 +46,33 @@ pub struct Request {
 }
 
 /// What is written beside the files of a build, about them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct DocumentsRequest {
     /// Bills of materials, each form once.
     pub sboms: Vec<Form>,
+    /// A statement about how they were built; `None`: none is written.
+    pub provenance: Option<ProvenanceRequest>,
+}
+
+/// What the name of the provenance ends with.
+pub const PROVENANCE: &str = "provenance.json";
+
+/// What a provenance states besides what the build knows itself.
+#[derive(Clone, Debug)]
+pub struct ProvenanceRequest {
+    /// The flags that count for the bytes of the files, as they are typed.
+    pub arguments: Vec<String>,
+    /// Flags that name files, and the files' SHA-256.
+    pub inputs: Vec<(String, String)>,
+    /// What signs it; `None`: nothing.
+    pub key: Option<Arc<SigningKey>>,
 }
 
 impl DocumentsRequest {
     /// What the names of the documents end with.
     pub fn extensions(&self) -> Vec<&'static str> {
-        self.sboms.iter().map(|form| form.extension()).collect()
+        let provenance = self.provenance.as_ref().map(|_| PROVENANCE);
+        self.sboms.iter().map(|form| form.extension()).chain(provenance).collect()
     }
 }
 
@@ -69,6 +87,8 @@ pub struct ImageRequest {
     pub access: Access,
     /// Who has to vouch for it.
     pub trust: Demand,
+    /// What it is called, whatever it is opened by; `None`: what it is opened by says it.
+    pub called: Option<Option<String>>,
 }
 
 /// What is asked of the disk.
@@ -159,6 +179,7 @@ impl Request {
                 architecture,
                 access: Access::default(),
                 trust: Demand::default(),
+                called: None,
             },
             disk: DiskRequest::default(),
             system: SystemRequest::default(),

@@ -17,6 +17,7 @@ mod payload;
 mod places;
 mod policy;
 mod reference;
+mod signing;
 mod sigstore;
 
 use std::env;
@@ -32,6 +33,7 @@ use self::payload::Statement;
 use self::places::Places;
 use self::policy::{Material, Policy, Requirement};
 use self::reference::Identity;
+pub use self::signing::{SigningKey, signer};
 use self::sigstore::{By, Named, Signers};
 use crate::signature::{Claim, Signature, Subject, Wanted};
 

@@ -33,4 +33,5 @@ mod storage;
 mod transports;
 mod trust;
 mod unwritten;
+mod verify;
 mod xfs;

@@ -12,6 +12,8 @@ pub struct Installed {
     pub boot: Option<Tree>,
     /// What the system adds to the ESP, beside the boot loader: boot entries, unified kernel images.
     pub esp: Tree,
+    /// Bytes that the ESP has at least if nobody says how large it shall be; 0: the preset's.
+    pub esp_least: u64,
     /// File systems of their own besides those, in the order in which they were asked for.
     pub volumes: Vec<MountedTree>,
     /// What the configuration wrote, by path in the running system.
@@ -92,6 +94,7 @@ mod tests {
             root: tree(),
             boot: None,
             esp: tree(),
+            esp_least: 0,
             volumes: vec![volume("/var/lib"), volume("/var/lib/containers")],
             written: Vec::new(),
             version: String::new(),

@@ -33,8 +33,19 @@ pub struct Entry {
     pub path: Box<[u8]>,
     /// Mode, owner, time and extended attributes, PAX records applied. `immutable` is false.
     pub metadata: Metadata,
+    /// The fraction of its time, in nanoseconds; archives say it in PAX records only.
+    pub nanoseconds: u32,
     /// What it is.
     pub kind: EntryKind,
+}
+
+/// A piece of a layer's archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Headers, padding and everything else, as it lies in the archive.
+    Bytes(Content),
+    /// The body of a regular file.
+    File(Content),
 }
 
 /// One layer, unpacked.

@@ -34,6 +34,7 @@ pub mod yaml;
 // Stages: each uses the vocabulary, none uses another.
 pub mod bootc;
 pub mod bootloader;
+pub mod composefs;
 pub mod config;
 pub mod filesystem;
 pub mod oci;

@@ -1,27 +1,37 @@
 //! The second half of a build: what was loaded becomes an installed system, a disk and media, as far as somebody wants them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use crate::bootc::Settings;
-use crate::bootloader::{self, Boot, BootOptions};
+use crate::bootloader::{self, Boot, BootOptions, Loader};
 use crate::bound::Others;
+use crate::composefs::{self, BootFiles, Import, Starter, Uki};
 use crate::config;
 use crate::content::ContentStore;
 use crate::disk::{self, Disk};
+use crate::error::unsupported;
 use crate::filesystem::{erofs, verity};
 use crate::image::Image;
 use crate::installed::{Installed, KernelFiles, Place};
 use crate::iso::{self, Carried, Medium, MediumKind, MediumParts};
-use crate::load::{self, Loaded};
+use crate::layer::{Layer, Piece};
+use crate::load::{self, Loaded, United};
+use crate::oci::Documents;
 use crate::ostree::{
     self, Changed, DeployOptions, KernelSource, Labels, RootSshKeys, System, Union,
 };
 use crate::plan::{self, Plan};
 use crate::progress::{Code, Progress};
 use crate::request::Request;
+use crate::selinux::ImagePolicy;
 use crate::storage::{self, Application};
-use crate::tree::Tree;
+use crate::tree::{InodeId, Stored, Tree};
 use crate::trust::Verdict;
+
+/// Who installs: where bootc records the version of the kernel that it ran on.
+const INSTALLER: &str = concat!("bootpress ", env!("CARGO_PKG_VERSION"));
 
 /// What a build has made, before it is written.
 #[derive(Debug)]
@@ -65,29 +75,62 @@ pub fn make(
     others: Others,
     progress: &Progress,
 ) -> Result<Made> {
-    let Loaded { contents, source, verdict, union, settings, bootupd_age, policy, medium, .. } =
-        loaded;
+    let Loaded {
+        contents,
+        source,
+        verdict,
+        union,
+        unified,
+        settings,
+        bootupd_age,
+        policy,
+        medium,
+        layout: _,
+    } = loaded;
     let Others { bound, configured, payload } = others;
+    let archives = match &union {
+        United::Composefs { layers, .. } if request.output.needs_disk() => Some(Archives {
+            pieces: source.pieces(layers, composefs::LARGEST_INLINE, &contents, progress)?,
+            documents: source.documents()?,
+        }),
+        _ => None,
+    };
     let image = source.into_image();
     let labels = load::labels(policy.as_ref());
     let labels = labels.as_ref().map(|labels| labels as &Labels<'_>);
     let mut boot = match &plan.bootloader {
         Some(options) => {
             let options = BootOptions { time: bootupd_age.unwrap_or(0), ..options.clone() };
-            bootloader::prepare(&union.root, &contents, &options)?
+            bootloader::prepare(union.root(), &contents, &options)?
         }
         None => Boot::none(),
     };
     config::customize_boot(&mut boot.boot, &request.config.blueprint, &contents)?;
     let work = Work { request, plan, settings: &settings, labels, contents: &contents, progress };
-    let kernel = settings.kernel.files(&union.root)?;
-    let (tree, disk) = if request.output.needs_disk() {
-        let (tree, mut installed) = work.install(union, &image, &boot)?;
-        work.store(&mut installed, &bound, &configured)?;
-        let disk = disk::lay_out(&installed, &boot, &plan.disk(), &contents, progress)?;
-        (tree, Some(InstalledDisk { installed, disk }))
-    } else {
-        (union.labelled(labels)?, None)
+    let kernel = match &unified {
+        Some(uki) => KernelFiles {
+            version: settings.kernel.version.clone(),
+            linux: uki.content.clone(),
+            initramfs: None,
+        },
+        None => settings.kernel.files(union.root())?,
+    };
+    let (tree, disk) = match union {
+        United::Ostree(union) if request.output.needs_disk() => {
+            let (tree, mut installed) = work.install(*union, &image, &boot)?;
+            work.store(&mut installed, &bound, &configured)?;
+            let disk = disk::lay_out(&installed, &boot, &plan.disk(), &contents, progress)?;
+            (tree, Some(InstalledDisk { installed, disk }))
+        }
+        United::Ostree(union) => (union.labelled(labels)?, None),
+        United::Composefs { union, layers } => {
+            let archives = archives.context("the archives were not read")?;
+            let system = Composefs { union: &union, layers: &layers, archives: &archives };
+            let mut installed = work.install_composefs(&system, &image, &mut boot, unified)?;
+            work.fill_storage(&mut installed, &configured)?;
+            let disk = disk::lay_out(&installed, &boot, &plan.disk(), &contents, progress)?;
+            (union.root, Some(InstalledDisk { installed, disk }))
+        }
     };
     let media = match plan::media(request, plan, &image, &settings, medium, payload)? {
         Some((wishes, warnings)) => {
@@ -115,6 +158,19 @@ pub fn make(
         disk,
         media,
     })
+}
+
+/// What a composefs repository has of an image besides its files.
+struct Archives {
+    pieces: Vec<Vec<Piece>>,
+    documents: Documents,
+}
+
+/// An image for the composefs backend.
+struct Composefs<'a> {
+    union: &'a composefs::Union,
+    layers: &'a [Layer],
+    archives: &'a Archives,
 }
 
 /// What every step of an installation needs.
@@ -156,7 +212,7 @@ impl Work<'_> {
             boot_files: &boot.boot,
             root_ssh_keys: keys.map(|keys| RootSshKeys { home: &settings.root_home, keys }),
             customize: Some(&customize),
-            installer: concat!("bootpress ", env!("CARGO_PKG_VERSION")),
+            installer: INSTALLER,
             repository_config: &repository_config,
             composefs: &erofs::ostree_image,
             fs_verity: plan.system.fs_verity.then_some(&verity::measure),
@@ -165,6 +221,95 @@ impl Work<'_> {
             ostree::deploy(repository, &committed, image, self.labels, &options, self.contents)
                 .context("deploying")?;
         Ok((committed.tree, installed))
+    }
+
+    /// Deploys the image by the composefs backend.
+    fn install_composefs(
+        &self,
+        system: &Composefs<'_>,
+        image: &Image,
+        boot: &mut Boot,
+        unified: Option<Uki>,
+    ) -> Result<Installed> {
+        let (plan, settings) = (self.plan, self.settings);
+        let image_policy = ImagePolicy::load(&system.union.root, self.contents)?;
+        let target = plan.system.target.as_str();
+        let reference = match &plan.system.signature_policy {
+            ostree::SignaturePolicy::ContainerPolicy => ostree::signed_reference(target),
+            _ => ostree::unverified_reference(target),
+        };
+        let aleph = ostree::aleph_bytes(image, target, INSTALLER, self.labels.is_some())?;
+        let Documents { manifest, config, config_digest } = &system.archives.documents;
+        let import = Import {
+            layers: system.layers,
+            pieces: &system.archives.pieces,
+            manifest,
+            manifest_digest: &image.manifest_digest,
+            config,
+            config_digest,
+        };
+        let customize = |tree: &mut Tree, parts| self.customize_composefs(tree, parts);
+        let asks = self.request.config.blueprint != config::Blueprint::default()
+            || plan.system.mounting != config::Mounting::default();
+        let keys = self.request.system.root_ssh_keys.as_deref();
+        /// systemd-boot knows the key `uki` from this version of systemd on.
+        const UKI_KEY: u32 = 258;
+        let uki_key = boot.loader == Some(Loader::SystemdBoot)
+            && settings.systemd.is_some_and(|version| version >= UKI_KEY);
+        let labels = ImageLabelling(image_policy.as_ref());
+        let (alias, label) = labels.functions();
+        let imaging = labels.imaging(&alias, &label);
+        let options = composefs::DeployOptions {
+            reference: &reference,
+            os_release: &settings.os_release,
+            boot: match unified {
+                Some(uki) => BootFiles::Unified(Box::new(uki)),
+                None => BootFiles::Separate(settings.kernel.files(&system.union.root)?),
+            },
+            starter: match boot.loader {
+                Some(Loader::Grub) | None => Starter::Grub,
+                Some(Loader::GrubCc | Loader::SystemdBoot) => Starter::OnEsp { uki_key },
+            },
+            kernel_arguments: &plan.system.kernel_arguments,
+            new_spelling: settings.reads_new_digest,
+            enforce: plan.system.fs_verity,
+            separate_boot: plan.arrangement.separate_boot(),
+            boot_files: &boot.boot,
+            esp_volume: plan.identity.esp_volume,
+            root_ssh_keys: keys
+                .map(|keys| composefs::RootSshKeys { home: &settings.root_home, keys }),
+            aleph: &aleph,
+            customize: asks.then_some(&customize),
+            labels: self.labels,
+            imaging,
+        };
+        let deployed = composefs::deploy(system.union, &import, &options, self.contents)
+            .context("deploying")?;
+        boot.found.push(format!(
+            "ESP with room for three deployments of {} MiB, at least {} MiB",
+            deployed.artifacts.div_ceil(1 << 20),
+            deployed.installed.esp_least >> 20
+        ));
+        Ok(deployed.installed)
+    }
+
+    /// Writes what the configuration asks for into a system of the composefs backend.
+    fn customize_composefs(
+        &self,
+        tree: &mut Tree,
+        parts: composefs::SystemParts,
+    ) -> Result<Vec<(String, InodeId)>> {
+        let composefs::SystemParts { deployment, etc, var } = parts;
+        let changed = self.customize(tree, System { deployment, etc, var })?;
+        if let Some(path) = changed.volumes.first() {
+            return Err(unsupported(
+                format!(
+                    "a file system of its own for {path} is not supported with the composefs backend yet"
+                ),
+                Some("leave it out of the partitions, or build with --backend ostree"),
+            ));
+        }
+        Ok(changed.written)
     }
 
     /// Writes what the configuration asks for into the system.
@@ -191,8 +336,66 @@ impl Work<'_> {
         configured: &[Application],
     ) -> Result<()> {
         storage::place(&mut installed.root, bound, self.labels, self.contents)?;
+        self.fill_storage(installed, configured)
+    }
+
+    /// Puts application images where podman looks for them.
+    fn fill_storage(&self, installed: &mut Installed, configured: &[Application]) -> Result<()> {
         let storage = self.request.config.blueprint.containers.path();
         let Place { tree, path } = installed.place(storage);
         storage::fill(tree, &path, configured, self.labels, self.contents)
     }
+}
+
+/// Checks that a unified kernel image names the image that its files make, as a build does before it writes anything.
+pub fn check_sealed(loaded: &Loaded) -> Result<()> {
+    let (United::Composefs { union, layers }, Some(uki)) = (&loaded.union, &loaded.unified) else {
+        return Ok(());
+    };
+    let policy = ImagePolicy::load(&union.root, &loaded.contents)?;
+    let labels = ImageLabelling(policy.as_ref());
+    let (alias, label) = labels.functions();
+    composefs::check(union, layers, uki, &labels.imaging(&alias, &label), &loaded.contents)
+}
+
+/// Labels inside of composefs images, by the policy that the image has or has not.
+struct ImageLabelling<'a>(Option<&'a ImagePolicy>);
+
+impl ImageLabelling<'_> {
+    fn functions(
+        &self,
+    ) -> (impl Fn(&[u8]) -> Option<Vec<u8>>, impl Fn(&[u8], u32) -> Result<ImageLabel>) {
+        let alias = |path: &[u8]| self.0?.alias(path);
+        let label =
+            |path: &[u8], mode: u32| self.0.map_or(Ok(None), |policy| policy.label(path, mode));
+        (alias, label)
+    }
+
+    fn imaging<'b>(
+        &self,
+        alias: &'b dyn Fn(&[u8]) -> Option<Vec<u8>>,
+        label: &'b composefs::ImageLabel<'b>,
+    ) -> composefs::Imaging<'b> {
+        composefs::Imaging {
+            labels: self.0.is_some().then_some(composefs::ImageLabels { alias, label }),
+            image: &write_image,
+            fs_verity: &verity::measure_sha512,
+        }
+    }
+}
+
+/// A label without the final NUL; `None`: there is none.
+type ImageLabel = Option<Arc<[u8]>>;
+
+/// Writes a composefs image.
+fn write_image(
+    tree: &Tree,
+    stored: &dyn Fn(InodeId) -> Option<Stored>,
+    format: composefs::Format,
+) -> Result<Vec<u8>> {
+    let format = match format {
+        composefs::Format::V1 => erofs::Format::V1,
+        composefs::Format::V2 => erofs::Format::V2,
+    };
+    erofs::bootc_image(tree, stored, format)
 }

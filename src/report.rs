@@ -180,7 +180,11 @@ pub struct SystemReport {
 pub struct InstalledReport {
     /// Kernel command line of the boot entry.
     pub command_line: String,
-    /// Checksum of the deployed ostree commit.
+    /// Storage backend: `ostree`, `composefs`.
+    pub backend: &'static str,
+    /// Why it is that one.
+    pub backend_because: String,
+    /// What the deployed version is known by: the checksum of the ostree commit, or the digest of the composefs image.
     pub commit: String,
     /// The root file system: `ext4`, `xfs`, `btrfs`.
     pub root_filesystem: &'static str,
@@ -231,6 +235,8 @@ impl Report {
             kernel: kernel.version,
             installed: installed.as_ref().map(|installed| InstalledReport {
                 command_line: installed.command_line.clone(),
+                backend: plan.backend.backend.name(),
+                backend_because: plan.backend.because.clone(),
                 commit: installed.version.clone(),
                 root_filesystem: plan.root.filesystem.name(),
                 root_filesystem_because: plan.root.because,
@@ -354,6 +360,8 @@ mod tests {
             kernel: "6.17.1-300.fc43.x86_64".to_owned(),
             installed: Some(InstalledReport {
                 command_line: "root=UUID=00000000-0000-4000-8000-000000000006 rw".to_owned(),
+                backend: "ostree",
+                backend_because: "as asked for".to_owned(),
                 commit: "22".repeat(32),
                 root_filesystem: "ext4",
                 root_filesystem_because: "as asked for",
@@ -385,6 +393,8 @@ mod tests {
                 ],
                 "kernel": "6.17.1-300.fc43.x86_64",
                 "command_line": "root=UUID=00000000-0000-4000-8000-000000000006 rw",
+                "backend": "ostree",
+                "backend_because": "as asked for",
                 "commit": "2222222222222222222222222222222222222222222222222222222222222222",
                 "root_filesystem": "ext4",
                 "root_filesystem_because": "as asked for"

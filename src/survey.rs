@@ -9,6 +9,7 @@ use crate::content::ContentStore;
 use crate::error::{Corrupt, Unsupported};
 use crate::image::Image;
 use crate::load;
+use crate::make;
 use crate::oci::{self, SignatureFacts, TopFacts, Unvouched};
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -143,10 +144,11 @@ fn look_inside(request: &Request, image: Unvouched, progress: &Progress) -> Resu
     let source = image.unjudged("it is looked at, and nothing is made of it");
     let loaded = load::read(request, source, None, contents, progress)?;
     let plan = Plan::of(request, loaded.known())?;
+    make::check_sealed(&loaded)?;
     progress.warn_all(&plan.warnings);
     let bootloader = match &plan.bootloader {
         Some(options) => {
-            let boot = bootloader::prepare(&loaded.union.root, &loaded.contents, options)?;
+            let boot = bootloader::prepare(loaded.union.root(), &loaded.contents, options)?;
             [boot.found, boot.warnings, Vec::from_iter(plan.boot_idles.clone())].concat()
         }
         None => vec!["none is wanted".to_owned()],

@@ -170,19 +170,28 @@ impl Inode {
 pub struct Payload {
     /// `xx/yyyy….file`, without a leading `/`.
     pub redirect: String,
-    /// SHA-256 fs-verity digest of the content.
-    pub digest: Option<[u8; 32]>,
+    /// The fs-verity digest of the content: 32 bytes for SHA-256, 64 for SHA-512.
+    pub digest: Option<Box<[u8]>>,
 }
 
-/// What the kernel checks each block of a regular file against: fs-verity with SHA-256, blocks of 4096 bytes and no salt.
+/// Where a composefs image has the content of a regular file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In the image itself.
+    Inside(Box<[u8]>),
+    /// In the data layer.
+    Outside(Payload),
+}
+
+/// What the kernel checks each block of a regular file against: fs-verity, blocks of 4096 bytes and no salt.
 ///
 /// It belongs to an inode, not to its metadata: a copy of a file has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verity {
-    /// What the kernel measures, and composefs asks for.
-    pub digest: [u8; 32],
-    /// The hash at the top of the tree of hashes; zero for an empty file.
-    pub root_hash: [u8; 32],
+    /// What the kernel measures, and composefs asks for: 32 bytes for SHA-256, 64 for SHA-512.
+    pub digest: Box<[u8]>,
+    /// The hash at the top of the tree of hashes, as long as the digest; zero for an empty file.
+    pub root_hash: Box<[u8]>,
     /// The levels of the tree, whole blocks each, from the single block at the top down; none for a file of one block or less.
     pub levels: Box<[Content]>,
 }
@@ -199,6 +208,8 @@ impl Verity {
 pub struct Tree {
     inodes: Vec<Inode>,
     verity: BTreeMap<InodeId, Verity>,
+    /// Of the few inodes whose time has a fraction.
+    nanoseconds: BTreeMap<InodeId, u32>,
 }
 
 impl Tree {
@@ -208,7 +219,7 @@ impl Tree {
     /// An empty root directory.
     pub fn new(root: Metadata) -> Self {
         let root = Inode { metadata: root, kind: Kind::directory() };
-        Self { inodes: vec![root], verity: BTreeMap::new() }
+        Self { inodes: vec![root], verity: BTreeMap::new(), nanoseconds: BTreeMap::new() }
     }
 
     /// How many inodes the table has, named or not.
@@ -235,6 +246,20 @@ impl Tree {
     pub fn set_verity(&mut self, id: InodeId, verity: Verity) {
         assert!(matches!(self.inode(id).kind, Kind::File(_)), "fs-verity is for regular files");
         self.verity.insert(id, verity);
+    }
+
+    /// The fraction of an inode's time, in nanoseconds: 0 unless somebody set it. Only composefs' own images keep it.
+    pub fn nanoseconds(&self, id: InodeId) -> u32 {
+        self.nanoseconds.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Sets the fraction of an inode's time, in nanoseconds.
+    pub fn set_nanoseconds(&mut self, id: InodeId, nanoseconds: u32) {
+        if nanoseconds == 0 {
+            self.nanoseconds.remove(&id);
+        } else {
+            self.nanoseconds.insert(id, nanoseconds);
+        }
     }
 
     /// Adds an inode that has no name yet.

@@ -5,7 +5,8 @@
 use anyhow::Result;
 
 use crate::content::ContentStore;
-use crate::load::{Loaded, labels, load};
+use crate::error::unsupported;
+use crate::load::{Loaded, United, labels, load};
 use crate::ostree::{Archived, Labels, Repository};
 use crate::progress::Progress;
 use crate::request::Request;
@@ -28,6 +29,12 @@ impl Update {
     /// Makes the commits of an image, which has to be one that a build would accept.
     pub fn of(request: &Request, progress: &Progress) -> Result<Self> {
         let Loaded { contents, source, union, policy, .. } = load(request, progress)?;
+        let United::Ostree(union) = union else {
+            return Err(unsupported(
+                "an image of the composefs backend has no commits to upgrade to",
+                Some("upgrade such a machine from a registry"),
+            ));
+        };
         let labels = labels(policy.as_ref());
         let labels = labels.as_ref().map(|labels| labels as &Labels<'_>);
         // Which image the machine follows is its own affair; the name is in no commit.

@@ -31,6 +31,7 @@ const VOCABULARY: &[&str] = &[
 const MAY_USE: &[(&str, &[&str])] = &[
     ("bootc", &[]),
     ("bootloader", &[]),
+    ("composefs", &[]),
     ("config", &[]),
     ("filesystem", &[]),
     ("oci", &[]),
@@ -51,17 +52,42 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Everything that is asked for, in the words of those who are asked.
     (
         "request",
-        &["bootloader", "config", "disk", "iso", "naming", "oci", "output", "sbom", "trust"],
+        &["bootc", "bootloader", "config", "disk", "iso", "naming", "oci", "output", "sbom", "trust"],
     ),
     // Names of the files that are written.
     ("naming", &["iso", "output"]),
     // The first half of a build: read, and decide nothing.
     (
         "load",
-        &["bootc", "bootloader", "config", "oci", "ostree", "plan", "request", "selinux", "trust"],
+        &[
+            "bootc",
+            "bootloader",
+            "composefs",
+            "config",
+            "iso",
+            "oci",
+            "ostree",
+            "plan",
+            "request",
+            "selinux",
+            "trust",
+        ],
     ),
     // Choices, from values.
-    ("plan", &["bootc", "bootloader", "config", "disk", "iso", "ostree", "output", "request"]),
+    (
+        "plan",
+        &[
+            "bootc",
+            "bootloader",
+            "composefs",
+            "config",
+            "disk",
+            "iso",
+            "ostree",
+            "output",
+            "request",
+        ],
+    ),
     // Second images, from where the request says they are.
     ("bound", &["config", "iso", "load", "oci", "request", "storage", "trust"]),
     // The second half: what was loaded becomes disks and media, by the plan.
@@ -71,6 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "bootc",
             "bootloader",
             "bound",
+            "composefs",
             "config",
             "disk",
             "filesystem",
@@ -79,6 +106,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ostree",
             "plan",
             "request",
+            "selinux",
             "storage",
             "trust",
         ],
@@ -108,7 +136,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What a machine pulls when it upgrades: the first half, and the commits.
     ("update", &["load", "ostree", "request"]),
     // As far as a build reads, without making anything.
-    ("survey", &["bootloader", "load", "oci", "plan", "request"]),
+    ("survey", &["bootloader", "load", "make", "oci", "plan", "request"]),
     // A gate over facts, which it gathers from images as `survey` does.
     ("check", &["bootc", "bootloader", "inspect", "iso", "oci", "ostree", "trust"]),
     ("pipeline", &["attest", "bound", "load", "make", "plan", "report", "request", "written"]),
@@ -132,7 +160,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio", &["oci"]),
     ("flate2", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("md5", &["inspect", "iso"]),
-    ("zstd", &["filesystem", "inspect", "iso", "oci", "output"]),
+    ("zstd", &["composefs", "filesystem", "inspect", "iso", "oci", "output"]),
     ("aws_lc_rs", &["oci", "trust"]),
     ("p256", &["trust"]),
     ("pgp", &["trust"]),
@@ -152,6 +180,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const NO_FILES: &[&str] = &[
     "bootc",
     "bootloader",
+    "composefs",
     "config",
     "disk",
     "filesystem",

@@ -101,6 +101,9 @@ run architecture uname -m
 run ostree ostree admin status
 booted=$(printf '%s\n' "${output:-}" | sed -n 's/^ *\* [^ ]* \([0-9a-f]*\)\..*/\1/p')
 [ -n "$booted" ] && run digest ostree show --print-metadata-key=ostree.manifest-digest "$booted"
+for origin in /sysroot/state/deploy/*/*.origin; do
+    [ -r "$origin" ] && file origin "$origin"
+done
 if command -v bootc >/dev/null 2>&1; then
     output=$(bootc status --json 2>/dev/null)
     code=$?

@@ -53,7 +53,7 @@ pub fn read(request: &Request, loaded: &Loaded, progress: &Progress) -> Option<K
     if request.documents.sboms.is_empty() {
         return None;
     }
-    let (root, contents) = (&loaded.union.root, &loaded.contents);
+    let (root, contents) = (loaded.union.root(), &loaded.contents);
     let inventory = packages::read(root, contents);
     for warning in &inventory.warnings {
         progress.warn(Code::Documents, warning.as_str());

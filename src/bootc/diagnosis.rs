@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Files, INITRAMFS, MODULES, configured, install, is_file, kernel_arguments, kernel_versions,
-    os_release, prepare_root,
+    Files, INITRAMFS, MODULES, backend, configured, install, is_file, kernel_arguments,
+    kernel_versions, os_release, prepare_root,
 };
 use crate::architecture::Architecture;
 use crate::content::{Content, ContentStore};
@@ -48,18 +48,14 @@ pub fn diagnose(root: &Tree, contents: &ContentStore, architecture: Architecture
         _ => None,
     };
     let ostree = prepare_root::PATHS.iter().any(|path| configured(root, path).is_some());
-    let composefs_backend = !ostree && configured(root, prepare_root::OTHER_BACKEND).is_some();
+    let composefs_backend = !ostree && configured(root, backend::SETUP_ROOT).is_some();
     let wrong = |result: anyhow::Result<()>| result.err().map(|error| format!("{error:#}"));
     let root_config = if composefs_backend {
         wrong(setup_root(&files))
     } else if ostree {
         wrong(prepare_root::load(&files, &quiet).map(drop))
     } else {
-        Some(format!(
-            "neither /{} nor /{} is there",
-            prepare_root::PATHS[1],
-            prepare_root::OTHER_BACKEND
-        ))
+        Some(format!("neither /{} nor /{} is there", prepare_root::PATHS[1], backend::SETUP_ROOT))
     };
     let (os_release, os_release_error) = match os_release::all(&files) {
         Ok(pairs) => (pairs, None),
@@ -82,7 +78,7 @@ pub fn diagnose(root: &Tree, contents: &ContentStore, architecture: Architecture
 
 /// The other backend's file is TOML.
 fn setup_root(files: &Files<'_>) -> anyhow::Result<()> {
-    let path = prepare_root::OTHER_BACKEND;
+    let path = backend::SETUP_ROOT;
     let text = files.text(path)?.unwrap_or_default();
     match toml::from_str::<toml::Table>(&text) {
         Ok(_) => Ok(()),

@@ -107,6 +107,44 @@ pub fn command_line(
     line
 }
 
+/// The kernel command line of the composefs backend, one element an argument: mounts, install configuration, `added`, the place of
+/// the argument that names the image (`composefs=`), `kargs.d`, minus what is deleted.
+///
+/// bootc leaves the install configuration and deletions out on this backend (its issue 2539); here they count.
+pub fn composefs_command_line(
+    settings: &Settings,
+    mounts: &Mounts,
+    added: &[String],
+    deleted: &[String],
+) -> Vec<String> {
+    const PLACE: &str = "composefs=";
+    let install = &settings.install;
+    let words = |source: &[String]| -> Vec<String> {
+        source.iter().flat_map(|argument| split(argument)).map(str::to_owned).collect()
+    };
+    let mut line = Vec::new();
+    line.extend(mounts.root.iter().map(|root| format!("root={root}")));
+    line.extend(mounts.root_flags.iter().map(|flags| format!("rootflags={flags}")));
+    line.push("rw".to_owned());
+    line.extend(words(&install.kernel_arguments));
+    let mut behind = words(&settings.kernel_arguments);
+    for delete in
+        install.kernel_argument_deletes.iter().chain(deleted).flat_map(|delete| split(delete))
+    {
+        line.retain(|argument| !deletes(delete, argument));
+        behind.retain(|argument| !deletes(delete, argument));
+    }
+    line.extend(words(added));
+    let named = |argument: &String| {
+        argument.starts_with(PLACE) || argument.starts_with("composefs.digest=")
+    };
+    line.retain(|argument| !named(argument));
+    behind.retain(|argument| !named(argument));
+    line.push(PLACE.to_owned());
+    line.extend(behind);
+    line
+}
+
 /// Key and value without the quotes that kept them together: `key="a b"` and `"key=a b"` are the same.
 fn parse(argument: &str) -> (&str, Option<&str>) {
     let bare = unquoted(argument);

@@ -2,6 +2,7 @@
 //!
 //! Everything is read from the merged tree, in which `/etc` is `usr/etc`. Nothing here decides; it reports.
 
+mod backend;
 mod bound_images;
 mod diagnosis;
 mod grub_version;
@@ -11,6 +12,7 @@ mod keyfile;
 mod lost;
 mod os_release;
 mod prepare_root;
+mod setup_root;
 mod systemd;
 
 #[cfg(test)]
@@ -28,9 +30,10 @@ use crate::installed::KernelFiles;
 use crate::progress::Progress;
 use crate::tree::{InodeId, Kind, Tree};
 
+pub use backend::{Backend, BackendChoice};
 pub use diagnosis::{Diagnosis, diagnose};
 pub use install::{Bootloader, InstallConfig};
-pub use kernel_arguments::{Mounts, command_line};
+pub use kernel_arguments::{Mounts, command_line, composefs_command_line};
 pub use lost::{Lost, lost_by_arguments};
 pub use prepare_root::{Composefs, PrepareRoot};
 
@@ -69,6 +72,12 @@ impl Kernel {
 /// Everything that an image configures about its installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Which storage backend installs it.
+    pub backend: BackendChoice,
+    /// Whether its initramfs reads `composefs.digest=`; older ones know `composefs=` only.
+    pub reads_new_digest: bool,
+    /// The text of os-release.
+    pub os_release: String,
     /// `bootc/install/*.toml`, merged.
     pub install: InstallConfig,
     /// `bootc/kargs.d/*.toml` for this architecture, one element an argument, in the order of files and arrays.
@@ -101,18 +110,32 @@ impl Settings {
         root: &Tree,
         contents: &ContentStore,
         architecture: Architecture,
+        backend: BackendChoice,
         progress: &Progress,
     ) -> Result<Self> {
         let files = Files { root, contents };
-        let prepare_root = prepare_root::load(&files, progress)?;
+        let composefs = backend.backend == Backend::Composefs;
+        let prepare_root =
+            if composefs { PrepareRoot::NONE } else { prepare_root::load(&files, progress)? };
+        let mut lost = lost::load(&files, &prepare_root)?;
+        if composefs {
+            lost.extend(setup_root::lost(&files)?);
+        }
+        let kernel = match backend.unified.first() {
+            Some(path) => Kernel { version: unified_version(path), initramfs: None },
+            None => find_kernel(root)?,
+        };
         Ok(Self {
-            lost: lost::load(&files, &prepare_root)?,
+            backend,
+            reads_new_digest: setup_root::reads_new_digest(&files)?,
+            os_release: os_release::text(&files)?,
+            lost,
             systemd: systemd::version(&files),
             boot_idles: systemd::boot_idles(&files, &prepare_root)?,
             install: install::load(&files, architecture, progress)?,
             kernel_arguments: kernel_arguments::load(&files, architecture)?,
             prepare_root,
-            kernel: find_kernel(root)?,
+            kernel,
             grub: grub_version::oldest(&files)?,
             title: os_release::title(&files)?,
             product: os_release::product(&files)?,
@@ -130,31 +153,18 @@ impl Settings {
 }
 
 /// Whether the image is one that bootc would install; the error names everything that is missing at once.
-pub fn check(image: &Image, root: &Tree) -> Result<()> {
+pub fn check(image: &Image, root: &Tree, backend: &BackendChoice) -> Result<()> {
     let mut missing = Vec::new();
     // bootc looks for the keys only, not at their values.
     if image.label("containers.bootc").is_none() && image.label("ostree.bootable").is_none() {
         missing.push("label containers.bootc or ostree.bootable".to_owned());
     }
     match kernel_versions(root).len() {
+        0 if !backend.unified.is_empty() => {}
         0 => missing.push(format!("a kernel ({MODULES}/VERSION/vmlinuz)")),
         1 => {}
         count => missing
             .push(format!("a single kernel ({count} directories in {MODULES} have a vmlinuz)")),
-    }
-    if prepare_root::PATHS.iter().all(|path| configured(root, path).is_none())
-        && configured(root, prepare_root::OTHER_BACKEND).is_some()
-    {
-        return Err(unsupported(
-            format!(
-                "{} is made for bootc's composefs backend ({}), which is not supported",
-                image.reference,
-                prepare_root::OTHER_BACKEND
-            ),
-            Some(
-                "bootpress installs images with usr/lib/ostree/prepare-root.conf, or with neither",
-            ),
-        ));
     }
     if !root.find("sysroot").is_some_and(|id| root.inode(id).is_directory()) {
         missing.push("directory /sysroot".to_owned());
@@ -203,6 +213,14 @@ fn find_kernel(root: &Tree) -> Result<Kernel> {
         })?;
     let initramfs = INITRAMFS.into_iter().find(|file| is_file(root, directory, file));
     Ok(Kernel { version: version.to_owned(), initramfs })
+}
+
+/// The version of the kernel in a unified kernel image, by where it lies: `usr/lib/modules/VERSION/linux.efi`, or its own name.
+fn unified_version(path: &str) -> String {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let of_directory = directory.strip_prefix(&format!("{MODULES}/"));
+    let stem = name.get(..name.len().saturating_sub(".efi".len())).unwrap_or(name);
+    of_directory.unwrap_or(stem).chars().filter(|c| !c.is_whitespace()).collect()
 }
 
 fn root_home(root: &Tree) -> Result<String> {

@@ -9,6 +9,16 @@ use crate::error::unsupported;
 
 pub(super) const PATHS: [&str; 2] = ["usr/lib/os-release", "etc/os-release"];
 
+/// All of it; empty: there is none.
+pub(super) fn text(files: &Files<'_>) -> Result<String> {
+    for path in PATHS {
+        if let Some(text) = files.text(path)? {
+            return Ok(text);
+        }
+    }
+    Ok(String::new())
+}
+
 /// `PRETTY_NAME`, else `ID`.
 pub(super) fn title(files: &Files<'_>) -> Result<String> {
     for path in PATHS {

@@ -39,8 +39,15 @@ pub struct PrepareRoot {
     pub transient_etc: bool,
 }
 
-/// Where images of bootc's other backend configure it instead.
-pub(super) const OTHER_BACKEND: &str = "usr/lib/composefs/setup-root-conf.toml";
+impl PrepareRoot {
+    /// What counts where ostree has no say.
+    pub(super) const NONE: Self = Self {
+        composefs: Composefs::Off,
+        readonly: false,
+        transient_root: false,
+        transient_etc: false,
+    };
+}
 
 /// Reads the file that counts. Without one there is no composefs: bootc installs such an image, too.
 pub(super) fn load(files: &Files<'_>, progress: &Progress) -> Result<PrepareRoot> {

@@ -54,7 +54,7 @@ impl Rootfs {
     }
 
     fn load_for(&self, architecture: Architecture, progress: &Progress) -> Result<Settings> {
-        Settings::load(&self.tree, &self.contents, architecture, progress)
+        Settings::load(&self.tree, &self.contents, architecture, BackendChoice::default(), progress)
     }
 }
 
@@ -72,14 +72,22 @@ fn image(labels: &serde_json::Value) -> Image {
 
 #[test]
 fn everything_that_is_missing_is_named_at_once() {
-    let error = check(&image(&json!({})), &Rootfs::empty().tree).unwrap_err();
+    let error =
+        check(&image(&json!({})), &Rootfs::empty().tree, &BackendChoice::default()).unwrap_err();
     assert!(error.is::<Unsupported>());
     for what in ["containers.bootc", "vmlinuz", "/sysroot", "os-release"] {
         assert!(error.to_string().contains(what), "{error} does not name {what}");
     }
-    check(&image(&json!({ "ostree.bootable": "0" })), &Rootfs::bootable().tree).unwrap();
+    check(
+        &image(&json!({ "ostree.bootable": "0" })),
+        &Rootfs::bootable().tree,
+        &BackendChoice::default(),
+    )
+    .unwrap();
     let two = Rootfs::bootable().file("usr/lib/modules/6.2/vmlinuz", "");
-    let error = check(&image(&json!({ "containers.bootc": "1" })), &two.tree).unwrap_err();
+    let error =
+        check(&image(&json!({ "containers.bootc": "1" })), &two.tree, &BackendChoice::default())
+            .unwrap_err();
     assert!(
         error.to_string().ends_with(
             "it lacks a single kernel (2 directories in usr/lib/modules have a vmlinuz)"
@@ -112,7 +120,7 @@ fn image_without_prepare_root_conf_goes_without_composefs() {
         .file("usr/lib/os-release", "PRETTY_NAME=\"Tiny\"\n");
     root.tree.make_directories("sysroot", &Metadata::root(0o755));
     let image = image(&json!({ "containers.bootc": "1" }));
-    check(&image, &root.tree).unwrap();
+    check(&image, &root.tree, &BackendChoice::default()).unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&said);
     let progress = Progress::to(move |event| {
@@ -123,10 +131,41 @@ fn image_without_prepare_root_conf_goes_without_composefs() {
     let settings = root.load_for(Architecture::X86_64, &progress).unwrap().prepare_root;
     assert_eq!((settings.composefs, settings.readonly), (Composefs::Off, false));
     assert!(said.lock().unwrap()[0].contains("without composefs"), "{said:?}");
-    // One that has the other backend's configuration instead is for that.
-    let other = root.file("usr/lib/composefs/setup-root-conf.toml", "");
-    let error = check(&image, &other.tree).unwrap_err();
-    assert!(error.to_string().contains("composefs backend"), "{error}");
+}
+
+#[test]
+fn image_of_the_composefs_backend_is_read_with_what_it_says_about_its_root() {
+    let config = "[etc]\nmount = \"transient\"\n";
+    let mut root = Rootfs::empty()
+        .file("boot/EFI/Linux/6.1.efi", "MZ")
+        .file("usr/lib/composefs/setup-root-conf.toml", config)
+        .file(
+            "usr/lib/systemd/system/bootc-root-setup.service",
+            "[Unit]\nConditionKernelCommandLine=|composefs.digest\n",
+        )
+        .file("usr/lib/os-release", "PRETTY_NAME=\"Tiny\"\n");
+    root.tree.make_directories("sysroot", &Metadata::root(0o755));
+    let backend = BackendChoice {
+        backend: Backend::Composefs,
+        because: String::new(),
+        unified: vec!["boot/EFI/Linux/6.1.efi".to_owned()],
+    };
+    let image = image(&json!({ "containers.bootc": "1" }));
+    check(&image, &root.tree, &backend).unwrap();
+    assert!(check(&image, &root.tree, &BackendChoice::default()).is_err());
+    let settings = Settings::load(
+        &root.tree,
+        &root.contents,
+        Architecture::X86_64,
+        backend,
+        &Progress::default(),
+    )
+    .unwrap();
+    assert_eq!((settings.kernel.version.as_str(), settings.reads_new_digest), ("6.1", true));
+    assert_eq!(settings.lost[0].path, "/etc");
+    let mounts = Mounts::of(&settings, "1111", None);
+    let line = composefs_command_line(&settings, &mounts, &["quiet".to_owned()], &[]);
+    assert_eq!(line, ["root=UUID=1111", "rw", "quiet", "composefs="]);
 }
 
 #[test]

@@ -167,6 +167,7 @@ mod tests {
         let entry = |path: &str, mtime, kind| Entry {
             path: path.as_bytes().into(),
             metadata: Metadata { mtime, ..Metadata::root(0o755) },
+            nanoseconds: 0,
             kind,
         };
         let layer =

@@ -85,12 +85,14 @@ impl fmt::Display for Loader {
 /// Chooses by bootupd's rules: what was asked for; else what the image's `EFI.json` calls its default; else GRUB where a BIOS
 /// shall start the disk, too; else the only one there is. An image without any of the packages has GRUB in its payload.
 ///
-/// `packages`: the names below `/usr/lib/efi` that have EFI files. `Unsupported`: there is no telling, or it is not GRUB.
+/// `packages`: the names below `/usr/lib/efi` that have EFI files. `on_esp`: whether boot loaders can be installed that read entries
+/// from the ESP. `Unsupported`: there is no telling, or it is not GRUB and has to be.
 pub(super) fn choose(
     asked: Option<Loader>,
     metadata: Option<&Value>,
     packages: &[String],
     bios: bool,
+    on_esp: bool,
 ) -> Result<Loader> {
     const GRUB: &str = "install GRUB with --bootloader grub";
     let present: Vec<Loader> = Loader::ALL
@@ -119,9 +121,11 @@ pub(super) fn choose(
         );
         return Err(unsupported(what, Some(NO_BOOTLOADER)));
     }
-    if chosen != Loader::Grub {
+    if chosen != Loader::Grub && !on_esp {
         let hint = if present.contains(&Loader::Grub) { GRUB } else { NO_BOOTLOADER };
-        let what = format!("the boot loader {chosen} {because}; bootpress installs GRUB only");
+        let what = format!(
+            "the boot loader {chosen} {because}, and systems of the ostree backend are started by GRUB only"
+        );
         return Err(unsupported(what, Some(hint)));
     }
     Ok(chosen)

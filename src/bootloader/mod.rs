@@ -14,6 +14,7 @@ mod components;
 mod efi;
 mod grub;
 mod state;
+mod systemd_boot;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,9 @@ pub struct BootOptions {
     pub separate_boot: bool,
     /// Whether the partition table is a master boot record.
     pub dos: bool,
+    /// Whether the system is of the composefs backend: then other boot loaders than GRUB can be installed, and unified kernel images
+    /// are booted.
+    pub composefs: bool,
     /// Whether a BIOS can start from the disk: none does from sectors of 4096 bytes.
     pub bios: bool,
     /// Seconds since 1970 to record as the age of the image's bootupd: see [`bootupd_age`].
@@ -73,6 +77,8 @@ pub struct Boot {
     pub boot: Tree,
     /// What a BIOS reads before any file system.
     pub bios: Option<BiosCode>,
+    /// Which one is installed; `None`: none.
+    pub loader: Option<Loader>,
     /// What was found, a line each, for people.
     pub found: Vec<String>,
     /// What the image offers but cannot be installed, a line each.
@@ -86,6 +92,7 @@ impl Boot {
             esp: None,
             boot: Tree::new(Metadata::root(0o755)),
             bios: None,
+            loader: None,
             found: vec!["no boot loader".to_owned()],
             warnings: Vec::new(),
         }
@@ -107,6 +114,7 @@ pub fn check_payload(
         boot_filesystem: FileSystem::Ext4,
         separate_boot: false,
         dos: false,
+        composefs: false,
         bios: true,
         time: 0,
     };
@@ -118,7 +126,11 @@ pub fn check_payload(
 /// Every component that the image has is taken, UEFI and (on x86_64) BIOS, as `bootc install --generic-image` does.
 /// `Unsupported`: the image brings none, or another kind than GRUB with bootupd's payload. `Corrupt`: its files are broken.
 pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> Result<Boot> {
-    refuse_other_kinds(root)?;
+    if !options.composefs {
+        refuse_other_kinds(root)?;
+    } else if systemd_boot::is_for(root, options.loader) {
+        return systemd_boot::prepare(root, contents, options);
+    }
     let mut efi_metadata = component(root, contents, "EFI")?;
     let mut bios_metadata = match options.architecture {
         Architecture::X86_64 => component(root, contents, "BIOS")?,
@@ -147,9 +159,15 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
         efi_metadata.as_ref(),
         &packages,
         bios_metadata.is_some(),
+        options.composefs,
     )?;
+    boot.loader = Some(loader);
     for metadata in efi_metadata.iter_mut().chain(&mut bios_metadata) {
         loader.filter(metadata);
+    }
+    if loader != Loader::Grub {
+        let Some(metadata) = efi_metadata else { return Err(nothing_found(root)) };
+        return on_esp(root, contents, options, loader, metadata, boot);
     }
     let configs = grub::Configs::read(root, contents)?;
     boot.warnings.extend(configs.warnings.iter().cloned());
@@ -188,6 +206,32 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
     let state = contents
         .insert_bytes(&state.json(bootupd::version(root, contents)?.as_deref(), options.time)?)?;
     boot.boot.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));
+    Ok(boot)
+}
+
+/// A boot loader behind the shim that reads its entries from the ESP, as bootupd 0.3 installs it: without configuration of GRUB, without
+/// anything for a BIOS, and with bootupd's state on the ESP.
+fn on_esp(
+    root: &Tree,
+    contents: &ContentStore,
+    options: &BootOptions,
+    loader: Loader,
+    metadata: Value,
+    mut boot: Boot,
+) -> Result<Boot> {
+    let payload = efi::Payload::find(root, contents, loader)?;
+    let vendor = payload.vendor(options.architecture)?;
+    boot.found.push(format!("UEFI: {loader}, {}, {payload}, vendor {vendor}", version(&metadata)));
+    let mut esp = payload.esp();
+    let mut state = state::State::default();
+    state.add("EFI", &metadata, Some(&payload.file_tree(contents)?));
+    let state = contents
+        .insert_bytes(&state.json(bootupd::version(root, contents)?.as_deref(), options.time)?)?;
+    esp.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));
+    systemd_boot::complete(&mut esp, root, contents)?;
+    // What bootc writes where nobody has.
+    systemd_boot::put(&mut esp, "loader/loader.conf", b"timeout 5", contents)?;
+    boot.esp = Some(esp);
     Ok(boot)
 }
 

@@ -9,12 +9,14 @@ struct Image {
     tree: Tree,
     contents: ContentStore,
     loader: Option<Loader>,
+    composefs: bool,
 }
 
 impl Image {
     fn new(files: &[(&str, &str)]) -> Self {
         let contents = ContentStore::create_in(&std::env::temp_dir()).unwrap();
-        let mut image = Self { tree: Tree::new(Metadata::root(0o755)), contents, loader: None };
+        let tree = Tree::new(Metadata::root(0o755));
+        let mut image = Self { tree, contents, loader: None, composefs: false };
         for (path, text) in files {
             image.add(path, text);
         }
@@ -43,6 +45,7 @@ impl Image {
             separate_boot: false,
             dos: false,
             bios: true,
+            composefs: self.composefs,
             time: 86_400,
         };
         prepare(&self.tree, &self.contents, &options)
@@ -327,7 +330,11 @@ fn boot_loader_that_cannot_be_told_or_installed_is_refused() {
     );
     let mut image = side_by_side(Some("grub"), &["grub-cc"]);
     image.loader = Some(Loader::GrubCc);
-    refused(&image, "grub-cc was asked for; bootpress installs GRUB only", "--bootloader grub");
+    refused(
+        &image,
+        "grub-cc was asked for, and systems of the ostree backend are started by GRUB only",
+        "--bootloader grub",
+    );
     image.loader = Some(Loader::SystemdBoot);
     refused(&image, "lacks it: there is no usr/lib/efi/systemd-boot", "--bootloader none");
     let mut image = Image::new(&STATIC);

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use bootpress::architecture::Architecture;
-use bootpress::bootloader::Loader;
 use bootpress::config::Purpose;
 use bootpress::disk::SectorSize;
 use bootpress::error::unsupported;
@@ -163,7 +162,7 @@ pub(super) fn request(flags: &BuildFlags) -> Result<Request> {
         btrfs_subvolume: flags.output_flags.btrfs_subvolume.clone(),
         xfs_profile: flags.output_flags.xfs_profile,
         install_bootloader: flags.bootloader != BootloaderFlag::None,
-        loader: (flags.bootloader == BootloaderFlag::Grub).then_some(Loader::Grub),
+        loader: flags.bootloader.loader(),
         image_layout: !flags.config.ignore_image_layout,
         grow: flags.config.grow,
     };
@@ -242,6 +241,7 @@ fn system(flags: &BuildFlags) -> Result<SystemRequest> {
         .map(|file| fs::read(file).with_context(|| format!("reading {}", file.display())))
         .transpose()?;
     Ok(SystemRequest {
+        backend: flags.backend.map(Into::into),
         stateroot: flags.stateroot.clone(),
         root_mount_spec: flags.root_mount_spec.clone(),
         boot_mount_spec: flags.boot_mount_spec.clone(),
@@ -274,6 +274,7 @@ fn of_the_disk(flags: &BuildFlags) -> Option<&'static str> {
         ("--size", flags.size.is_some()),
         ("--sector-size", flags.sector_size != SectorSize::S512),
         ("--bootloader", flags.bootloader != BootloaderFlag::Auto),
+        ("--backend", flags.backend.is_some()),
         ("--btrfs-compress", flags.output_flags.btrfs_compression.is_some()),
         ("--btrfs-subvolume", flags.output_flags.btrfs_subvolume.is_some()),
         ("--xfs-profile", flags.output_flags.xfs_profile.is_some()),

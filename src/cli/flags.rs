@@ -11,6 +11,8 @@ pub(crate) mod release;
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
+use bootpress::bootc::Backend;
+use bootpress::bootloader::Loader;
 use bootpress::disk::{DiskSize, Preset, SectorSize};
 use bootpress::filesystem_kind::FileSystem;
 use bootpress::name::StaterootName;
@@ -223,6 +225,13 @@ pub(crate) struct BuildFlags {
     #[arg(long, value_enum, default_value_t = BootloaderFlag::Auto, help_heading = "Disk", hide_short_help = true)]
     pub(crate) bootloader: BootloaderFlag,
 
+    /// Choose the storage backend of bootc
+    ///
+    /// Without it the image chooses: composefs if it boots a unified kernel image, or has usr/lib/composefs/setup-root-conf.toml and
+    /// no prepare-root.conf; otherwise ostree.
+    #[arg(long, value_enum, help_heading = "Installed system", hide_short_help = true)]
+    pub(crate) backend: Option<BackendFlag>,
+
     /// Derive other UUIDs from the same image
     ///
     /// All UUIDs derive from the digest of the image and from this text.
@@ -338,8 +347,41 @@ pub(crate) enum BootloaderFlag {
     Auto,
     /// GRUB, where the image brings other boot loaders too
     Grub,
+    /// GRUB for confidential computing, behind the shim
+    GrubCc,
+    /// systemd-boot: as a component of bootupd, else as bootctl installs it
+    Systemd,
     /// none: the disk boots by other means
     None,
+}
+
+impl BootloaderFlag {
+    /// The boot loader that is asked for.
+    pub(crate) const fn loader(self) -> Option<Loader> {
+        match self {
+            Self::Auto | Self::None => None,
+            Self::Grub => Some(Loader::Grub),
+            Self::GrubCc => Some(Loader::GrubCc),
+            Self::Systemd => Some(Loader::SystemdBoot),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendFlag {
+    /// an ostree repository
+    Ostree,
+    /// a composefs repository
+    Composefs,
+}
+
+impl From<BackendFlag> for Backend {
+    fn from(flag: BackendFlag) -> Self {
+        match flag {
+            BackendFlag::Ostree => Self::Ostree,
+            BackendFlag::Composefs => Self::Composefs,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -41,6 +41,7 @@ fn write(report: &Report, out: &mut Page) {
         row("command line", &system.command_line);
         let because = system.root_filesystem_because;
         row("root", &format!("{}, {because}", system.root_filesystem));
+        row("backend", &format!("{}, {}", system.backend, system.backend_because));
         row("commit", &system.commit);
     }
     for stored in &report.stored_images {

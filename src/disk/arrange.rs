@@ -246,6 +246,11 @@ impl Arrangement {
         Ok(Self { layout, preset: wanted.preset, root: wanted.root.clone(), slots })
     }
 
+    /// Who lays out the partitions, unless it is the preset.
+    pub fn origin(&self) -> Option<&str> {
+        Some(self.layout.origin.as_str()).filter(|origin| !origin.is_empty())
+    }
+
     /// What the root is on.
     pub fn root(&self) -> &RootVolume {
         &self.root

@@ -174,7 +174,11 @@ fn bytes_of(
     match (slot.role, &slot.holds) {
         (Role::Root, _) => Ok(asked.max(root_size)),
         (Role::BiosBoot, _) => Ok(asked.max(usual)),
-        (Role::Esp | Role::Boot, _) => Ok(if asked == 0 { usual } else { asked }),
+        (Role::Esp | Role::Boot, _) => {
+            let least = if slot.role == Role::Esp { usual.max(installed.esp_least) } else { usual };
+            let most = slot.partition.maxsize.unwrap_or(u64::MAX);
+            Ok(if asked == 0 { least.min(most) } else { asked })
+        }
         (_, Holds::Nothing) => Ok(asked.max(MIB)),
         (_, Holds::Raw(content)) => Ok(asked.max(content.size).max(1)),
         (_, Holds::Volume(kind, _)) => {

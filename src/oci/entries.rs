@@ -47,6 +47,7 @@ pub(super) fn read(
                 immutable: false,
             },
             path: member.path.into(),
+            nanoseconds: member.nanoseconds,
             kind,
         });
     }

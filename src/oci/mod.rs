@@ -20,6 +20,7 @@ mod layout;
 mod lookaside;
 mod manifest;
 mod packed;
+mod pieces;
 mod reference;
 mod registry;
 mod remote;
@@ -433,6 +434,16 @@ impl Source {
     /// Corrupt: a blob or archive that has not the promised digest or size, is cut, or contradicts itself. Unsupported:
     /// entries that no installed system could hold.
     pub fn unpack(&self, contents: &ContentStore, progress: &Progress) -> Result<Vec<Layer>> {
+        self.each_layer(contents, progress, |unpacking, i, record| unpacking.layer(i, record))
+    }
+
+    /// Reads all layers, several at once, largest first; what `read` makes of each comes lowest first.
+    fn each_layer<T: Send>(
+        &self,
+        contents: &ContentStore,
+        progress: &Progress,
+        read: impl Fn(&Unpacking<'_>, usize, &LayerRecord) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
         let records = &self.image.layers;
         let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.size));
         let stage = progress.stage(Stage::Unpack, Some(total));
@@ -452,15 +463,14 @@ impl Source {
             stop: AtomicBool::new(false),
         };
         let next = AtomicUsize::new(0);
-        let outcomes: Mutex<Vec<Option<Result<Layer>>>> =
+        let outcomes: Mutex<Vec<Option<Result<T>>>> =
             Mutex::new(records.iter().map(|_| None).collect());
         let work = || {
             while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if unpacking.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let outcome = unpacking
-                    .layer(i, &records[i])
+                let outcome = read(&unpacking, i, &records[i])
                     .with_context(|| format!("unpacking layer {} of {}", i + 1, records.len()));
                 // Whoever is stopped fails too, but that is not the error to tell.
                 if outcome.is_err() && unpacking.stop.swap(true, Ordering::Relaxed) {
@@ -479,7 +489,7 @@ impl Source {
         // A missing outcome means that another one is the error.
         let (done, failed): (Vec<_>, Vec<_>) =
             outcomes.into_iter().flatten().partition(|outcome| outcome.is_ok());
-        let layers: Vec<Layer> = failed.into_iter().chain(done).collect::<Result<_>>()?;
+        let layers: Vec<T> = failed.into_iter().chain(done).collect::<Result<_>>()?;
         self.blobs.complete();
         Ok(layers)
     }
@@ -496,11 +506,22 @@ struct Unpacking<'a> {
 
 impl Unpacking<'_> {
     fn layer(&self, number: usize, record: &LayerRecord) -> Result<Layer> {
+        let entries = self.read(number, record, &|archive| self.archive(archive, record))?;
+        Ok(layer(record, entries))
+    }
+
+    /// What `read` makes of the archive of a layer, which is verified to be what the image says.
+    fn read<T>(
+        &self,
+        number: usize,
+        record: &LayerRecord,
+        read: &dyn Fn(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
         let digest = Digest::parse(&record.digest)?;
         if let Some(archive) = self.blobs.unpacked(number, record)? {
             let archive = Stoppable { inner: archive, stop: &self.stop };
             let mut archive = Verified::new(archive);
-            let outcome = self.archive(&mut archive, record);
+            let outcome = read(&mut archive);
             if let Some(failure) = archive.failure() {
                 return Err(match failure.kind() {
                     // What the place says about its own files.
@@ -511,24 +532,29 @@ impl Unpacking<'_> {
                 });
             }
             self.stage.advance(record.size);
-            return Ok(layer(record, outcome?));
+            return outcome;
         }
-        match self.layer_once(record, digest) {
+        match self.layer_once(record, digest, read) {
             Err(error) if error.is::<Corrupt>() && self.blobs.forget(&digest) => {
                 tracing::info!("once more: {error:#}");
-                self.layer_once(record, digest)
+                self.layer_once(record, digest, read)
             }
             outcome => outcome,
         }
     }
 
-    fn layer_once(&self, record: &LayerRecord, digest: Digest) -> Result<Layer> {
+    fn layer_once<T>(
+        &self,
+        record: &LayerRecord,
+        digest: Digest,
+        read: &dyn Fn(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
         let blob = self.blobs.blob(&digest, record.size)?;
         let blob = Stoppable { inner: blob, stop: &self.stop };
         // One byte more than promised is enough to see that there are more.
         let blob = self.stage.read(blob).take(record.size.saturating_add(1));
         let mut blob = Verified::new(blob);
-        let outcome = self.compressed(&mut blob, record);
+        let outcome = compressed(&mut blob, record, read);
         // Who is to blame, in this order: the disk or network, the blob, what is in it. A damaged blob shows first as damaged
         // contents, so its digest is looked at before those are believed.
         if let Some(failure) = blob.failure() {
@@ -537,19 +563,7 @@ impl Unpacking<'_> {
         if outcome.as_ref().map_or_else(|error| error.is::<Corrupt>(), |_| true) {
             blob.finish(&digest, Some(record.size))?;
         }
-        Ok(layer(record, outcome?))
-    }
-
-    fn compressed(
-        &self,
-        blob: &mut (impl Read + Send),
-        record: &LayerRecord,
-    ) -> Result<Vec<Entry>> {
-        let (_, compression) = manifest::compression(&record.media_type).ok_or_else(|| {
-            let what = format!("layers of type {:?} are not supported", record.media_type);
-            unsupported(what, None)
-        })?;
-        self.archive(decompressed(blob, compression, &record.digest)?, record)
+        outcome
     }
 
     fn archive(&self, archive: impl Read, record: &LayerRecord) -> Result<Vec<Entry>> {
@@ -565,12 +579,7 @@ impl Unpacking<'_> {
             return Err(self.budget.too_large());
         }
         let entries = entries?;
-        let trailer = archive.by_ref().take(LONGEST_TRAILER + 1);
-        if io::copy(&mut { trailer }, &mut io::sink()).is_ok_and(|count| count > LONGEST_TRAILER) {
-            let reason =
-                format!("more than {} MiB follow the archive's end", LONGEST_TRAILER >> 20);
-            return Err(corrupt(record.digest.as_str(), reason));
-        }
+        pass_trailer(&mut archive, record)?;
         // What follows the end blocks belongs to both digests.
         archive.finish(&diff_id, None).map_err(|error| match error.downcast::<io::Error>() {
             Ok(error) if error.kind() == io::ErrorKind::QuotaExceeded => self.budget.too_large(),
@@ -581,6 +590,18 @@ impl Unpacking<'_> {
     }
 }
 
+fn compressed<T>(
+    blob: &mut (impl Read + Send),
+    record: &LayerRecord,
+    read: &dyn Fn(&mut dyn Read) -> Result<T>,
+) -> Result<T> {
+    let (_, compression) = manifest::compression(&record.media_type).ok_or_else(|| {
+        let what = format!("layers of type {:?} are not supported", record.media_type);
+        unsupported(what, None)
+    })?;
+    read(&mut decompressed(blob, compression, &record.digest)?)
+}
+
 fn layer(record: &LayerRecord, entries: Vec<Entry>) -> Layer {
     Layer {
         digest: record.digest.clone(),
@@ -588,6 +609,16 @@ fn layer(record: &LayerRecord, entries: Vec<Entry>) -> Layer {
         size: record.size,
         entries,
     }
+}
+
+/// Reads what follows the end blocks of an archive.
+fn pass_trailer(archive: &mut dyn Read, record: &LayerRecord) -> Result<()> {
+    let trailer = archive.take(LONGEST_TRAILER + 1);
+    if io::copy(&mut { trailer }, &mut io::sink()).is_ok_and(|count| count > LONGEST_TRAILER) {
+        let reason = format!("more than {} MiB follow the archive's end", LONGEST_TRAILER >> 20);
+        return Err(corrupt(record.digest.as_str(), reason));
+    }
+    Ok(())
 }
 
 /// A reader that fails when more comes out of a decompressor than the image may have.

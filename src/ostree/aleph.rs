@@ -26,6 +26,11 @@ struct Aleph<'a> {
     version: Option<&'a str>,
 }
 
+/// The content of `.bootc-aleph.json` for an image that is followed as `target`, which is spelled with its transport.
+pub fn record(image: &Image, target: &str, installer: &str, with_policy: bool) -> Result<Vec<u8>> {
+    bytes(image, super::deployment::without_transport(target), installer, with_policy)
+}
+
 /// The file's content. `target` is the target image's name without transport; `kernel` names who installed, where bootc writes
 /// the version of the kernel it runs on.
 pub(super) fn bytes(

@@ -220,6 +220,7 @@ fn deploy_onto(
         boot,
         // GRUB reads boot entries from /boot.
         esp: Tree::new(Metadata::root(0o755)),
+        esp_least: 0,
         volumes,
         written: changed.written.into_iter().map(|(path, _)| path).collect(),
         version: committed.checksum.to_string(),
@@ -254,7 +255,7 @@ fn make_lost_and_found(tree: &mut Tree, labeller: Labeller<'_>) {
 }
 
 /// The name in an image reference: `docker://NAME`, `oci:NAME`.
-fn without_transport(reference: &str) -> &str {
+pub(super) fn without_transport(reference: &str) -> &str {
     match reference.strip_prefix("docker://") {
         Some(name) => name,
         None => reference.split_once(':').map_or(reference, |(_, name)| name),
@@ -345,7 +346,7 @@ fn write_composefs(
         let (directory, rest) = name.split_at(2);
         let redirect = format!("{directory}/{rest}.file");
         let verity = objects.get(&checksum).and_then(|object| root.verity(*object));
-        Some(Payload { redirect, digest: verity.map(|verity| verity.digest) })
+        Some(Payload { redirect, digest: verity.map(|verity| verity.digest.clone()) })
     };
     let bytes = match with_whiteouts(&committed.tree) {
         Some(tree) => (options.composefs)(&tree, &payload)?,

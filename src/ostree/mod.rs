@@ -37,6 +37,7 @@ use anyhow::Result;
 
 use crate::tree::{InodeId, Tree};
 
+pub use aleph::record as aleph_bytes;
 pub use archive::Archived;
 pub use boot_entry::KernelSource;
 pub use deployment::{

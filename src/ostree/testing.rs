@@ -70,7 +70,7 @@ impl<'a> Build<'a> {
     pub(super) fn raw(mut self, path: &[u8], mode: u16, kind: EntryKind) -> Self {
         let metadata = Metadata { mode, ..self.next.clone() };
         self.next.xattrs = crate::tree::Xattrs::NONE;
-        self.entries.push(Entry { path: path.into(), metadata, kind });
+        self.entries.push(Entry { path: path.into(), metadata, nanoseconds: 0, kind });
         self
     }
 

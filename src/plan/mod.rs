@@ -3,6 +3,7 @@
 //! A plan owns decisions and nothing else: it is made from values, can be printed, and no stage asks the request again.
 
 mod boot;
+mod composefs;
 mod media;
 mod root;
 mod shown;
@@ -12,8 +13,9 @@ mod tests;
 
 use anyhow::Result;
 
-use crate::bootc::{Bootloader, Composefs, Settings};
+use crate::bootc::{Backend, BackendChoice, Bootloader, Composefs, Settings};
 use crate::bootloader::{BootOptions, Loader};
+use crate::composefs::Uki;
 use crate::config::Layout;
 use crate::disk::{self, Arrangement, DiskOptions, DiskSize, Partitioning, SectorSize};
 use crate::error::{Unsupported, unsupported};
@@ -37,6 +39,8 @@ pub struct Plan {
     pub identity: Identity,
     /// What the root is, and why.
     pub root: RootChoice,
+    /// The storage backend, and why it is that one.
+    pub backend: BackendChoice,
     /// The partitions.
     pub arrangement: Arrangement,
     /// Bytes of a sector.
@@ -74,13 +78,22 @@ pub struct Known<'a> {
     pub layout: Option<&'a Layout>,
     /// Its merged tree, whose files may fill partitions.
     pub root: &'a Tree,
+    /// The unified kernel image that it boots, if it does.
+    pub unified: Option<&'a Uki>,
 }
 
 impl Plan {
     /// Decides. `Unsupported` if something is configured that cannot be had.
     pub fn of(request: &Request, known: Known<'_>) -> Result<Self> {
-        let Known { image, settings, layout, root: image_root } = known;
-        refuse_what_we_cannot(request, settings)?;
+        let Known { image, settings, layout, root: image_root, unified } = known;
+        let composefs = settings.backend.backend == Backend::Composefs;
+        let entries_on_esp =
+            composefs && self::composefs::entries_on_esp(request, settings, image_root);
+        if composefs {
+            self::composefs::refuse(request, settings, unified)?;
+        } else {
+            refuse_what_we_cannot(request, settings)?;
+        }
         boot::refuse_lost_keys(request, settings)?;
         let configured = request.config.warnings.iter();
         let mut warnings: Vec<Warning> =
@@ -104,14 +117,22 @@ impl Plan {
             root: &root.volume(&request.disk, settings, layout).map_err(told)?,
             // On btrfs GRUB ignores the default subvolume, cannot write its environment, and does not read holes at the end of
             // files: its files are on an ext4 then. And what is found by its label has one.
-            separate_boot: root.filesystem == FileSystem::Btrfs
-                || boot::by_label(request, settings).is_some(),
+            separate_boot: !entries_on_esp
+                && (root.filesystem == FileSystem::Btrfs
+                    || boot::by_label(request, settings).is_some()),
         };
         let arrangement = Arrangement::of(&partitioning, &identity, image_root).map_err(told)?;
         boot::check_label(request, settings, &arrangement)?;
+        if entries_on_esp && arrangement.separate_boot() {
+            return Err(self::composefs::no_boot_partition());
+        }
         let sector_size = layout.and_then(disk::sector_size).unwrap_or(request.disk.sector_size);
-        let system =
+        let mut system =
             SystemPlan::of(request, image, settings, &identity, &arrangement, &mut warnings)?;
+        if composefs {
+            system.fs_verity = self::composefs::enforces(root.filesystem, unified)?;
+            warnings.extend(self::composefs::warnings(settings, unified));
+        }
         let boot_idles = boot::idles(request, settings, &arrangement, &system.kernel_arguments);
         warnings
             .extend(boot_idles.iter().map(|text| Warning::new(Code::BootLoader, text.as_str())));
@@ -123,6 +144,7 @@ impl Plan {
                 qcow2_compression: request.output.qcow2_compression,
                 ..output::Options::new(identity.files, image.architecture)
             },
+            backend: settings.backend.clone(),
             identity,
             root,
             arrangement,
@@ -174,6 +196,7 @@ fn bootloader(
         boot_partition: arrangement.boot_partition(),
         dos: arrangement.is_dos(),
         separate_boot,
+        composefs: settings.backend.backend == Backend::Composefs,
         boot_filesystem: arrangement.boot_filesystem(),
         // No BIOS starts from other sectors.
         bios: sector_size == SectorSize::S512,
@@ -193,9 +216,11 @@ fn refuse_what_we_cannot(request: &Request, settings: &Settings) -> Result<()> {
     match settings.install.bootloader.and_then(boot::loader) {
         Some(other) if other != Loader::Grub && asks_otherwise => Err(unsupported(
             format!(
-                "the image's install configuration asks for the boot loader {other}, and bootpress installs GRUB only"
+                "the image's install configuration asks for the boot loader {other}, and systems of the ostree backend are started by GRUB only"
             ),
-            Some("install GRUB with --bootloader grub, or none with --bootloader none"),
+            Some(
+                "build with --backend composefs if the image is made for it, with --bootloader grub, or with --bootloader none",
+            ),
         )),
         _ => Ok(()),
     }

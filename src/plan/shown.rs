@@ -20,6 +20,10 @@ impl Plan {
         let system = &self.system;
         let mut decisions = Vec::new();
         let mut decide = |about, chosen: String| decisions.push(Decision { about, chosen });
+        decide("backend", format!("{}, {}", self.backend.backend, self.backend.because));
+        if let Some(origin) = self.arrangement.origin() {
+            decide("partitions", format!("as {origin} says"));
+        }
         decide("sector size", format!("{} bytes", self.sector_size.bytes()));
         decide("stateroot", system.stateroot.to_string());
         decide("updates from", system.target.clone());

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::bootc::{self, Composefs, Mounts, Settings};
+use crate::bootc::{self, Backend, Composefs, Mounts, Settings};
 use crate::command_line;
 use crate::config::{self, Grow, Mounting};
 use crate::disk::{Arrangement, Preset};
@@ -68,12 +68,18 @@ impl SystemPlan {
             }
             Preset::Osbuild | Preset::Bootc => Vec::new(),
         };
-        added.extend(boot::mount_argument(&mounts, settings)?);
+        let composefs = settings.backend.backend == Backend::Composefs;
+        if composefs {
+            added.extend(super::composefs::mount_argument(&mounts, arrangement));
+        } else {
+            added.extend(boot::mount_argument(&mounts, settings)?);
+        }
         let platform = boot::ignition_platform(request, settings)?;
         added.extend(config::kernel_arguments(&request.config.blueprint, platform));
         added.extend_from_slice(&asked.kernel_arguments);
-        let kernel_arguments =
-            bootc::command_line(settings, &mounts, &added, &asked.kernel_argument_deletes);
+        let deletes = &asked.kernel_argument_deletes;
+        let line = if composefs { bootc::composefs_command_line } else { bootc::command_line };
+        let kernel_arguments = line(settings, &mounts, &added, deletes);
         command_line::check(&kernel_arguments.join(" ")).map_err(|why| {
             unsupported(format!("invalid kernel command line {kernel_arguments:?}: {why}"), None)
         })?;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::architecture::Architecture;
-use crate::bootc::{InstallConfig, Kernel, PrepareRoot};
+use crate::bootc::{BackendChoice, InstallConfig, Kernel, PrepareRoot};
 use crate::config::{Config, Filesystem, Partition, Payload, Reading, Subvolume};
 use crate::disk::Preset;
 use crate::error::Unsupported;
@@ -17,6 +17,9 @@ fn request() -> Request {
 
 fn settings() -> Settings {
     Settings {
+        backend: BackendChoice::default(),
+        reads_new_digest: false,
+        os_release: String::new(),
         install: InstallConfig::default(),
         kernel_arguments: vec!["quiet".to_owned()],
         prepare_root: PrepareRoot {
@@ -51,7 +54,7 @@ fn image() -> Image {
 
 fn plan_with(request: &Request, settings: &Settings, layout: Option<&Layout>) -> Result<Plan> {
     let (image, root) = (image(), Tree::new(Metadata::root(0o755)));
-    Plan::of(request, Known { image: &image, settings, layout, root: &root })
+    Plan::of(request, Known { image: &image, settings, layout, root: &root, unified: None })
 }
 
 fn plan(request: &Request) -> Plan {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::bootc::Backend;
 use crate::command_line;
 use crate::error::unsupported;
 use crate::name::StaterootName;
@@ -9,6 +10,8 @@ use crate::name::StaterootName;
 /// What is asked of the installed system, besides what a configuration file asks for.
 #[derive(Clone, Debug)]
 pub struct SystemRequest {
+    /// The storage backend; `None`: the one that the image chooses.
+    pub backend: Option<Backend>,
     /// The stateroot; `None`: what the image configures, else `default`.
     pub stateroot: Option<StaterootName>,
     /// The value of `root=`, empty for none; `None`: what the image configures, else the root's UUID.
@@ -49,6 +52,7 @@ impl Default for SystemRequest {
     /// A system of which nobody asks for anything.
     fn default() -> Self {
         Self {
+            backend: None,
             stateroot: None,
             root_mount_spec: None,
             boot_mount_spec: None,

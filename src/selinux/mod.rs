@@ -7,6 +7,7 @@
 //! Exact paths win over expressions, then the last line wins; only a line with `<<none>>` for a deeper directory wins over later ones for
 //! directories above it. That is what libselinux 3.8 and later do; for a policy as semodule sorts it, older ones find the same.
 
+mod composefs;
 mod file_contexts;
 mod matcher;
 mod pattern;
@@ -19,6 +20,7 @@ use crate::content::ContentStore;
 use crate::error::{corrupt, unsupported};
 use crate::tree::Tree;
 
+pub use composefs::ImagePolicy;
 use file_contexts::{Spec, Substitutions};
 use matcher::Matchers;
 

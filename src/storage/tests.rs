@@ -7,7 +7,7 @@ use crate::layer::{Entry, EntryKind};
 use serde_json::json;
 
 fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry { path: path.as_bytes().into(), metadata: Metadata::root(0o755), kind }
+    Entry { path: path.as_bytes().into(), metadata: Metadata::root(0o755), nanoseconds: 0, kind }
 }
 
 fn layer(number: u8, entries: Vec<Entry>) -> Layer {

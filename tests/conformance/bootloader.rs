@@ -101,6 +101,7 @@ fn the_kernel_and_its_modules_are_those_of_grub_mkimage() {
             separate_boot: false,
             dos: false,
             bios: true,
+            composefs: false,
             time: 0,
         };
         let boot = bootloader::prepare(&image(&contents, &modules), &contents, &options).unwrap();

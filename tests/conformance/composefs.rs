@@ -1,5 +1,7 @@
 //! composefs images against `mkcomposefs` and `composefs-info`: from PATH, or where `tests/support/forky` put them.
 
+mod backend;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,8 +16,9 @@ use support::tool::forky;
 
 fn payload(id: InodeId) -> Option<Payload> {
     let number = id.index() as u8;
-    let digest =
-        number.is_multiple_of(3).then(|| std::array::from_fn(|i| number.wrapping_mul(i as u8)));
+    let digest = number
+        .is_multiple_of(3)
+        .then(|| (0..32).map(|i: u8| number.wrapping_mul(i)).collect::<Box<[u8]>>());
     // Some files have the same content.
     Some(Payload { redirect: format!("{:02x}/{:062x}.file", number / 2, number / 2), digest })
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootpress::architecture::Architecture;
-use bootpress::bootc::{self, Mounts, Settings};
+use bootpress::bootc::{self, BackendChoice, Mounts, Settings};
 use bootpress::content::{Content, ContentStore};
 use bootpress::filesystem::erofs;
 use bootpress::image::{Image, LayerRecord};
@@ -74,10 +74,15 @@ impl Fixture {
 
     fn deploy(&self, labels: Option<&Labels<'_>>, separate_boot: bool) -> Installed {
         let union = unite(&self.image, self.layers.clone(), &self.contents).unwrap();
-        bootc::check(&self.image, &union.root).unwrap();
-        let settings =
-            Settings::load(&union.root, &self.contents, Architecture::X86_64, &Progress::default())
-                .unwrap();
+        bootc::check(&self.image, &union.root, &BackendChoice::default()).unwrap();
+        let settings = Settings::load(
+            &union.root,
+            &self.contents,
+            Architecture::X86_64,
+            BackendChoice::default(),
+            &Progress::default(),
+        )
+        .unwrap();
         let mounts = Mounts::of(&settings, "1111-2222", separate_boot.then_some("3333-4444"));
         let target = "docker://registry.example/tiny:1";
         let (repository, committed) = union
@@ -108,7 +113,7 @@ impl Fixture {
 }
 
 fn entry(path: &str, mode: u16, kind: EntryKind) -> Entry {
-    Entry { path: path.as_bytes().into(), metadata: Metadata::root(mode), kind }
+    Entry { path: path.as_bytes().into(), metadata: Metadata::root(mode), nanoseconds: 0, kind }
 }
 
 fn layer(number: u8, entries: Vec<Entry>) -> Layer {

@@ -140,6 +140,7 @@ pub(crate) fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize)
     let mut entries = vec![Entry {
         path: (*b"./").into(),
         metadata: metadata(dice, &EntryKind::Directory),
+        nanoseconds: 0,
         kind: EntryKind::Directory,
     }];
     let mut known: BTreeMap<String, Was> = BTreeMap::new();
@@ -191,7 +192,12 @@ pub(crate) fn random_layer(dice: &mut Dice, store: &ContentStore, number: usize)
         }
         known.insert(path.clone(), was);
         let metadata = metadata(dice, &kind);
-        entries.push(Entry { path: format!("./{path}").into_bytes().into(), metadata, kind });
+        entries.push(Entry {
+            path: format!("./{path}").into_bytes().into(),
+            metadata,
+            nanoseconds: 0,
+            kind,
+        });
     }
     let digest = format!("sha256:{number:064}");
     Layer { diff_id: digest.clone(), digest, size: 1, entries }
@@ -330,7 +336,7 @@ fn encapsulated(repository: &Path, commit: &str, store: &ContentStore) -> Vec<La
                     gid: on_disk.gid(),
                     ..Metadata::root(u16::try_from(on_disk.mode() & 0o7777).unwrap())
                 };
-                Entry { path: path.as_bytes().into(), metadata, kind }
+                Entry { path: path.as_bytes().into(), metadata, nanoseconds: 0, kind }
             };
             let kind = match fs::read_link(object.path()) {
                 Ok(target) => {

@@ -149,12 +149,28 @@ impl Guest {
             {
                 Check::new("deployment", true, "bootc's own")
             }
-            _ => Check::new(
-                "deployment",
-                false,
-                text.lines().next().unwrap_or("nothing is deployed"),
-            ),
+            _ => match self.composefs_image() {
+                Some(id) => Check::new("deployment", true, format!("composefs image {id}")),
+                None => {
+                    let said = text.lines().next().unwrap_or("nothing is deployed");
+                    Check::new("deployment", false, said)
+                }
+            },
         }
+    }
+
+    /// The image that bootc's composefs backend has mounted as the root: the one that the kernel command line names.
+    fn composefs_image(&self) -> Option<String> {
+        /// Digits of a SHA-512.
+        const DIGITS: usize = 128;
+        let id = self.mount("/")?.source.strip_prefix("composefs:")?.to_owned();
+        let is_named = |word: &str| {
+            let value = word.strip_prefix("composefs").and_then(|rest| rest.split_once('='));
+            value.is_some_and(|(_, value)| value.ends_with(&id))
+        };
+        let line = self.fact("cmdline").unwrap_or_default();
+        let named = id.len() == DIGITS && words(line).any(|word| is_named(&word));
+        named.then_some(id)
     }
 
     fn bootc(&self) -> Option<Value> {
@@ -189,7 +205,13 @@ impl Guest {
             Some("0") => self.fact("digest").map(|text| text.trim().trim_matches('\'')),
             _ => None,
         };
-        match told.or(commit) {
+        // bootc's composefs backend keeps it beside the deployment.
+        let origin = self.fact("origin").and_then(|origin| {
+            let lines = origin.lines().filter_map(|line| line.split_once('='));
+            let mut found = lines.filter(|(key, _)| key.trim() == "manifest_digest");
+            found.next().map(|(_, digest)| digest.trim())
+        });
+        match told.or(commit).or(origin) {
             Some(digest) if digest == expected => Check::new("image", true, digest),
             Some(digest) => Check::new("image", false, format!("{digest} instead of {expected}")),
             None => Check::new("image", false, format!("not told, expected {expected}")),

@@ -243,6 +243,35 @@ fn bootc_must_know_what_is_booted() {
 }
 
 #[test]
+fn composefs_image_that_the_command_line_names_is_a_deployment() {
+    let id = "5c".repeat(64);
+    let mounts = |source: &str| {
+        format!(
+            "28 1 0:26 / / ro,relatime shared:1 - overlay {source} ro\n\
+             29 28 8:3 /state/etc /etc rw - ext4 /dev/sda3 rw\n\
+             30 28 8:3 /state/var /var rw - ext4 /dev/sda3 rw\n31 28 8:3 / /sysroot ro - ext4 /dev/sda3 rw\n"
+        )
+    };
+    let told = |source: &str, cmdline: &str| {
+        let mut facts: Vec<(&'static str, String)> = good()
+            .into_iter()
+            .filter(|(key, _)| !key.starts_with("ostree") && !key.starts_with("digest"))
+            .map(|(key, value)| (key, value.to_owned()))
+            .collect();
+        facts.push(("mounts", mounts(source)));
+        facts.push(("cmdline", cmdline.to_owned()));
+        facts.push(("origin", "[image]\nmanifest_digest = sha256:99\n".to_owned()));
+        let facts: Vec<(&str, &str)> = facts.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        failing(&facts, Firmware::Uefi)
+    };
+    let source = format!("composefs:{id}");
+    assert_eq!(told(&source, &format!("rw composefs={id} quiet")), []);
+    assert_eq!(told(&source, &format!("rw composefs.digest=?v1-sha512-12:{id}")), []);
+    assert_eq!(told(&source, "rw composefs=5c")[0].0, "deployment");
+    assert_eq!(told("composefs", &format!("composefs={id}"))[0].0, "deployment");
+}
+
+#[test]
 fn arguments_are_words() {
     let expected = |arguments: &[&str]| Expected {
         kernel_arguments: arguments.iter().map(|&a| a.to_owned()).collect(),

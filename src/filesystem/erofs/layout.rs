@@ -37,14 +37,14 @@ struct Place {
 pub(super) struct Layout {
     places: Vec<Place>,
     /// The super block's time: the earliest there is.
-    time: u64,
+    time: (u64, u32),
     xattrs_offset: u64,
     size: u64,
 }
 
 impl Layout {
     pub(super) fn of(image: &Image<'_>) -> Result<Self> {
-        let time = image.nodes.iter().map(|node| node.mtime).min().unwrap_or(0);
+        let time = image.nodes.iter().map(|node| node.mtime).min().unwrap_or((0, 0));
         let mut end = INODES_OFFSET;
         let mut places = Vec::with_capacity(image.nodes.len());
         for node in &image.nodes {
@@ -101,8 +101,8 @@ impl Layout {
             sb_extslots: 0,
             root_nid: u16::try_from(root_nid).expect("the root is the first inode").into(),
             inos: (image.nodes.len() as u64).into(),
-            build_time: self.time.into(),
-            build_time_nsec: 0.into(),
+            build_time: self.time.0.into(),
+            build_time_nsec: self.time.1.into(),
             blocks: u32::try_from(self.size / BLOCK).expect("checked in Layout::of").into(),
             meta_blkaddr: 0.into(),
             xattr_blkaddr: u32::try_from(self.xattrs_offset / BLOCK)
@@ -139,8 +139,8 @@ impl Layout {
                 i_ino: number.into(),
                 i_uid: node.uid.into(),
                 i_gid: node.gid.into(),
-                i_mtime: node.mtime.into(),
-                i_mtime_nsec: 0.into(),
+                i_mtime: node.mtime.0.into(),
+                i_mtime_nsec: node.mtime.1.into(),
                 i_nlink: node.nlink.into(),
                 i_reserved2: Default::default(),
             };
@@ -187,6 +187,7 @@ impl Layout {
             Body::Symlink(target) if place.block_count > 0 => put(out, at, target),
             Body::Symlink(target) => inode.extend_from_slice(target),
             // Chunks without an address: overlayfs finds the content through the redirect.
+            Body::Inline(bytes) => inode.extend_from_slice(bytes),
             Body::External(_) => inode.resize(inode.len() + place.tail_size as usize, 0xff),
             Body::Device(_) | Body::Nothing => {}
         }
@@ -214,7 +215,7 @@ impl Layout {
 
 impl Place {
     /// Everything but the offsets.
-    fn of(node: &Node<'_>, xattr_size: u64, time: u64) -> Result<Self> {
+    fn of(node: &Node<'_>, xattr_size: u64, time: (u64, u32)) -> Result<Self> {
         let (size, block_count, tail_size, layout) = match &node.body {
             Body::Directory(entries) => {
                 let blocks = directory_blocks(entries);
@@ -241,6 +242,7 @@ impl Place {
                 }
                 (*size, 0, chunks * 4, CHUNK_BASED)
             }
+            Body::Inline(bytes) => (bytes.len() as u64, 0, bytes.len() as u64, FLAT_INLINE),
             Body::Device(_) | Body::Nothing => (0, 0, 0, FLAT_PLAIN),
         };
         let extended = needs_extended(node, size, time);
@@ -286,7 +288,7 @@ impl Place {
     }
 }
 
-fn needs_extended(node: &Node<'_>, size: u64, time: u64) -> bool {
+fn needs_extended(node: &Node<'_>, size: u64, time: (u64, u32)) -> bool {
     let max = u32::from(u16::MAX);
     node.mtime != time
         || node.nlink > max
@@ -305,7 +307,9 @@ fn chunk_bits(size: u64) -> u32 {
 }
 
 /// A directory's entries, as many in each block as fit. The last block may be kept as a tail.
-fn directory_blocks<'b, 'a>(entries: &'b [(&'a [u8], u32)]) -> Vec<&'b [(&'a [u8], u32)]> {
+pub(super) fn directory_blocks<'b, 'a>(
+    entries: &'b [(&'a [u8], u32)],
+) -> Vec<&'b [(&'a [u8], u32)]> {
     let mut blocks = Vec::new();
     let (mut first, mut size) = (0, 0);
     for (i, entry) in entries.iter().enumerate() {
@@ -320,7 +324,7 @@ fn directory_blocks<'b, 'a>(entries: &'b [(&'a [u8], u32)]) -> Vec<&'b [(&'a [u8
     blocks
 }
 
-fn directory_size(entries: &[(&[u8], u32)]) -> u64 {
+pub(super) fn directory_size(entries: &[(&[u8], u32)]) -> u64 {
     entries.iter().map(|(name, _)| DIRECTORY_ENTRY + name.len() as u64).sum()
 }
 

@@ -15,6 +15,7 @@
 mod layout;
 mod nodes;
 mod on_disk;
+mod second;
 mod xattr;
 
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 
 use anyhow::{Context, Result};
 
-use crate::tree::{InodeId, Kind, Metadata, Payload, Tree};
+use crate::tree::{InodeId, Kind, Metadata, Payload, Stored, Tree};
 
 /// What besides the tree decides the bytes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,33 @@ impl Options {
     /// What libostree passes for a deployment's `.ostree.cfs`: a commit knows neither times nor links.
     pub const OSTREE: Self =
         Self { min_version: 0, max_version: 1, keep_links: false, keep_times: false };
+
+    /// What bootc's composefs repositories have since composefs 0.8, their format `v1_erofs`.
+    const BOOTC: Self = Self { min_version: 1, max_version: 1, keep_links: true, keep_times: true };
+}
+
+/// The formats of bootc's composefs repositories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// What repositories have.
+    V1,
+    /// What unified kernel images may name besides.
+    V2,
+}
+
+/// The image of a tree, as composefs-rs makes it. `stored` says where the content of a regular file with a size above 0 is: in the
+/// image, if it has at most 2048 bytes, or in the data layer.
+///
+/// Fails as [`composefs`] does.
+pub fn bootc_image(
+    tree: &Tree,
+    stored: &dyn Fn(InodeId) -> Option<Stored>,
+    format: Format,
+) -> Result<Vec<u8>> {
+    match format {
+        Format::V1 => first(tree, stored, &Options::BOOTC),
+        Format::V2 => second::image(tree, stored).context("laying out a composefs image"),
+    }
 }
 
 /// The image of a tree. `payload` says where the content of a regular file with a size above 0 is.
@@ -53,7 +81,15 @@ pub fn composefs(
     options: &Options,
 ) -> Result<Vec<u8>> {
     assert!(options.min_version <= options.max_version && options.max_version <= 1);
-    let image = nodes::Image::of(tree, payload, options).context("laying out a composefs image")?;
+    first(tree, &|id| payload(id).map(Stored::Outside), options)
+}
+
+fn first(
+    tree: &Tree,
+    stored: &dyn Fn(InodeId) -> Option<Stored>,
+    options: &Options,
+) -> Result<Vec<u8>> {
+    let image = nodes::Image::of(tree, stored, options).context("laying out a composefs image")?;
     let layout = layout::Layout::of(&image).context("laying out a composefs image")?;
     Ok(layout.emit(&image))
 }

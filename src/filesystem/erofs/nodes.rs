@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::Options;
 use super::xattr::{PairId, Pairs, Xattrs};
 use crate::error::{corrupt, unsupported};
-use crate::tree::{InodeId, Kind, Metadata, Payload, Tree};
+use crate::tree::{InodeId, Kind, Stored, Tree};
 
 /// An inode of the image.
 pub(super) struct Node<'a> {
@@ -16,7 +16,8 @@ pub(super) struct Node<'a> {
     pub(super) nlink: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) mtime: u64,
+    /// Seconds since 1970, and nanoseconds.
+    pub(super) mtime: (u64, u32),
     /// In bytewise order of their names.
     pub(super) xattrs: Box<[PairId]>,
     pub(super) body: Body<'a>,
@@ -30,6 +31,8 @@ pub(super) enum Body<'a> {
     Symlink(&'a [u8]),
     /// A regular file whose content is elsewhere; bytes.
     External(u64),
+    /// A small regular file.
+    Inline(Box<[u8]>),
     /// A device: its number as the kernel encodes it.
     Device(u32),
     /// Empty regular file, pipe, socket.
@@ -47,7 +50,7 @@ pub(super) struct Image<'a> {
 impl<'a> Image<'a> {
     pub(super) fn of(
         tree: &'a Tree,
-        payload: &'a dyn Fn(InodeId) -> Option<Payload>,
+        stored: &'a dyn Fn(InodeId) -> Option<Stored>,
         options: &'a Options,
     ) -> Result<Self> {
         let links = if options.keep_links { Links::of(tree) } else { Links::default() };
@@ -55,7 +58,7 @@ impl<'a> Image<'a> {
         let version = if whiteouts { options.max_version } else { options.min_version };
         let mut builder = Builder {
             tree,
-            payload,
+            stored,
             options,
             version,
             links,
@@ -112,7 +115,7 @@ impl<'a> Links<'a> {
 
 struct Builder<'a> {
     tree: &'a Tree,
-    payload: &'a dyn Fn(InodeId) -> Option<Payload>,
+    stored: &'a dyn Fn(InodeId) -> Option<Stored>,
     options: &'a Options,
     version: u8,
     links: Links<'a>,
@@ -185,9 +188,11 @@ impl<'a> Builder<'a> {
 
     fn add(&mut self, id: InodeId) -> Result<u32> {
         let inode = self.tree.inode(id);
-        let Metadata { uid, gid, .. } = inode.metadata;
+        let (uid, gid) = (inode.metadata.uid, inode.metadata.gid);
+        let stored = find_stored(self.tree, id, self.stored)?;
         let whiteout = is_whiteout(self.tree, id);
         let type_bits = if whiteout { 0o100_000 } else { inode.kind.type_bits() };
+        let xattrs = self.xattrs(id, stored.as_ref())?;
         let body = match &inode.kind {
             Kind::Directory(names) => {
                 if let Some((name, _)) = names.iter().find(|(name, _)| name.len() > 255) {
@@ -200,7 +205,11 @@ impl<'a> Builder<'a> {
                 ensure_target(target)?;
                 Body::Symlink(target)
             }
-            Kind::File(content) if content.size > 0 => Body::External(content.size),
+            Kind::File(content) => match stored {
+                None => Body::Nothing,
+                Some(Stored::Inside(bytes)) => Body::Inline(bytes),
+                Some(Stored::Outside(_)) => Body::External(content.size),
+            },
             Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor) if !whiteout => {
                 Body::Device(device_number(*major, *minor)?)
             }
@@ -215,8 +224,8 @@ impl<'a> Builder<'a> {
             },
             uid,
             gid,
-            mtime: self.time(&inode.metadata)?,
-            xattrs: self.xattrs(id)?,
+            mtime: self.time(id)?,
+            xattrs,
             body,
         };
         self.push(node)
@@ -231,7 +240,7 @@ impl<'a> Builder<'a> {
             nlink: 1,
             uid: root.uid,
             gid: root.gid,
-            mtime: self.time(root)?,
+            mtime: self.time(Tree::ROOT)?,
             xattrs: label.into_iter().collect(),
             body: Body::Device(0),
         };
@@ -245,16 +254,15 @@ impl<'a> Builder<'a> {
         Ok(number)
     }
 
-    fn time(&self, metadata: &Metadata) -> Result<u64> {
+    fn time(&self, id: InodeId) -> Result<(u64, u32)> {
         if !self.options.keep_times {
-            return Ok(0);
+            return Ok((0, 0));
         }
-        u64::try_from(metadata.mtime)
-            .map_err(|_| unsupported(format!("a time before 1970: {}", metadata.mtime), None))
+        Ok((seconds(self.tree, id)?, self.tree.nanoseconds(id)))
     }
 
     /// The pairs of an inode of the tree.
-    fn xattrs(&mut self, id: InodeId) -> Result<Box<[PairId]>> {
+    fn xattrs(&mut self, id: InodeId, stored: Option<&Stored>) -> Result<Box<[PairId]>> {
         let inode = self.tree.inode(id);
         let mut xattrs = inode.metadata.xattrs.clone();
         for (name, value) in inode.metadata.xattrs.iter() {
@@ -264,13 +272,8 @@ impl<'a> Builder<'a> {
                 xattrs.set(&[b"trusted.overlay.overlay.", rest].concat(), value);
             }
         }
-        if let Kind::File(content) = &inode.kind
-            && content.size > 0
-        {
-            let Some(payload) = (self.payload)(id) else {
-                bail!("no payload for a file of {} bytes", content.size);
-            };
-            xattrs.set(b"trusted.overlay.metacopy", &metacopy(payload.digest));
+        if let Some(Stored::Outside(payload)) = stored {
+            xattrs.set(b"trusted.overlay.metacopy", &metacopy(payload.digest.as_deref()));
             let redirect = [b"/", payload.redirect.as_bytes()].concat();
             xattrs.set(b"trusted.overlay.redirect", &redirect);
         }
@@ -314,23 +317,53 @@ fn is_whiteout(tree: &Tree, id: InodeId) -> bool {
 }
 
 /// The value of `trusted.overlay.metacopy` (overlayfs' `struct ovl_metacopy`): empty unless a digest is to be checked.
-fn metacopy(digest: Option<[u8; 32]>) -> Vec<u8> {
+pub(super) fn metacopy(digest: Option<&[u8]>) -> Vec<u8> {
     digest.map_or_else(Vec::new, |digest| {
-        let (version, flags, sha256) = (0, 0, 1);
+        let (version, flags) = (0, 0);
+        // FS_VERITY_HASH_ALG_SHA256 or _SHA512.
+        let algorithm = if digest.len() == 32 { 1 } else { 2 };
         let size = 4 + digest.len() as u8;
-        [&[version, size, flags, sha256], &digest[..]].concat()
+        [&[version, size, flags, algorithm], digest].concat()
     })
 }
 
+/// Where the content of a regular file is; `None`: it has none, or is no regular file. Fails if nobody knows.
+pub(super) fn find_stored(
+    tree: &Tree,
+    id: InodeId,
+    stored: &dyn Fn(InodeId) -> Option<Stored>,
+) -> Result<Option<Stored>> {
+    /// More than this would not be a tail.
+    const MOST: usize = 2048;
+    let size = match &tree.inode(id).kind {
+        Kind::File(content) if content.size > 0 => content.size,
+        _ => return Ok(None),
+    };
+    match stored(id) {
+        None => bail!("no payload for a file of {size} bytes"),
+        Some(Stored::Inside(bytes)) => {
+            assert!(bytes.len() as u64 == size && bytes.len() <= MOST, "{size} bytes in the image");
+            Ok(Some(Stored::Inside(bytes)))
+        }
+        outside => Ok(outside),
+    }
+}
+
+/// The seconds of an inode's time.
+pub(super) fn seconds(tree: &Tree, id: InodeId) -> Result<u64> {
+    let mtime = tree.inode(id).metadata.mtime;
+    u64::try_from(mtime).map_err(|_| unsupported(format!("a time before 1970: {mtime}"), None))
+}
+
 /// Linux takes no target of 4096 bytes or more, and an empty one is none.
-fn ensure_target(target: &[u8]) -> Result<()> {
+pub(super) fn ensure_target(target: &[u8]) -> Result<()> {
     let fits = (1..4096).contains(&target.len());
     ensure!(fits, corrupt("a symbolic link", format!("its target has {} bytes", target.len())));
     Ok(())
 }
 
 /// The kernel's `new_encode_dev`.
-fn device_number(major: u32, minor: u32) -> Result<u32> {
+pub(super) fn device_number(major: u32, minor: u32) -> Result<u32> {
     ensure!(
         major < 1 << 12 && minor < 1 << 20,
         corrupt("a device file", format!("it has the numbers {major}, {minor}"))

@@ -24,7 +24,7 @@ const PREFIXES: [(u8, &[u8]); 5] = [
 ];
 
 /// Seed of the name filter (`EROFS_XATTR_FILTER_SEED`).
-const FILTER_SEED: u32 = 0x25bb_e08f;
+pub(super) const FILTER_SEED: u32 = 0x25bb_e08f;
 
 /// Names a pair in [`Pairs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -23,8 +23,8 @@ use crate::tree::Verity;
 
 /// The hashes begin at a multiple of this, so that no page, however large, holds both data and hashes.
 const ALIGNMENT: u64 = 65_536;
-/// `struct fsverity_descriptor` up to and with a SHA-256; behind it are longer hashes, salt and room, all zero.
-const DESCRIPTOR_START: usize = 48;
+/// `struct fsverity_descriptor` up to the hash; behind the hash are salt and room, all zero.
+const DESCRIPTOR_HEAD: usize = 16;
 
 /// Fails if block numbers cannot reach the hashes.
 pub(super) fn check(content: &Content, verity: &Verity) -> Result<()> {
@@ -54,9 +54,10 @@ pub(super) fn emit(map: &FileMap, content: &Content, verity: &Verity, volume: &m
         position += level.size;
     }
     let descriptor = descriptor(content.size, &verity.root_hash);
-    assert!(descriptor[DESCRIPTOR_START..].iter().all(|&byte| byte == 0));
+    let start = DESCRIPTOR_HEAD + verity.root_hash.len();
+    assert!(descriptor[start..].iter().all(|&byte| byte == 0));
     let block = map.last_block();
-    volume.put(block, descriptor[..DESCRIPTOR_START].to_vec());
+    volume.put(block, descriptor[..start].to_vec());
     volume.put(block + BLOCK - 4, (DESCRIPTOR_BYTES as u32).to_le_bytes().to_vec());
 }
 
@@ -76,7 +77,11 @@ mod tests {
 
     fn verity(levels: &[u64]) -> Verity {
         let level = |blocks: &u64| Content { size: blocks * BLOCK, ..Content::EMPTY };
-        Verity { digest: [1; 32], root_hash: [2; 32], levels: levels.iter().map(level).collect() }
+        Verity {
+            digest: [1; 32].into(),
+            root_hash: [2; 32].into(),
+            levels: levels.iter().map(level).collect(),
+        }
     }
 
     fn ranges(size: u64, levels: &[u64]) -> Vec<Range<u64>> {

@@ -79,6 +79,7 @@ pub(super) struct Member {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: i64,
+    pub(super) nanoseconds: u32,
     pub(super) xattrs: Xattrs,
     /// Major and minor number, for devices.
     pub(super) device: (u32, u32),
@@ -327,6 +328,7 @@ impl<I: Input> Members<I> {
                 .and_then(|mtime| i64::try_from(mtime).ok())
                 .ok_or_else(|| self.corrupt("the mtime is no number"))?,
         };
+        let nanoseconds = pax.nanoseconds;
         let mode = (self.unsigned("mode", &old.mode)? & 0o7777) as u16;
         let xattrs = pax.xattrs.clone();
         let sparse = self.sparse(header, pax, stored)?;
@@ -335,7 +337,20 @@ impl<I: Input> Members<I> {
             Some(sparse) => sparse.size,
             None => stored,
         };
-        Ok(Member { kind, path, link, mode, uid, gid, mtime, xattrs, device, size, sparse })
+        Ok(Member {
+            kind,
+            path,
+            link,
+            mode,
+            uid,
+            gid,
+            mtime,
+            nanoseconds,
+            xattrs,
+            device,
+            size,
+            sparse,
+        })
     }
 
     /// Passes over the first block of what a link seems to have for data. The importer takes it for data; other programs know that links

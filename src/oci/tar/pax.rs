@@ -31,6 +31,8 @@ pub(super) struct Pax {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<i64>,
+    /// The fraction of the time, as composefs reads it: nine digits, others are left away.
+    pub(super) nanoseconds: u32,
     pub(super) xattrs: Xattrs,
     pub(super) sparse: SparseRecords,
 }
@@ -81,7 +83,10 @@ impl Pax {
             b"size" => self.size = Some(number()?),
             b"uid" => self.uid = Some(number()?),
             b"gid" => self.gid = Some(number()?),
-            b"mtime" => self.mtime = Some(seconds(value).ok_or("not a time".to_owned())?),
+            b"mtime" => {
+                self.mtime = Some(seconds(value).ok_or("not a time".to_owned())?);
+                self.nanoseconds = nanoseconds(value);
+            }
             // star's own way to store sparse files; ignoring it would give the file another content.
             b"SCHILY.realsize" => return Err("star's sparse files are not supported".to_owned()),
             _ => {
@@ -194,6 +199,15 @@ fn url_decode(name: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
+/// The fraction of a decimal number of seconds; digits beyond the ninth do not count.
+fn nanoseconds(value: &[u8]) -> u32 {
+    let Some(point) = value.iter().position(|&byte| byte == b'.') else { return 0 };
+    let digits = value[point + 1..].iter().take(9).take_while(|byte| byte.is_ascii_digit());
+    let (number, count) = digits
+        .fold((0, 0), |(number, count), digit| (number * 10 + u32::from(digit - b'0'), count + 1));
+    number * 10_u32.pow(9 - count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +249,7 @@ mod tests {
             (pax.size, pax.uid, pax.gid),
             (Some(1 << 33), Some(u64::from(u32::MAX)), Some(7))
         );
-        assert_eq!(pax.mtime, Some(1_700_000_000));
+        assert_eq!((pax.mtime, pax.nanoseconds), (Some(1_700_000_000), 500_000_000));
         assert_eq!(pax.link.as_deref(), Some(&b"target"[..]));
         assert_eq!(pax.xattrs.iter().collect::<Vec<_>>(), [(&b"user.a b"[..], &b"\0\x01\x02"[..])]);
     }

@@ -518,14 +518,14 @@ fn composefs_learns_where_contents_are() {
 fn composefs_learns_digests_when_prepare_root_wants_them() {
     let size_as_digest = |content: &Content, _: &ContentStore| {
         let digest = [content.size as u8; 32];
-        Ok(Verity { digest, root_hash: [0; 32], levels: Box::default() })
+        Ok(Verity { digest: digest.into(), root_hash: [0; 32].into(), levels: Box::default() })
     };
     let fixture =
         Fixture { fs_verity: Some(Box::leak(Box::new(size_as_digest))), ..Fixture::tiny() };
     let digests = |tree: &Tree, payload: &dyn Fn(InodeId) -> Option<Payload>| {
         let digest = |path: &str| payload(tree.find(path).unwrap()).unwrap().digest;
-        assert_eq!(digest("usr/etc/hostname"), Some([5; 32]));
-        assert_eq!(digest("usr/lib/modules/6.1/vmlinuz"), Some([6; 32]));
+        assert_eq!(digest("usr/etc/hostname"), Some([5; 32].into()));
+        assert_eq!(digest("usr/lib/modules/6.1/vmlinuz"), Some([6; 32].into()));
         Ok(Vec::new())
     };
     let sysroot = fixture.deploy_with(None, &digests).unwrap();

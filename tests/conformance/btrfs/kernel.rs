@@ -143,7 +143,7 @@ fn kernel_measures_the_digests_of_fs_verity() {
     for size in [0, 1, 5000, 4096 * 129, 4096 * 128 * 130 + 1] {
         let content = zoo::pattern(&contents, size, size);
         let verity = verity::measure(&content, &contents).unwrap();
-        digests.push((size.to_string(), verity.digest));
+        digests.push((size.to_string(), verity.digest.clone()));
         let id = tree.create(
             Tree::ROOT,
             size.to_string().as_bytes(),

@@ -26,6 +26,7 @@ pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod progress;
+pub mod sha256;
 pub mod signature;
 pub mod sparse;
 pub mod tree;

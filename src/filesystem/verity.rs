@@ -11,10 +11,10 @@ use std::io::{self, Write};
 use std::marker::PhantomData;
 
 use anyhow::{Context, Result};
-use sha2::digest::Output;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest as _, Sha512};
 
 use crate::content::{Content, ContentStore, ContentWriter};
+use crate::sha256::Sha256;
 use crate::tree::Verity;
 
 const BLOCK: usize = 4096;
@@ -35,8 +35,8 @@ pub fn measure_sha512(content: &Content, contents: &ContentStore) -> Result<Veri
     measure_by::<Sha512>(content, contents)
 }
 
-fn measure_by<H: Digest>(content: &Content, contents: &ContentStore) -> Result<Verity> {
-    let writers = level_blocks(content.size, <H as Digest>::output_size())
+fn measure_by<H: Hash>(content: &Content, contents: &ContentStore) -> Result<Verity> {
+    let writers = level_blocks(content.size, H::SIZE)
         .into_iter()
         .map(|blocks| contents.writer(blocks * BLOCK as u64))
         .collect();
@@ -48,13 +48,13 @@ fn measure_by<H: Digest>(content: &Content, contents: &ContentStore) -> Result<V
         let piece = &mut piece[..count];
         contents.read_exact_at(content.id, position, piece).context("reading the spool")?;
         for block in piece.chunks(BLOCK) {
-            levels.push(0, &hash_block::<H>(block)).context("writing to the spool")?;
+            levels.push(0, hash_block::<H>(block).as_ref()).context("writing to the spool")?;
         }
         position += count as u64;
     }
     let root_hash = levels.root().context("writing to the spool")?;
     let levels = levels.writers.into_iter().rev().map(ContentWriter::finish).collect::<Result<_>>();
-    let digest = H::digest(descriptor(content.size, &root_hash)).as_slice().into();
+    let digest = H::of(&descriptor(content.size, &root_hash), 0).as_ref().into();
     Ok(Verity { digest, root_hash, levels: levels.context("building a tree of hashes")? })
 }
 
@@ -83,9 +83,41 @@ fn level_blocks(size: u64, hash: usize) -> Vec<u64> {
 }
 
 /// The hash of a block; a short one counts as filled with zeros.
-fn hash_block<H: Digest>(block: &[u8]) -> Output<H> {
-    const ZEROS: [u8; BLOCK] = [0; BLOCK];
-    H::new().chain_update(block).chain_update(&ZEROS[block.len()..]).finalize()
+fn hash_block<H: Hash>(block: &[u8]) -> H::Output {
+    H::of(block, BLOCK - block.len())
+}
+
+/// What blocks are hashed by.
+trait Hash {
+    /// The hash: so many bytes as [`Self::SIZE`] says.
+    type Output: AsRef<[u8]>;
+    /// Bytes of a hash.
+    const SIZE: usize;
+
+    /// The hash of bytes, and of zeros behind them.
+    fn of(bytes: &[u8], zeros: usize) -> Self::Output;
+}
+
+impl Hash for Sha256 {
+    type Output = [u8; 32];
+    const SIZE: usize = 32;
+
+    fn of(bytes: &[u8], zeros: usize) -> Self::Output {
+        let mut hash = Self::new();
+        hash.update(bytes);
+        hash.update_zeros(zeros as u64);
+        hash.finish()
+    }
+}
+
+impl Hash for Sha512 {
+    type Output = [u8; 64];
+    const SIZE: usize = 64;
+
+    fn of(bytes: &[u8], zeros: usize) -> Self::Output {
+        const ZEROS: [u8; BLOCK] = [0; BLOCK];
+        Self::new().chain_update(bytes).chain_update(&ZEROS[..zeros]).finalize().into()
+    }
 }
 
 /// The tree while it grows.
@@ -96,7 +128,7 @@ struct Levels<'a, H> {
     hash: PhantomData<H>,
 }
 
-impl<H: Digest> Levels<'_, H> {
+impl<H: Hash> Levels<'_, H> {
     fn push(&mut self, level: usize, hash: &[u8]) -> io::Result<()> {
         if self.open.len() == level {
             self.open.push(Vec::with_capacity(BLOCK));
@@ -113,7 +145,7 @@ impl<H: Digest> Levels<'_, H> {
         let above = hash_block::<H>(&block);
         block.clear();
         self.open[level] = block;
-        self.push(level + 1, &above)
+        self.push(level + 1, above.as_ref())
     }
 
     /// Ends all blocks; the hash at the top, zero for an empty file.
@@ -125,7 +157,7 @@ impl<H: Digest> Levels<'_, H> {
         }
         let top = self.open.get(self.writers.len()).filter(|hashes| !hashes.is_empty());
         Ok(top.map_or_else(
-            || vec![0; <H as Digest>::output_size()].into(),
+            || vec![0; H::SIZE].into(),
             |hashes| hashes.as_slice().into(),
         ))
     }
@@ -136,18 +168,21 @@ mod tests {
     use super::*;
 
     /// The definition, read literally: all levels in memory, one after the other; those that are stored, and the root hash.
-    fn literal<H: Digest>(data: &[u8]) -> (Vec<Vec<u8>>, Box<[u8]>) {
+    fn literal<H: Hash>(data: &[u8]) -> (Vec<Vec<u8>>, Box<[u8]>) {
         let mut levels = Vec::new();
         let mut level = data.to_vec();
         while level.len() > BLOCK {
-            level = level.chunks(BLOCK).flat_map(|block| hash_block::<H>(block)).collect();
+            level = level
+                .chunks(BLOCK)
+                .flat_map(|block| hash_block::<H>(block).as_ref().to_vec())
+                .collect();
             level.resize(level.len().next_multiple_of(BLOCK), 0);
             levels.insert(0, level.clone());
         }
         let root = if data.is_empty() {
-            vec![0; <H as Digest>::output_size()].into()
+            vec![0; H::SIZE].into()
         } else {
-            hash_block::<H>(&level).as_slice().into()
+            hash_block::<H>(&level).as_ref().into()
         };
         (levels, root)
     }
@@ -158,7 +193,7 @@ mod tests {
         every_shape::<Sha512>();
     }
 
-    fn every_shape<H: Digest>() {
+    fn every_shape<H: Hash>() {
         let store = ContentStore::create_in(&std::env::temp_dir()).unwrap();
         for blocks in [0, 1, 2, 127, 128, 129, 255, 256, 257, 128 * 128, 128 * 128 + 1] {
             for extra in [0, 1, 4095] {

@@ -39,7 +39,6 @@ use anyhow::{Context, Result, bail, ensure};
 use partitioning::{
     Lba, Partition, Role as PartitionRole, Scheme, SectorSize as TableSector, Table,
 };
-use sha2::{Digest, Sha256};
 use uuid::{Uuid, uuid};
 
 pub use self::anaconda::{Anaconda, Payload};
@@ -60,6 +59,7 @@ use crate::identity::Identity;
 use crate::installed::KernelFiles;
 use crate::name::VolumeId;
 use crate::progress::{Progress, Stage};
+use crate::sha256::{Sha256, hex};
 use crate::sparse::SparseMap;
 use crate::tree::{Kind, Tree};
 
@@ -322,7 +322,7 @@ fn build_id(extents: &str, wishes: &Wishes) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hex(&hash.finalize()[..16])
+    hex(&hash.finish()[..16])
 }
 
 /// `medium.conf`: assignments that a shell reads.
@@ -396,7 +396,7 @@ fn extents(
         }
         stage.advance((first + count - before) * MIB);
         before = first + count;
-        writeln!(text, "{first} {count} {}", hex(&hash.finalize()))?;
+        writeln!(text, "{first} {count} {}", hash.finish_hex())?;
     }
     stage.advance(map.size() - before * MIB);
     Ok(text)
@@ -452,7 +452,7 @@ fn sums(tree: &Tree, contents: &ContentStore) -> Result<String> {
                 count => hash.update(&buffer[..count]),
             }
         }
-        writeln!(text, "{}  {}", hex(&hash.finalize()), String::from_utf8_lossy(&path))?;
+        writeln!(text, "{}  {}", hash.finish_hex(), String::from_utf8_lossy(&path))?;
     }
     Ok(text)
 }
@@ -548,14 +548,6 @@ fn table(wishes: &Wishes, size: u64, esp: std::ops::Range<u64>) -> partitioning:
     .bytes()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Whether an initramfs of an image holds a path, such as `usr/lib/ostree/ostree-prepare-root`. `None`: it is compressed in a way
 /// that is not read here, or broken.
 pub fn initramfs_has(initramfs: &Content, contents: &ContentStore, path: &str) -> Option<bool> {
@@ -579,6 +571,6 @@ mod tests {
         assert_eq!(runs, ["0 2", "40 16", "56 4"]);
         let mut first = vec![0; 2 * MIB as usize];
         map.read_at(&contents, 0, &mut first).unwrap();
-        assert!(text.lines().next().unwrap().ends_with(&hex(&Sha256::digest(&first))));
+        assert!(text.lines().next().unwrap().ends_with(&hex(&Sha256::of(&first))));
     }
 }

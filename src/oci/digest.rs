@@ -3,10 +3,9 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use anyhow::Result;
-use sha2::{Digest as _, Sha256};
-
 use crate::error::{corrupt, unsupported};
+use crate::sha256::{self, Sha256};
+use anyhow::Result;
 
 /// A SHA-256 digest. Parsing is the door: what has passed is safe as a file name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +14,7 @@ pub(super) struct Digest([u8; 32]);
 impl Digest {
     /// The digest of bytes in memory.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Self(Sha256::of(bytes))
     }
 
     /// Reads `sha256:` and 64 lower-case hexadecimal digits, as the OCI image specification asks for.
@@ -47,13 +46,13 @@ impl Digest {
 
     /// The 64 digits.
     pub(super) fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256::hex(&self.0)
     }
 }
 
 impl From<Sha256> for Digest {
     fn from(hash: Sha256) -> Self {
-        Self(hash.finalize().into())
+        Self(hash.finish())
     }
 }
 

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, anyhow};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::digest::{Digest, Verified};
 use super::saved::path;
@@ -19,6 +18,7 @@ use crate::content::{Content, ContentStore, ContentWriter};
 use crate::error::corrupt;
 use crate::image::{Image, LayerRecord};
 use crate::progress::StageGuard;
+use crate::sha256::Sha256;
 use crate::tree::Tree;
 
 /// How much larger than its record a packed layer may become, tried in turn: room in the spool is reserved by address only.

@@ -13,13 +13,13 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 use super::Checksum;
 use super::sysroot::without_time;
 use crate::content::{Content, ContentStore};
 use crate::error::{corrupt, unsupported};
 use crate::installed::KernelFiles;
+use crate::sha256::Sha256;
 use crate::tree::{InodeId, Kind, Metadata, Tree, Xattrs};
 
 /// Where kernels live in a commit.
@@ -94,7 +94,7 @@ impl Kernel {
             Some(DeviceTree::Directory(id)) => feed_directory(commit, id, contents, &mut hash)?,
             None => {}
         }
-        let bootcsum = Checksum(hash.finalize().into());
+        let bootcsum = Checksum(hash.finish());
         let version = source.version.to_owned();
         Ok(Self { version, linux, initramfs, hmac: file(".vmlinuz.hmac"), device_tree, bootcsum })
     }

@@ -11,11 +11,10 @@
 
 use std::io;
 
-use sha2::{Digest, Sha256};
-
 use super::Checksum;
 use super::gvariant::{self, Member, Tuple};
 use crate::content::ContentStore;
+use crate::sha256::Sha256;
 use crate::tree::{Inode, Kind, Metadata, Xattrs};
 
 /// Bytes that are read from the spool at once.
@@ -74,7 +73,7 @@ pub(super) struct Commit<'a> {
 
 /// SHA-256 of bytes: the name of a metadata object.
 pub(super) fn checksum(bytes: &[u8]) -> Checksum {
-    Checksum(Sha256::digest(bytes).into())
+    Checksum(Sha256::of(bytes))
 }
 
 /// 64 lower-case hexadecimal digits.
@@ -135,7 +134,8 @@ pub(super) fn file_checksum(
     contents: &ContentStore,
     advance: &dyn Fn(u64),
 ) -> io::Result<Checksum> {
-    let mut hash = Sha256::new_with_prefix(file_header(inode));
+    let mut hash = Sha256::new();
+    hash.update(file_header(inode));
     if let Kind::File(content) = &inode.kind {
         let mut buffer = vec![0; BUFFER.min(usize::try_from(content.size).unwrap_or(BUFFER))];
         let mut position = 0;
@@ -148,7 +148,7 @@ pub(super) fn file_checksum(
             advance(count as u64);
         }
     }
-    Ok(Checksum(hash.finalize().into()))
+    Ok(Checksum(hash.finish()))
 }
 
 /// A dirmeta object.

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use sha2::{Digest, Sha256};
 
 use super::directory_of;
 use super::sink::BUFFER;
 use crate::content::{Content, ContentStore};
 use crate::error::unsupported;
 use crate::progress::{Progress, Stage, StageGuard};
+use crate::sha256::Sha256;
 use crate::tree::{Kind, Tree};
 
 /// The file that lists the others with their hashes.
@@ -135,7 +135,7 @@ fn copy(
         stage.advance(count as u64);
     }
     file.sync_all()?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash.finish_hex())
 }
 
 fn sync(directory: &Path) -> Result<()> {
@@ -184,10 +184,7 @@ mod tests {
         for text in [&b"one"[..], b"two"] {
             let report = write(text).unwrap();
             assert_eq!(report.size, 6);
-            assert_eq!(
-                report.sha256,
-                Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>()
-            );
+            assert_eq!(report.sha256, crate::sha256::hex(&Sha256::of(text)));
             assert_eq!(fs::read(path.join("EFI/BOOT/x")).unwrap(), text);
             assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
         }

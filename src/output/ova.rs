@@ -8,12 +8,12 @@
 //! The description comes first, as the standard wants it, but says how large the disk is: it is written last.
 
 use anyhow::Result;
-use sha2::{Digest, Sha256};
 
-use super::sink::{FileSink, Part, Sink, hex};
+use super::sink::{FileSink, Part, Sink};
 use super::stretches::Disk;
 use super::{archive, vmdk};
 use crate::architecture::Architecture;
+use crate::sha256::{Sha256, hex};
 
 /// What an importer reserves unless its user says otherwise.
 const CPUS: u32 = 2;
@@ -67,7 +67,7 @@ impl Layout {
         let description = self.description(size);
         let manifest = format!(
             "SHA256({name}.ovf)= {}\nSHA256({name}.vmdk)= {sha256:0>64}\n",
-            hex(Sha256::new_with_prefix(&description))
+            hex(&Sha256::of(&description))
         );
         let mut front = Vec::new();
         for (file, text) in [("ovf", &description), ("mf", &manifest)] {

@@ -14,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result, ensure};
 use flate2::Crc;
 use lzma_rust2::{XzOptions, XzWriter};
-use sha2::{Digest, Sha256};
 
 use super::deflate::{Deflate, Wrapping};
 use super::format::Packing;
 use super::pool::Pool;
-use super::sink::{FileSink, Meter, Sink, hex, update_zeros};
+use super::sink::{FileSink, Meter, Sink};
+use crate::sha256::Sha256;
 
 /// Levels of compression: those that the formats' own tools take when nobody names one.
 const XZ_PRESET: u32 = 6;
@@ -302,7 +302,7 @@ impl Packer<'_, '_, '_> {
             self.joiner.join(&*done?)?;
         }
         self.joiner.end(self.position)?;
-        Ok(Inside { size: self.position, sha256: hex(self.sha256) })
+        Ok(Inside { size: self.position, sha256: self.sha256.finish_hex() })
     }
 }
 
@@ -337,7 +337,7 @@ impl Sink for Packer<'_, '_, '_> {
                     self.hand_out(Block::Data(block))?;
                 }
             }
-            update_zeros(&mut self.sha256, step);
+            self.sha256.update_zeros(step);
             self.position += step;
             self.meter.bytes(step)?;
             left -= step;

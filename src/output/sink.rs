@@ -7,7 +7,6 @@
 //!
 //! Formats whose beginning depends on their end come back to it; their files are read once more to be hashed.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +14,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::progress::StageGuard;
+use crate::sha256::Sha256;
 
 /// Bytes of a buffer: large enough that system calls do not matter, small enough that it stays in the cache between writing
 /// and hashing.
@@ -234,7 +233,7 @@ impl<'a> Part<'a> {
 
     /// SHA-256 of the part in hexadecimal.
     pub(super) fn finish(self) -> String {
-        hex(self.sha256)
+        self.sha256.finish_hex()
     }
 }
 
@@ -253,7 +252,7 @@ impl Sink for Part<'_> {
     }
 
     fn zeros(&mut self, count: u64) -> Result<()> {
-        update_zeros(&mut self.sha256, count);
+        self.sha256.update_zeros(count);
         self.inner.zeros(count)
     }
 
@@ -295,10 +294,10 @@ fn hash(chunks: Receiver<Chunk>, give_back: &SyncSender<Vec<u8>>) -> String {
                 // At the end nobody waits for buffers any more.
                 let _ = give_back.send(buffer);
             }
-            Chunk::Zeros(count) => update_zeros(&mut sha256, count),
+            Chunk::Zeros(count) => sha256.update_zeros(count),
         }
     }
-    hex(sha256)
+    sha256.finish_hex()
 }
 
 /// The hash of a file that is whole.
@@ -311,24 +310,5 @@ fn hash_of(file: &File, size: u64, meter: Meter<'_>) -> Result<String> {
         offset += len as u64;
         meter.work(0)?;
     }
-    Ok(hex(sha256))
-}
-
-/// Takes `count` zeros into a hash.
-pub(super) fn update_zeros(sha256: &mut Sha256, count: u64) {
-    static ZEROS: [u8; 65536] = [0; 65536];
-    let mut left = count;
-    while left > 0 {
-        let step = left.min(ZEROS.len() as u64);
-        sha256.update(&ZEROS[..step as usize]);
-        left -= step;
-    }
-}
-
-/// The hash, in lower-case hexadecimal.
-pub(super) fn hex(sha256: Sha256) -> String {
-    sha256.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Ok(sha256.finish_hex())
 }

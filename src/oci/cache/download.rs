@@ -14,7 +14,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use sha2::{Digest as _, Sha256};
 
 use super::{Cache, InUse, Place};
 use crate::error::corrupt;
@@ -23,6 +22,7 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::Document;
 use crate::oci::remote::Connection;
 use crate::progress::StageGuard;
+use crate::sha256::Sha256;
 
 /// Blobs that are fetched at once: a registry often gives each connection only a part of what the line can carry.
 const CONNECTIONS: usize = 6;

@@ -3,17 +3,22 @@
 //! ```text
 //! writing thread    fill buffer → write its non-zero blocks → ┐            ┌→ (the same buffers, again)
 //! hashing thread                                              └→ SHA-256 → ┘
+//! third thread      asks the host to begin with writing back: at the end only little is left to wait for
 //! ```
+//!
+//! Without the third, the host would begin when much is dirty, and with the spool, which came first and is soon thrown away.
 //!
 //! Formats whose beginning depends on their end come back to it; their files are read once more to be hashed.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use thiserror::Error;
 
 use crate::progress::StageGuard;
@@ -22,6 +27,9 @@ use crate::sha256::Sha256;
 /// Bytes of a buffer: large enough that system calls do not matter, small enough that it stays in the cache between writing
 /// and hashing.
 pub(super) const BUFFER: usize = 1 << 20;
+
+/// Bytes that the host is asked to write back at once: long writes for disks, and early enough that they are not idle.
+const WRITE_BACK: u64 = 16 << 20;
 
 /// Buffers between the two threads.
 const BUFFERS: usize = 4;
@@ -112,6 +120,7 @@ pub(super) struct FileSink<'a> {
     meter: Meter<'a>,
     position: u64,
     hasher: Option<(SyncSender<Chunk>, Receiver<Vec<u8>>)>,
+    write_back: Option<WriteBack>,
     /// The buffer, when there is no hasher to share with.
     spare: Vec<u8>,
 }
@@ -135,7 +144,7 @@ impl<'a> FileSink<'a> {
         let result = match hash {
             Hash::Along => Self::hashed(file, meter, begin),
             Hash::Never | Hash::Afterwards => {
-                let mut sink = Self { file, meter, position: 0, hasher: None, spare: Vec::new() };
+                let mut sink = Self::new(file, meter);
                 begin(&mut sink).and_then(|()| match hash {
                     Hash::Afterwards => hash_of(file, sink.position, meter),
                     _ => Ok(String::new()),
@@ -143,6 +152,10 @@ impl<'a> FileSink<'a> {
             }
         };
         result.inspect_err(|_| meter.stop.store(true, Ordering::Relaxed))
+    }
+
+    fn new(file: &'a File, meter: Meter<'a>) -> Self {
+        Self { file, meter, position: 0, hasher: None, write_back: None, spare: Vec::new() }
     }
 
     fn hashed(
@@ -157,8 +170,11 @@ impl<'a> FileSink<'a> {
         }
         thread::scope(|scope| {
             let hasher = scope.spawn(move || hash(to_hash, &give_back));
-            let hash_with = Some((chunks, used));
-            let mut sink = Self { file, meter, position: 0, hasher: hash_with, spare: Vec::new() };
+            let (ranges, written) = channel();
+            scope.spawn(move || write_back(file, written));
+            let mut sink = Self::new(file, meter);
+            sink.hasher = Some((chunks, used));
+            sink.write_back = Some(WriteBack { ranges, asked: 0 });
             let written = begin(&mut sink);
             drop(sink);
             let digest = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -196,6 +212,9 @@ impl Sink for FileSink<'_> {
             None => self.spare = buffer,
         }
         self.position += len as u64;
+        if let Some(write_back) = &mut self.write_back {
+            write_back.written_until(self.position);
+        }
         self.meter.bytes(len as u64)
     }
 
@@ -258,6 +277,36 @@ impl Sink for Part<'_> {
 
     fn advance(&mut self, bytes: u64) -> Result<()> {
         self.inner.advance(bytes)
+    }
+}
+
+/// Asks for what was written to be written back.
+struct WriteBack {
+    ranges: Sender<Range<u64>>,
+    /// Where the last range ended.
+    asked: u64,
+}
+
+impl WriteBack {
+    fn written_until(&mut self, position: u64) {
+        if position - self.asked >= WRITE_BACK {
+            // If the thread is gone, the host does it later.
+            let _ = self.ranges.send(self.asked..position);
+            self.asked = position;
+        }
+    }
+}
+
+/// Has the host begin to write back ranges of a file. What is dirty is not dropped by this advice, only begun with
+/// (Linux, mm/fadvise.c); it may block where the disk has enough to do, so it has a thread of its own.
+fn write_back(file: &File, ranges: Receiver<Range<u64>>) {
+    for range in ranges {
+        let (Ok(start), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into())
+        else {
+            return;
+        };
+        // A host that does not take advice is as fast as it is.
+        let _ = posix_fadvise(file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 }
 

@@ -1,10 +1,14 @@
-//! The contents of regular files, each in one range of an unnamed spool file.
+//! The contents of regular files, each in one range of an unnamed spool file, or of a file that is kept (`shelf`).
 //!
 //! ```text
 //! spool   |content at 0     |pad|content at 8192|pad| …      ranges begin at multiples of 4096
+//! shelf 1 |content|pad|content|pad| …                        the same; one layer of an image, known from an earlier build
 //! ```
 //!
-//! The order of contents in the spool depends on threads; nothing that is written to a disk may depend on it.
+//! The order of contents in the spool depends on threads, and which of them lie on shelves depends on earlier builds; nothing that
+//! is written to a disk may depend on either.
+
+mod shelf;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -15,10 +19,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 
+pub use self::shelf::{Shelf, Sum};
 use crate::error::unsupported;
 
 /// Ranges begin at multiples of this, so that the kernel can share or move whole pages.
@@ -27,9 +32,16 @@ const ALIGNMENT: u64 = 4096;
 /// Bytes of a content that is read into memory as a whole, at most. Larger ones are read piece by piece.
 pub const LARGEST_WHOLE: u64 = 64 << 20;
 
-/// Names a content: its place in the spool.
+/// Shelves of one store, at most: each is an open file, and a process may have 1024.
+pub const MAXIMUM_SHELVES: usize = 256;
+
+/// Names a content: its place in the spool or on a shelf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentId(u64);
+pub struct ContentId {
+    /// 0: the spool; else the number of a shelf, counted from 1.
+    file: u16,
+    offset: u64,
+}
 
 /// The bytes of a regular file: where they are and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +56,7 @@ pub struct Content {
 
 impl Content {
     /// The content of an empty file; needs no store.
-    pub const EMPTY: Self = Self { id: ContentId(0), size: 0, data: None };
+    pub const EMPTY: Self = Self { id: ContentId { file: 0, offset: 0 }, size: 0, data: None };
 
     /// The ranges that hold data.
     pub fn data_ranges(&self) -> Vec<Range<u64>> {
@@ -61,6 +73,9 @@ pub struct ContentStore {
     directory: PathBuf,
     spool: File,
     end: AtomicU64,
+    /// Filled from the front; the first one is number 1.
+    shelves: Box<[OnceLock<Arc<Shelf>>]>,
+    shelf_count: Mutex<usize>,
     derived: Derived,
 }
 
@@ -82,6 +97,8 @@ impl ContentStore {
             directory: directory.to_owned(),
             spool,
             end: AtomicU64::new(0),
+            shelves: (0..MAXIMUM_SHELVES).map(|_| OnceLock::new()).collect(),
+            shelf_count: Mutex::new(0),
             derived: Derived::default(),
         })
     }
@@ -110,14 +127,55 @@ impl ContentStore {
     pub fn writer(&self, size: u64) -> ContentWriter<'_> {
         let room = size.div_ceil(ALIGNMENT) * ALIGNMENT;
         let start = self.end.fetch_add(room, Ordering::Relaxed);
-        ContentWriter { store: self, start, size, position: 0, data: Vec::new() }
+        let id = ContentId { file: 0, offset: start };
+        ContentWriter { place: Place::Spool(&self.spool), id, size, position: 0, data: Vec::new() }
+    }
+
+    /// Adds a shelf; `None`: there are [`MAXIMUM_SHELVES`] already.
+    pub fn add_shelf(&self, shelf: Shelf) -> Option<PutUp> {
+        let mut count = self.shelf_count.lock().expect("nobody panics holding it");
+        let place = self.shelves.get(*count)?;
+        *count += 1;
+        let number = u16::try_from(*count).expect("MAXIMUM_SHELVES is smaller");
+        let shelf = Arc::clone(place.get_or_init(|| Arc::new(shelf)));
+        Some(PutUp { shelf, number })
+    }
+
+    /// Whether checksums of a content are kept for later builds.
+    pub fn keeps_sums_of(&self, id: ContentId) -> bool {
+        id.file != 0
+    }
+
+    /// The checksum that an earlier build computed of a content together with `what`, if it lies on a shelf that has one.
+    pub fn known_sum(&self, id: ContentId, what: &Sum) -> Option<Sum> {
+        self.shelf(id)?.known(id.offset, what)
+    }
+
+    /// Notes such a checksum, if the content lies on a shelf.
+    pub fn note_sum(&self, id: ContentId, what: Sum, sum: Sum) {
+        if let Some(shelf) = self.shelf(id) {
+            shelf.note(id.offset, what, sum);
+        }
+    }
+
+    /// Keeps the checksums that were noted, for later builds. It is no error if they cannot be kept.
+    pub fn keep_sums(&self) {
+        for shelf in self.shelves.iter().map_while(OnceLock::get) {
+            shelf.keep_sums();
+        }
+    }
+
+    fn shelf(&self, id: ContentId) -> Option<&Shelf> {
+        let index = usize::from(id.file).checked_sub(1)?;
+        self.shelves[index].get().map(|shelf| &**shelf)
     }
 
     /// Reads all of `buffer` from `offset` on; `offset + buffer.len()` must be inside the content.
     pub fn read_exact_at(&self, id: ContentId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let file = self.shelf(id).map_or(&self.spool, Shelf::file);
         let mut done = 0;
         while done < buffer.len() {
-            match self.spool.read_at(&mut buffer[done..], id.0 + offset + done as u64) {
+            match file.read_at(&mut buffer[done..], id.offset + offset + done as u64) {
                 // A hole at the spool's end was never written: it reads as zero.
                 Ok(0) => {
                     buffer[done..].fill(0);
@@ -165,18 +223,52 @@ impl ContentStore {
         let mut derived = self.derived.lock().expect("nobody panics holding it");
         derived.insert((id, what.to_owned()), made);
     }
+}
 
-    /// The spool file and the offset of a content in it, for `copy_file_range`.
-    pub fn place(&self, id: ContentId) -> (&File, u64) {
-        (&self.spool, id.0)
+/// A shelf in its place in a store.
+#[derive(Clone, Debug)]
+pub struct PutUp {
+    shelf: Arc<Shelf>,
+    number: u16,
+}
+
+impl PutUp {
+    /// The shelf.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
+
+    /// The name of what lies at an offset of it.
+    pub fn id(&self, offset: u64) -> ContentId {
+        ContentId { file: self.number, offset }
+    }
+
+    /// Where a content of it lies; `None`: it lies elsewhere.
+    pub fn offset(&self, id: ContentId) -> Option<u64> {
+        (id.file == self.number).then_some(id.offset)
+    }
+
+    /// A writer for a content of `size` bytes that lies on the shelf.
+    pub fn writer(&self, size: u64) -> ContentWriter<'_> {
+        let start = self.shelf.reserve(size.div_ceil(ALIGNMENT) * ALIGNMENT);
+        let place = Place::Shelf(&self.shelf, Box::default());
+        ContentWriter { place, id: self.id(start), size, position: 0, data: Vec::new() }
+    }
+}
+
+/// Where a writer writes.
+#[derive(Debug)]
+enum Place<'a> {
+    Spool(&'a File),
+    /// What is kept has a checksum by which damage is noticed.
+    Shelf(&'a Shelf, Box<shelf::Check>),
 }
 
 /// Fills a content from front to back.
 #[derive(Debug)]
 pub struct ContentWriter<'a> {
-    store: &'a ContentStore,
-    start: u64,
+    place: Place<'a>,
+    id: ContentId,
     size: u64,
     position: u64,
     data: Vec<Range<u64>>,
@@ -197,7 +289,8 @@ impl ContentWriter<'_> {
     /// size and beginning last. Fails if the spool does.
     pub fn finish_early(mut self, head: &[u8]) -> Result<Content> {
         assert!(head.len() as u64 <= self.position, "a head replaces what was written");
-        self.store.spool.write_all_at(head, self.start).context("writing to the spool")?;
+        let Place::Spool(spool) = &self.place else { panic!("what is on a shelf is written once") };
+        spool.write_all_at(head, self.id.offset).context("writing to the spool")?;
         self.size = self.position;
         self.finish()
     }
@@ -212,7 +305,10 @@ impl ContentWriter<'_> {
         );
         let whole = self.size == 0 || (self.data.len() == 1 && self.data[0] == (0..self.size));
         let data = if whole { None } else { Some(self.data.into()) };
-        Ok(Content { id: ContentId(self.start), size: self.size, data })
+        if let Place::Shelf(shelf, check) = self.place {
+            shelf.note_check(self.id.offset, &check);
+        }
+        Ok(Content { id: self.id, size: self.size, data })
     }
 }
 
@@ -222,7 +318,14 @@ impl Write for ContentWriter<'_> {
         if end > self.size {
             return Err(io::Error::other("more bytes than were promised"));
         }
-        self.store.spool.write_all_at(bytes, self.start + self.position)?;
+        let offset = self.id.offset + self.position;
+        match &mut self.place {
+            Place::Spool(spool) => spool.write_all_at(bytes, offset)?,
+            Place::Shelf(shelf, check) => {
+                shelf.file().write_all_at(bytes, offset)?;
+                check.update(bytes);
+            }
+        }
         match self.data.last_mut() {
             Some(last) if last.end == self.position => last.end = end,
             _ if bytes.is_empty() => {}

@@ -15,6 +15,9 @@ use crate::error::unsupported;
 /// Bytes of file contents that no build goes beyond: the spool has an address for each byte, and ext4 takes no file beyond 16 TiB.
 pub const LARGEST_IMAGE: u64 = 8 << 40;
 
+/// Bytes of unpacked layers that the cache keeps for later builds, at most: a few distributions with some versions of each.
+pub const KEPT_LAYERS: u64 = 20 << 30;
+
 /// The limits of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use bootpress::oci::{Cache, CachedImage, Places};
+use bootpress::oci::{Cache, CachedImage, Places, UnpackedLayers};
 use bootpress::report::human;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -32,7 +32,8 @@ enum CacheCommand {
     },
     /// Remove what no image needs
     ///
-    /// With --max-size, the images that were not used for the longest time are removed too.
+    /// With --max-size also unpacked layers, which a build can make again, and then images: those first that were not used for the
+    /// longest time.
     Prune {
         /// Set how much may be left, such as 20G
         ///
@@ -60,9 +61,11 @@ pub(super) fn run(flags: &CacheFlags) -> Result<()> {
             return say::print(&page.into_text(), "printing the names");
         }
         CacheCommand::List { json, .. } => {
-            let (images, size) = (cache.list()?, cache.size()?);
-            let told = json!({ "cache": cache.directory(), "size": size, "images": images });
-            (list(&images, size, &cache), told, json)
+            let (images, size, unpacked) = (cache.list()?, cache.size()?, cache.unpacked()?);
+            let told = json!({
+                "cache": cache.directory(), "size": size, "images": images, "unpacked_layers": unpacked
+            });
+            (list(&images, size, unpacked, &cache), told, json)
         }
         CacheCommand::Prune { max_size, json } => {
             let waiting = || super::say::say!("waiting for builds that use the cache");
@@ -80,7 +83,7 @@ pub(super) fn run(flags: &CacheFlags) -> Result<()> {
     if as_json { say::print_json(&json, context) } else { say::print(&text, context) }
 }
 
-fn list(images: &[CachedImage], size: u64, cache: &Cache) -> String {
+fn list(images: &[CachedImage], size: u64, unpacked: UnpackedLayers, cache: &Cache) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(5);
     let mut page = Page::default();
@@ -103,6 +106,10 @@ fn list(images: &[CachedImage], size: u64, cache: &Cache) -> String {
             human(image.size),
             ago(now.saturating_sub(image.used))
         ));
+    }
+    if unpacked.count > 0 {
+        let UnpackedLayers { count, size } = unpacked;
+        page.line(format_args!("unpacked layers for later builds: {count}, {}", human(size)));
     }
     page.line(format_args!("{} in {}", human(size), cache.directory().display()));
     page.into_text()

@@ -31,6 +31,8 @@ pub struct Access {
     pub spool: Option<PathBuf>,
     /// The directory of the cache; `None`: nothing is kept.
     pub cache: Option<PathBuf>,
+    /// The directory of the cache whose unpacked layers are used and added to, wherever an image comes from; `None`: none are.
+    pub unpacked: Option<PathBuf>,
     /// Whether the cache has to do, without any network.
     pub offline: bool,
     /// Who asks credential helpers; `None`: they are not asked.
@@ -120,6 +122,7 @@ impl fmt::Debug for Access {
             .field("certificate_directory", &self.certificate_directory)
             .field("verify_tls", &self.verify_tls)
             .field("cache", &self.cache)
+            .field("unpacked", &self.unpacked)
             .field("offline", &self.offline)
             .finish_non_exhaustive()
     }

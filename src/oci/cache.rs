@@ -4,6 +4,7 @@
 //! bootpress/
 //!   oci-layout  index.json       images by their full names: `skopeo inspect oci:~/.cache/bootpress:quay.io/x/y:1`
 //!   blobs/sha256/<hex>           whole and verified when it came; verified again by whoever reads it
+//!   unpacked/<hex>               a layer by its diff ID, as it was unpacked (`kept`), and checksums of what is in it
 //!   ingest/<hex>                 on its way here, locked by who fetches it; left where a fetch broke, to go on from there
 //!   lock                         shared by those who use the cache, exclusive for who removes something
 //!   index.lock                   exclusive while index.json is changed
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::download::Cached;
 use super::digest::Digest;
+use super::kept;
 use super::manifest::{Document, MAXIMUM_DOCUMENT};
 
 /// What marks the directory as an OCI layout.
@@ -54,6 +56,15 @@ pub struct CachedImage {
     pub size: u64,
     /// When it was last used, in seconds since 1970.
     pub used: u64,
+}
+
+/// Layers that are kept as they were unpacked, for later builds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UnpackedLayers {
+    /// How many.
+    pub count: usize,
+    /// Their bytes on the host, holes not counted.
+    pub size: u64,
 }
 
 /// What was removed.
@@ -87,7 +98,7 @@ impl Cache {
     /// The cache in a directory, which is made if need be.
     pub fn open(directory: &Path) -> Result<Self> {
         let context = || format!("opening the cache {}", directory.display());
-        for part in ["blobs/sha256", "ingest"] {
+        for part in ["blobs/sha256", "ingest", kept::DIRECTORY] {
             // What a login was needed for is for nobody else on the machine.
             let mut builder = DirBuilder::new();
             builder
@@ -133,11 +144,20 @@ impl Cache {
 
     /// Bytes of everything in it.
     pub fn size(&self) -> Result<u64> {
-        Ok(self.files()?.iter().map(|(_, size)| size).sum())
+        Ok(self.files()?.iter().map(|(_, size)| size).sum::<u64>() + self.unpacked()?.size)
     }
 
-    /// Removes what no image needs and what broken fetches left; then, if there are more than `maximum` bytes, images, those
-    /// first that were not used for the longest time. Waits until nobody uses the cache; `waiting` is called if that takes time.
+    /// The unpacked layers.
+    pub fn unpacked(&self) -> Result<UnpackedLayers> {
+        let layers = kept::layers(&self.directory.join(kept::DIRECTORY))?;
+        Ok(UnpackedLayers {
+            count: layers.len(),
+            size: layers.iter().map(|layer| layer.size).sum(),
+        })
+    }
+
+    /// Removes what no image needs and what broken fetches and builds left; then, if there are more than `maximum` bytes, unpacked
+    /// layers, which can be made again, and after them images, those first that were not used for the longest time. Waits until nobody uses the cache; `waiting` is called if that takes time.
     pub fn prune(&self, maximum: Option<u64>, waiting: impl FnOnce()) -> Result<Pruned> {
         let lock = self.lock_file("lock")?;
         match lock.try_lock() {
@@ -152,6 +172,7 @@ impl Cache {
         images.sort_by_key(|image| (std::cmp::Reverse(image.used), image.name.clone()));
         let mut pruned = Pruned::default();
         let mut needed = self.needed(&images)?;
+        self.prune_unpacked(maximum, needed.values().sum(), &mut pruned)?;
         while maximum.is_some_and(|maximum| needed.values().sum::<u64>() > maximum) {
             let Some(oldest) = images.pop() else { break };
             pruned.images.push(oldest.name);
@@ -178,6 +199,29 @@ impl Cache {
             pruned.bytes += size;
         }
         Ok(pruned)
+    }
+
+    /// Removes what belongs to no unpacked layer, and layers as long as they and `others` have more than `maximum` bytes.
+    fn prune_unpacked(&self, maximum: Option<u64>, others: u64, pruned: &mut Pruned) -> Result<()> {
+        let directory = self.directory.join(kept::DIRECTORY);
+        for (path, size) in kept::leavings(&directory)? {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            pruned.files += 1;
+            pruned.bytes += size;
+        }
+        let layers = kept::layers(&directory)?;
+        let mut left: u64 = layers.iter().map(|layer| layer.size).sum();
+        for layer in layers {
+            if maximum.is_none_or(|maximum| left + others <= maximum) {
+                break;
+            }
+            layer.remove()?;
+            left -= layer.size;
+            pruned.files += 1;
+            pruned.bytes += layer.size;
+        }
+        pruned.left += left;
+        Ok(())
     }
 
     /// Keeps others from removing things until the guard drops.

@@ -91,6 +91,11 @@ impl<R: Read> Verified<R> {
         self.failure.take()
     }
 
+    /// Bytes that were read so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Reads what is left and compares: the digest, and the size where it is known.
     pub(super) fn finish(mut self, digest: &Digest, size: Option<u64>) -> Result<()> {
         let drained = io::copy(&mut self, &mut io::sink());

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 
 use super::tar::{Input, Member, MemberKind, Members, Run};
-use crate::content::{Content, ContentStore};
+use crate::content::{Content, ContentStore, ContentWriter, PutUp};
 use crate::error::unsupported;
 use crate::layer::{Entry, EntryKind};
 use crate::limits::Budget;
@@ -23,19 +23,48 @@ const PATH_MAXIMUM: usize = 4095;
 /// Bytes that one entry takes in memory besides its name, from the layer to the disk's inode.
 const ENTRY_COST: usize = 256;
 
-/// Reads an archive to its end blocks. Unsupported and corrupt entries are errors that name their path.
+/// Where contents go.
+#[derive(Clone, Copy)]
+pub(super) enum Room<'a> {
+    /// To the others of this build.
+    Spool(&'a ContentStore),
+    /// To a file that is kept for later builds.
+    Kept(&'a PutUp),
+}
+
+impl<'a> Room<'a> {
+    fn writer(self, size: u64) -> ContentWriter<'a> {
+        match self {
+            Self::Spool(contents) => contents.writer(size),
+            Self::Kept(put_up) => put_up.writer(size),
+        }
+    }
+
+    const fn writing(self) -> &'static str {
+        match self {
+            Self::Spool(_) => "writing to the spool",
+            Self::Kept(_) => "writing to the cache; --no-cache does without",
+        }
+    }
+}
+
+/// Reads an archive to its end blocks; with the entries comes how many bytes of metadata were taken from the budget. Unsupported
+/// and corrupt entries are errors that name their path.
 pub(super) fn read(
     members: &mut Members<impl Input>,
-    contents: &ContentStore,
+    room: Room<'_>,
     budget: &Budget,
-) -> Result<Vec<Entry>> {
+) -> Result<(Vec<Entry>, u64)> {
     let mut entries = Vec::new();
+    let mut metadata = 0;
     let mut buffer = vec![0; BUFFER];
     while let Some(member) = members.next()? {
         let context = |member: &Member| format!("reading {}", member.path.escape_ascii());
-        budget.take_entry(footprint(&member)).with_context(|| context(&member))?;
+        let footprint = footprint(&member);
+        metadata += footprint;
+        budget.take_entry(footprint).with_context(|| context(&member))?;
         let kind = check(members, &member)
-            .and_then(|()| entry_kind(members, &member, contents, budget, &mut buffer))
+            .and_then(|()| entry_kind(members, &member, room, budget, &mut buffer))
             .with_context(|| context(&member))?;
         entries.push(Entry {
             metadata: Metadata {
@@ -51,7 +80,7 @@ pub(super) fn read(
             kind,
         });
     }
-    Ok(entries)
+    Ok((entries, metadata))
 }
 
 /// Bytes of memory that an entry costs.
@@ -108,13 +137,13 @@ fn check_path(members: &Members<impl Input>, path: &[u8]) -> Result<()> {
 fn entry_kind(
     members: &mut Members<impl Input>,
     member: &Member,
-    contents: &ContentStore,
+    room: Room<'_>,
     budget: &Budget,
     buffer: &mut [u8],
 ) -> Result<EntryKind> {
     let (major, minor) = member.device;
     Ok(match member.kind {
-        MemberKind::File => EntryKind::File(content(members, member, contents, budget, buffer)?),
+        MemberKind::File => EntryKind::File(content(members, member, room, budget, buffer)?),
         MemberKind::HardLink => EntryKind::HardLink(member.link.as_slice().into()),
         MemberKind::Symlink => EntryKind::Symlink(member.link.as_slice().into()),
         MemberKind::CharacterDevice => EntryKind::CharacterDevice(major, minor),
@@ -127,7 +156,7 @@ fn entry_kind(
 fn content(
     members: &mut Members<impl Input>,
     member: &Member,
-    contents: &ContentStore,
+    room: Room<'_>,
     budget: &Budget,
     buffer: &mut [u8],
 ) -> Result<Content> {
@@ -135,7 +164,7 @@ fn content(
         return Ok(Content::EMPTY);
     }
     budget.take_content(member.size)?;
-    let mut writer = contents.writer(member.size);
+    let mut writer = room.writer(member.size);
     let whole = [Run { offset: 0, size: member.size }];
     let runs = member.sparse.as_ref().map_or(&whole[..], |sparse| &sparse.runs);
     let mut position = 0;
@@ -146,7 +175,7 @@ fn content(
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let chunk = &mut buffer[..count];
             members.read_data(chunk)?;
-            writer.write_all(chunk).context("writing to the spool")?;
+            writer.write_all(chunk).context(room.writing())?;
             left -= count as u64;
         }
         position = run.offset + run.size;

@@ -16,6 +16,7 @@ mod directory;
 mod docker_archive;
 mod documents;
 mod entries;
+mod kept;
 mod layout;
 mod lookaside;
 mod manifest;
@@ -34,6 +35,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -41,12 +43,14 @@ use anyhow::{Context, Result, anyhow};
 
 pub use self::access::{Access, CredentialHelper, Password, Places};
 pub use self::beside::Attached;
-pub use self::cache::{Cache, CachedImage, Pruned};
+pub use self::cache::{Cache, CachedImage, Pruned, UnpackedLayers};
 use self::decompressed::decompressed;
 use self::digest::{Digest, Verified};
 use self::directory::Directory;
 use self::docker_archive::DockerArchive;
 pub use self::documents::Documents;
+use self::entries::Room;
+use self::kept::{Costs, Kept};
 use self::layout::Layout;
 use self::manifest::Document;
 use self::reference::Place;
@@ -122,6 +126,8 @@ pub struct Unvouched {
     /// The registry that it is in.
     connection: Option<Arc<Connection>>,
     budget: Budget,
+    /// The cache whose unpacked layers are used; `None`: none are.
+    unpacked: Option<PathBuf>,
 }
 
 impl fmt::Debug for Unvouched {
@@ -280,6 +286,7 @@ impl Opened {
             top,
             connection,
             budget,
+            unpacked: access.unpacked.clone(),
         })
     }
 }
@@ -450,9 +457,13 @@ impl Source {
         // The largest first: it would be the last to end if it began late.
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|&i| (Reverse(records[i].size), i));
+        let kept = self.kept();
         let mut announced = Vec::new();
         for &i in &order {
-            announced.push((Digest::parse(&records[i].digest)?, records[i].size));
+            let diff_id = Digest::parse(&records[i].diff_id)?;
+            if !kept.as_ref().is_some_and(|kept| kept.has(&diff_id)) {
+                announced.push((Digest::parse(&records[i].digest)?, records[i].size));
+            }
         }
         self.blobs.announce(&announced);
         let unpacking = Unpacking {
@@ -460,6 +471,7 @@ impl Source {
             contents,
             stage: &stage,
             budget: &self.budget,
+            kept: kept.as_ref(),
             stop: AtomicBool::new(false),
         };
         let next = AtomicUsize::new(0);
@@ -491,7 +503,14 @@ impl Source {
             outcomes.into_iter().flatten().partition(|outcome| outcome.is_ok());
         let layers: Vec<T> = failed.into_iter().chain(done).collect::<Result<_>>()?;
         self.blobs.complete();
+        kept.iter().for_each(Kept::trim);
         Ok(layers)
+    }
+
+    /// The layers of earlier builds. A cache that cannot be used is no reason not to build.
+    fn kept(&self) -> Option<Kept> {
+        let kept = Kept::open(self.unpacked.as_deref()?);
+        kept.inspect_err(|error| tracing::info!("no unpacked layers are used: {error:#}")).ok()
     }
 }
 
@@ -501,11 +520,19 @@ struct Unpacking<'a> {
     contents: &'a ContentStore,
     stage: &'a StageGuard,
     budget: &'a Budget,
+    kept: Option<&'a Kept>,
     stop: AtomicBool,
 }
 
 impl Unpacking<'_> {
     fn layer(&self, number: usize, record: &LayerRecord) -> Result<Layer> {
+        if let Some(kept) = self.kept
+            && let Some(entries) =
+                kept.recall(&Digest::parse(&record.diff_id)?, self.contents, self.budget)?
+        {
+            self.stage.advance(record.size);
+            return Ok(layer(record, entries));
+        }
         let entries = self.read(number, record, &|archive| self.archive(archive, record))?;
         Ok(layer(record, entries))
     }
@@ -570,7 +597,12 @@ impl Unpacking<'_> {
         let diff_id = Digest::parse(&record.diff_id)?;
         let mut archive = Verified::new(Metered { inner: archive, budget: self.budget });
         let mut members = Members::new(Stream(&mut archive), record.digest.as_str());
-        let entries = entries::read(&mut members, self.contents, self.budget);
+        let draft = self.kept.and_then(|kept| kept.begin(record.size, self.contents));
+        let room = match &draft {
+            Some(draft) => Room::Kept(draft.put_up()),
+            None => Room::Spool(self.contents),
+        };
+        let entries = entries::read(&mut members, room, self.budget);
         // Whoever reads from it sees only that there is no more.
         let limit = |archive: &mut Verified<_>| {
             archive.failure().filter(|error| error.kind() == io::ErrorKind::QuotaExceeded)
@@ -578,14 +610,18 @@ impl Unpacking<'_> {
         if let (Err(_), Some(_)) = (&entries, limit(&mut archive)) {
             return Err(self.budget.too_large());
         }
-        let entries = entries?;
+        let (entries, metadata) = entries?;
         pass_trailer(&mut archive, record)?;
+        let costs = Costs { archive: archive.size(), metadata };
         // What follows the end blocks belongs to both digests.
         archive.finish(&diff_id, None).map_err(|error| match error.downcast::<io::Error>() {
             Ok(error) if error.kind() == io::ErrorKind::QuotaExceeded => self.budget.too_large(),
             Ok(error) => corrupt(record.digest.as_str(), error.to_string()),
             Err(error) => error,
         })?;
+        if let (Some(kept), Some(draft)) = (self.kept, draft) {
+            kept.keep(&diff_id, draft, &entries, costs);
+        }
         Ok(entries)
     }
 }

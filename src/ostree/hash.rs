@@ -105,6 +105,7 @@ impl Jobs {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             workers.into_iter().flat_map(|w| w.join().expect("hashing does not panic")).collect()
         });
+        contents.keep_sums();
         results.sort_unstable_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, checksum)| checksum.context("reading the spool")).collect()
     }

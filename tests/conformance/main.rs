@@ -20,6 +20,7 @@ mod host;
 mod importer;
 mod inspect;
 mod iso;
+mod kept;
 mod media;
 mod mounted;
 mod oci;

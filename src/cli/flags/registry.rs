@@ -52,7 +52,7 @@ pub(crate) struct RegistryFlags {
     #[arg(long, value_name = "BOOL", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 
-    /// Neither use nor fill the cache of fetched images
+    /// Neither use nor fill the cache of fetched images and unpacked layers
     #[arg(long, hide_short_help = true)]
     no_cache: bool,
 
@@ -133,6 +133,7 @@ impl RegistryFlags {
             auth_file: self.authfile.clone(),
             certificate_directory: self.cert_dir.clone(),
             verify_tls: self.tls_verify,
+            unpacked: places.image_cache().filter(|_| !self.no_cache),
             cache: places.image_cache().filter(|_| !self.no_cache),
             offline: self.offline,
             helper: Some(Arc::new(ask)),

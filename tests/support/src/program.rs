@@ -141,8 +141,14 @@ impl Build {
         self
     }
 
-    /// The build as a command, without `--json`.
-    pub fn command(self) -> Command {
+    /// The build as a command, without `--json`. It builds from scratch unless it has a place for a cache.
+    pub fn command(mut self) -> Command {
+        let decides = |argument: &OsString| argument == "--no-cache" || argument == "--offline";
+        let places = ["HOME", "XDG_CACHE_HOME"];
+        let places = |change: &Change| matches!(change, Change::Variable(name, _) if places.iter().any(|place| name == place));
+        if !self.arguments.iter().any(decides) && !self.changes.iter().any(places) {
+            self.arguments.push("--no-cache".into());
+        }
         let mut command = match self.wrapper {
             None => Command::new(self.program),
             Some(mut wrapper) => {

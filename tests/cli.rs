@@ -371,6 +371,43 @@ fn by_that_name_it_refuses_what_cannot_be_done() {
 }
 
 #[test]
+fn by_the_name_of_image_builder_it_leaves_its_files() {
+    let place = Place::with(&bootc_image::bootc_image());
+    let called = |words: &[&str]| {
+        bootpress_named("image-builder", place.0.path())
+            .args(words)
+            .current_dir(place.0.path())
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    };
+    let line = "build raw --bootc-ref oci:image --arch x86_64 --image-size 2GiB --with-manifest --seed 7 --progress verbose \
+                --bootc-default-fs ext4 --in-vm";
+    let output = called(&line.split_whitespace().collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let file = "bootc-raw-x86_64/bootc-raw-x86_64.raw";
+    assert!(text(&output.stdout).ends_with(&format!("Image build successful: {file}\n")));
+    assert_eq!(fs::metadata(place.path(file)).unwrap().len(), 2 << 30);
+    let manifest = place.path("bootc-raw-x86_64/bootc-raw-x86_64.osbuild-manifest.json");
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert_eq!(manifest["exports"][0]["path"], file);
+
+    // The same words after `bootpress`, and a name of one's own.
+    let line = "image-builder build raw --bootc-ref oci:image --arch x86_64 --image-size 2GiB --seed 7 --output-dir out \
+                --output-name disk.raw";
+    let output = place.bootpress(&line.split_whitespace().collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(fs::read(place.path("out/disk.raw")).unwrap() == fs::read(place.path(file)).unwrap());
+
+    let listed = text(&called(&["list", "--filter", "type:qcow2"]).stdout);
+    assert_eq!(listed, "bootc type:qcow2 arch:x86_64\nbootc type:qcow2 arch:aarch64\n");
+    assert!(text(&called(&["describe", "qcow2"]).stdout).contains("type: qcow2\n"));
+    let output = called(&["build", "qcow2", "--distro", "fedora-43"]);
+    assert!(text(&output.stderr).contains("hint: name the image with --bootc-ref"));
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -9,7 +9,8 @@
 //! What it does not need, privileges and storage mounts first of all, is accepted and has no effect. What cannot be done is
 //! refused with the reason. Messages that scripts look for keep their wording.
 
-mod flags;
+pub(super) mod flags;
+pub(super) mod request;
 mod types;
 
 use std::ffi::OsString;
@@ -18,23 +19,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bootpress::architecture::Architecture;
-use bootpress::config::Reading;
-use bootpress::disk::Preset;
 use bootpress::error::unsupported;
 use bootpress::iso::MediumKind;
-use bootpress::oci::{self, Access, Reference};
-use bootpress::output::ClusterCompression;
+use bootpress::oci;
 use bootpress::progress::Progress;
 use bootpress::request::{Destination, Request};
 use clap::Parser;
 use serde_json::json;
 
 use self::flags::{BibFlags, BuildOptions, LogLevel, ManifestOptions, Owner, ProgressOption, Verb};
+use self::request::{STORAGE, Wish, has_images, reference};
 use self::types::{Export, ImageType};
 use super::build;
-use super::flags::iso::MediumFlags;
-use super::flags::registry::RegistryFlags;
+use super::flags::iso::Wanted;
 use super::say::{self, say};
 
 /// Verbs, so that whatever else comes first is an image to build.
@@ -46,17 +43,8 @@ const WITH_VALUE: [&str; 1] = ["--log-level"];
 /// Where the container has its output, if nobody says otherwise.
 const CONTAINER_OUTPUT: &str = "/output";
 
-/// Kernel arguments of that tool's media; those of its disks belong to the preset.
-const OSBUILD_ARGUMENTS: [&str; 2] = ["console=tty0", "console=ttyS0"];
-
 /// Where the container keeps what the next build can use.
 const STORE: &str = "/store";
-
-/// Bytes that a disk of that tool has at least.
-const LEAST_SIZE: u64 = 10 << 30;
-
-/// Where the container has the images of the machine it runs on.
-const STORAGE: &str = "/var/lib/containers/storage";
 
 /// Whether the program was called by that tool's name.
 pub(super) fn is_called() -> bool {
@@ -65,9 +53,9 @@ pub(super) fn is_called() -> bool {
     name.as_encoded_bytes().ends_with(b"bootc-image-builder")
 }
 
-/// Runs it.
-pub(super) fn run() -> ExitCode {
-    let flags = BibFlags::parse_from(with_verb(std::env::args_os().collect()));
+/// Runs it with these words; the first is its name.
+pub(super) fn run(words: Vec<OsString>) -> ExitCode {
+    let flags = BibFlags::parse_from(with_verb(words));
     let debug = flags.log_level == LogLevel::Debug;
     super::install_tracing(debug.then_some("bootpress=debug"));
     let result = match &flags.verb {
@@ -178,63 +166,31 @@ fn default_output() -> PathBuf {
 
 /// The request that these options come to.
 fn request(options: &flags::Common, exports: &[Export]) -> Result<Request> {
-    let kinds: Vec<MediumKind> =
-        exports.iter().filter_map(|export| export.format.medium()).collect();
+    let formats: Vec<_> = exports.iter().map(|export| export.format).collect();
+    let (architecture, local) = (options.target_arch.as_deref(), options.is_local());
     let payload = options.installer_payload_ref.as_deref();
-    let payload = payload.map(|payload| reference(payload, options, Path::new(STORAGE)).parse());
-    let medium = MediumFlags {
-        installer_payload: payload.transpose().context("reading --installer-payload-ref")?,
-        ..MediumFlags::default()
-    };
-    if let Some((_, format)) = medium.idle(&kinds) {
-        bail!("--installer-payload-ref is for media: add --type {format}");
+    let payload = payload
+        .map(|payload| reference(payload, architecture, local, Path::new(STORAGE)).parse())
+        .transpose()
+        .context("reading --installer-payload-ref")?;
+    if payload.is_some() && !formats.contains(&Wanted::Medium(MediumKind::Anaconda)) {
+        bail!("--installer-payload-ref is for media: add --type {}", MediumKind::Anaconda.name());
     }
-    let image = reference(&options.image, options, Path::new(STORAGE)).parse()?;
-    let architecture = build::architecture(options.target_arch.as_deref())?;
-    // Several files go to several places; whoever builds says where.
-    let mut request = Request::new(image, architecture, &std::env::temp_dir());
-    let spool = Some(std::env::temp_dir());
-    request.image.access = Access { spool, ..RegistryFlags::default().access()? };
-    if let Some(file) = config(options.config.as_deref(), Path::new("/"))? {
+    let wish = Wish {
+        image: &options.image,
+        local,
+        architecture,
+        root: options.rootfs,
+        size: None,
+        seed: options.seed,
+        default_arguments: !options.no_default_kernel_args,
+        payload,
+        config: config(options.config.as_deref(), Path::new("/"))?,
         // That tool only warns of keys that it does not know.
-        let reading = Reading { lenient: true, purpose: build::purpose(&kinds) };
-        request.config = super::flags::config::read(&file, reading)?;
-    }
-    request.seed = options.seed.map(|seed| seed.to_string()).unwrap_or_default();
-    request.output.formats = exports.iter().filter_map(|export| export.format.disk()).collect();
-    // As the tool that this one stands in for compresses them.
-    request.output.qcow2_compression = Some(ClusterCompression::Zlib);
-    request.system.preset_arguments = !options.no_default_kernel_args;
-    request.disk.root = options.rootfs;
-    if kinds.is_empty() {
-        request.disk.preset = Preset::Osbuild;
-        request.disk.least_size = LEAST_SIZE;
-    } else if kinds.contains(&MediumKind::Iso) && !options.no_default_kernel_args {
-        // A medium runs disks with one file system, and its disk is as small as it can be: it has to fit the one that it is
-        // installed to.
-        request.system.kernel_arguments = OSBUILD_ARGUMENTS.map(str::to_owned).to_vec();
-    }
-    build::add_media(&mut request, kinds, &medium)?;
-    Ok(request)
-}
-
-/// Where that tool looks for the image: in the storage of containers if that is there and has it. What is not there is pulled,
-/// though that tool would ask for `podman pull` first.
-fn reference(image: &str, options: &flags::Common, storage: &Path) -> String {
-    // A reference with a transport says itself where it is.
-    let transports =
-        ["oci:", "oci-archive:", "docker:", "docker-archive:", "dir:", "containers-storage:"];
-    let elsewhere = transports.iter().any(|transport| image.starts_with(transport));
-    let here = format!("containers-storage:{image}");
-    let Ok(in_storage) = here.parse::<Reference>() else { return image.to_owned() };
-    if elsewhere || !options.is_local() || !has_images(storage) {
-        return image.to_owned();
-    }
-    let named = options.target_arch.as_deref().and_then(Architecture::parse);
-    let found = named
-        .or_else(Architecture::host)
-        .map(|architecture| oci::open(&in_storage, architecture, &Progress::default()));
-    if matches!(found, Some(Ok(_))) { here } else { image.to_owned() }
+        lenient: true,
+        formats,
+    };
+    wish.request()
 }
 
 /// The cache below a store that is named, or that the container has.
@@ -331,13 +287,8 @@ fn explain(error: anyhow::Error, image: &str, storage: &Path) -> anyhow::Error {
     error
 }
 
-fn has_images(storage: &Path) -> bool {
-    let names = storage.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.as_encoded_bytes().ends_with(b"-images"))
-}
-
 impl ProgressOption {
-    fn flag(self, verbose: bool) -> super::flags::ProgressFlag {
+    pub(super) fn flag(self, verbose: bool) -> super::flags::ProgressFlag {
         use super::flags::ProgressFlag as Flag;
         match self {
             Self::Auto if verbose => Flag::Lines,

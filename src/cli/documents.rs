@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
-use super::bib;
 use super::flags::Flags;
+use super::{bib, image_builder};
 
 /// Programs whose command lines are ours to judge.
-const OURS: [&str; 2] = ["bootpress", "bootc-image-builder"];
+const OURS: [&str; 3] = ["bootpress", "bootc-image-builder", "image-builder"];
 
 #[test]
 fn documented_command_line_is_accepted() {
@@ -140,6 +140,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
 fn judge(words: &[String]) -> Result<(), String> {
     let judged = match words[0].as_str() {
         "bootpress" => Flags::try_parse_from(words).map(drop),
+        "image-builder" => image_builder::try_parse(words),
         _ => bib::try_parse(words),
     };
     match judged {

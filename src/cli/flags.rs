@@ -8,6 +8,7 @@ mod output;
 pub(crate) mod registry;
 pub(crate) mod release;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bootpress::architecture::Architecture;
@@ -143,6 +144,31 @@ pub(crate) enum Command {
     Completions(super::generate::CompletionsFlags),
     /// Print the manual page, or write one for each command
     Man(super::generate::ManFlags),
+    /// Build with the command line of bootc-image-builder
+    ///
+    /// A link of that name to the program does the same.
+    #[command(disable_help_flag = true)]
+    BootcImageBuilder(Words),
+    /// Build with the command line of image-builder
+    ///
+    /// A link of that name to the program does the same.
+    #[command(disable_help_flag = true)]
+    ImageBuilder(Words),
+}
+
+/// The command line of another tool.
+#[derive(Debug, Args)]
+pub(crate) struct Words {
+    /// Give the verb and the flags of that tool, such as --help
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    words: Vec<OsString>,
+}
+
+impl Words {
+    /// The words after the name of the tool.
+    pub(crate) fn named(self, name: &str) -> Vec<OsString> {
+        std::iter::once(name.into()).chain(self.words).collect()
+    }
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod documents;
 mod events;
 mod flags;
 mod generate;
+mod image_builder;
 mod inspect;
 mod inspect_image;
 mod iso;
@@ -56,7 +57,10 @@ mod exit {
 pub(crate) fn run() -> ExitCode {
     install_panic_message();
     if bib::is_called() {
-        return bib::run();
+        return bib::run(std::env::args_os().collect());
+    }
+    if image_builder::is_called() {
+        return image_builder::run(std::env::args_os().collect());
     }
     install_tracing(None);
     let flags = Flags::parse();
@@ -72,6 +76,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Completions(flags) => generate::completions(&flags).map(|()| ExitCode::SUCCESS),
         Command::Man(flags) => generate::man(&flags).map(|()| ExitCode::SUCCESS),
+        Command::BootcImageBuilder(words) => Ok(bib::run(words.named("bootc-image-builder"))),
+        Command::ImageBuilder(words) => Ok(image_builder::run(words.named("image-builder"))),
     };
     result.unwrap_or_else(|error| fail(&error))
 }

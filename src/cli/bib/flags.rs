@@ -148,7 +148,7 @@ pub(super) enum LogLevel {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum ProgressOption {
+pub(in crate::cli) enum ProgressOption {
     Auto,
     Verbose,
     Term,

@@ -443,6 +443,34 @@ fn command_pages_are_those_of_the_command_line() {
     }
 }
 
+/// bash itself is asked, with a program in its path that has two images in its cache.
+#[test]
+fn image_name_is_completed_from_the_cache() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    fs::create_dir(place.path("bin")).unwrap();
+    let program = place.path("bin/bootpress");
+    fs::write(&program, "#!/bin/sh\necho quay.io/a/b:1\necho quay.io/a/c:2\n").unwrap();
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(place.path("script"), place.bootpress(&["completions", "bash"]).stdout).unwrap();
+    let completed = |line: &str| {
+        let words = "script=$1; COMP_LINE=$2; COMP_POINT=${#2}; COMP_WORDS=($2); COMP_CWORD=2; COMP_WORDBREAKS=' :'; . \"$script\"; \
+                     _bootpress_with_images bootpress \"${COMP_WORDS[2]}\" build; printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+        let output = Command::new("bash")
+            .args(["-c", words, "bash", "./script", line])
+            .current_dir(place.0.path())
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        text(&output.stdout)
+    };
+    assert!(completed("bootpress build quay.io/a").contains("quay.io/a/b:1\nquay.io/a/c:2\n"));
+    assert!(completed("bootpress build quay.io/a/b:").ends_with("1\n"));
+    assert!(!completed("bootpress test quay.io/a").contains("quay.io"));
+    assert!(!completed("bootpress build --arch").contains("quay.io"));
+}
+
 #[test]
 fn formats_are_named_and_refused_early() {
     let place = Place::with(&bootc_image::bootc_image());

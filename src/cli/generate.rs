@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::flags::Flags;
-use super::markdown;
+use super::{completions, markdown};
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsFlags {
@@ -32,9 +32,8 @@ pub(crate) struct ManFlags {
 /// Prints the completions of a shell.
 pub(super) fn completions(flags: &CompletionsFlags) -> Result<()> {
     // Into memory first: the generator cannot report that nobody reads any more.
-    let mut script = Vec::new();
-    clap_complete::generate(flags.shell, &mut Flags::command(), "bootpress", &mut script);
-    io::stdout().lock().write_all(&script).context("printing the completions")
+    let script = completions::script(flags.shell);
+    io::stdout().lock().write_all(script.as_bytes()).context("printing the completions")
 }
 
 /// Prints the manual page, or writes all of them.

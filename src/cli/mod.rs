@@ -7,6 +7,7 @@ mod cache;
 mod cases;
 mod chain;
 mod check;
+mod completions;
 #[cfg(test)]
 mod documents;
 mod events;

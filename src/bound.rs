@@ -17,9 +17,9 @@ use crate::trust::{self, Demand};
 /// The images besides the one that is built.
 #[derive(Debug, Default)]
 pub struct Others {
-    /// Those that the system is bound to.
+    /// Application images that the system is bound to.
     pub bound: Vec<Application>,
-    /// Those that the configuration puts on the disk.
+    /// Application images that the configuration puts on the disk.
     pub configured: Vec<Application>,
     /// What Anaconda installs.
     pub payload: Option<Payload>,

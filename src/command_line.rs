@@ -13,7 +13,7 @@ pub fn split(line: &str) -> impl Iterator<Item = &str> {
     .filter(|argument| !argument.is_empty())
 }
 
-/// The same argument without the double quotes that kept it together: `foo="a b"` and `"foo=a b"` are both `foo=a b`.
+/// An argument without the double quotes that kept it together: `foo="a b"` and `"foo=a b"` are both `foo=a b`.
 pub fn bare(argument: &str) -> String {
     argument.replace('"', "")
 }

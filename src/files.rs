@@ -47,7 +47,7 @@ impl Files<'_> {
         self.text_up_to(path, LARGEST_TEXT)
     }
 
-    /// The same where less than 4 MiB is expected, because reading costs a multiple of the text.
+    /// The text of a file of at most `most` bytes, for texts whose reading costs a multiple of their size.
     pub fn text_up_to(&self, path: &str, most: u64) -> Result<Option<String>> {
         let Some(bytes) = self.bytes(path, most)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|_| corrupt(path, "it is not UTF-8"))
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(files.bytes("usr/lib/link", 1).unwrap().as_deref(), Some(&b"\xff"[..]));
         assert_eq!(files.link("usr/lib/link").as_deref(), Some("raw"));
         assert_eq!(files.names("usr/lib"), ["link", "raw"]);
-        assert_eq!(files.text("usr/lib").unwrap(), None, "a directory is no file");
+        assert_eq!(files.text("usr/lib").unwrap(), None, "a directory is not a file");
         for refused in
             [files.text("usr/lib/raw").map(|_| ()), files.bytes("etc/a.conf", 4).map(|_| ())]
         {

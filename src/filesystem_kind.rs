@@ -21,7 +21,7 @@ impl FileSystem {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Vfat, Self::Swap];
 
-    /// Those that can be a root: they know owners, modes and extended attributes.
+    /// File systems that can be a root: they know owners, modes and extended attributes.
     pub const ROOTS: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
     /// The name that mount, blkid and mkfs use.

@@ -33,7 +33,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The same digest and seed give the same identity, on any machine, at any time.
+    /// Derives all UUIDs. They depend on the digest and the seed only, not on the machine or the time.
     pub fn derive(manifest_digest: &str, seed: &str) -> Self {
         let bytes = |role: &str| -> [u8; 16] {
             let mut hash = Sha256::new();

@@ -72,7 +72,7 @@ impl Budget {
         let limits = Limits { image_size: limits.image_size.min(LARGEST_IMAGE), ..limits };
         Self(Arc::new(Accounts {
             contents: limits.image_size.into(),
-            // Headers and padding of an archive come to at most 3 blocks of 512 bytes an entry that is no file.
+            // Headers and padding of an archive come to at most 3 blocks of 512 bytes an entry that is not a file.
             archives: limits.image_size.saturating_add(limits.files.saturating_mul(1536)).into(),
             metadata: limits.metadata.into(),
             files: limits.files.into(),

@@ -27,7 +27,7 @@ pub struct Claim {
     pub about: String,
     /// Where it was found, for people.
     pub place: String,
-    /// It.
+    /// The signature itself.
     pub signature: Signature,
 }
 

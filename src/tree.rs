@@ -396,7 +396,7 @@ impl Tree {
         self.walk_from(Self::ROOT)
     }
 
-    /// The same for what is below a directory; paths are relative to it.
+    /// Walks through what is below a directory; paths are relative to it.
     pub fn walk_from(&self, directory: InodeId) -> Walk<'_> {
         Walk { tree: self, stack: vec![(Vec::new(), directory)] }
     }

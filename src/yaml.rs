@@ -32,7 +32,7 @@ impl fmt::Display for Flaw {
 
 impl std::error::Error for Flaw {}
 
-/// Refuses what is no YAML, nests too deeply, or has too many aliases.
+/// Refuses what is not YAML, nests too deeply, or has too many aliases.
 pub fn check(text: &str) -> Result<(), Flaw> {
     let (mut depth, mut aliases) = (0_usize, 0_usize);
     for event in Parser::new_from_str(text) {

@@ -1,6 +1,7 @@
 //! Who may use whom: the table of the documentation's map, enforced on the source text. Documents are judged by a module.
 
 mod documents;
+mod language;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

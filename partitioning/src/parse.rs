@@ -1,7 +1,7 @@
 //! A table read back from a disk that may be damaged or hostile.
 //!
 //! Not with the crate that writes: it neither checks the entries' checksum nor bounds their number, and what wrote something
-//! is no witness of it.
+//! is not a witness of it.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -22,7 +22,7 @@ pub enum ParseError {
     /// The disk could not be read.
     #[error("reading the partition table: {0}")]
     Io(#[from] io::Error),
-    /// Neither end of the disk has a header, at either sector size, and its first sector is no master boot record.
+    /// Neither end of the disk has a header, at either sector size, and its first sector is not a master boot record.
     #[error("there is no partition table")]
     NoTable,
     /// There is one, and it contradicts itself.

@@ -101,7 +101,7 @@ impl FromStr for Preset {
 
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|preset| preset.name() == name).ok_or_else(|| {
-            format!("{name} is no layout: {}", Self::ALL.map(Self::name).join(" or "))
+            format!("{name} is not a layout: {}", Self::ALL.map(Self::name).join(" or "))
         })
     }
 }

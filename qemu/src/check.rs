@@ -31,11 +31,11 @@ pub struct Expected {
 /// A mode of SELinux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selinux {
-    /// It refuses what its policy does not allow.
+    /// The guest refuses what its policy does not allow.
     Enforcing,
-    /// It tells what it would refuse.
+    /// The guest logs what its policy does not allow, and allows it.
     Permissive,
-    /// It is off.
+    /// SELinux is off.
     Disabled,
 }
 

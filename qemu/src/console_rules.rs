@@ -16,7 +16,7 @@ const BUILT_IN: &str = include_str!("../console-rules.toml");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It will get no further; waiting would be in vain.
+    /// The boot will get no further, so waiting is useless.
     Fatal,
     /// The boot may go on, but has failed.
     Error,

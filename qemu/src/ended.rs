@@ -14,11 +14,11 @@ pub(crate) enum End {
     Reset,
     /// We pulled the plug, as was wanted.
     Cut,
-    /// It came to rest without a report, which will do, and did not heed its power button.
+    /// The guest came to rest without a report, which is enough, and ignored its power button.
     Standing,
-    /// It came to rest without a report, which will not do.
+    /// The guest came to rest without a report, and a report was required.
     Unreported,
-    /// It would get no further.
+    /// The boot would get no further.
     Hopeless,
     /// The console said more than anybody would read.
     Flooded,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a boot could not be tried. A disk that does not boot is no error: it is a [`BootReport`](crate::BootReport) whose verdict is failed.
+/// Why a boot could not be tried. A disk that does not boot is not an error: it is a [`BootReport`](crate::BootReport) whose verdict is failed.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// A program or a firmware image is not on this machine.

@@ -14,7 +14,7 @@ use crate::error::BootError;
 pub enum Firmware {
     /// UEFI: OVMF on x86, AAVMF on Arm.
     Uefi,
-    /// The same with Microsoft's keys enrolled and Secure Boot on.
+    /// UEFI with Secure Boot on and Microsoft's keys enrolled.
     #[serde(alias = "uefi-secure")]
     UefiSecureBoot,
     /// SeaBIOS, x86 only.

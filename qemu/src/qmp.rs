@@ -117,7 +117,7 @@ impl Transcript {
 #[derive(Debug)]
 pub(crate) struct Qmp {
     stream: UnixStream,
-    /// Of QEMU.
+    /// QEMU's version, as it says itself.
     pub(crate) version: String,
     pub(crate) transcript: Transcript,
 }

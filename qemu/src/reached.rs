@@ -27,7 +27,7 @@ pub enum Milestone {
 }
 
 impl Milestone {
-    /// Those that are reached, in order.
+    /// All milestones, in the order in which a boot reaches them.
     pub const ALL: [Self; 6] = [Firmware, Bootloader, Kernel, Initramfs, Userspace, Running];
 
     /// A noun, for sentences and progress lines.
@@ -62,7 +62,7 @@ pub struct Reached {
 /// What a boot tells while it goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// It has got this far.
+    /// The boot has reached a milestone.
     Reached(Reached),
     /// This machine broke the boot under KVM, for this reason: it begins again under TCG.
     Again(String),

@@ -39,7 +39,7 @@ pub(crate) struct Record<'a> {
     pub(crate) still: Option<Duration>,
     /// Lines that the screen has shown.
     shown: HashSet<String>,
-    /// Those that it shows.
+    /// Lines that the screen shows now.
     pub(crate) screen: Vec<String>,
     pub(crate) watch: Watch<'a>,
     pub(crate) guest: Guest,
@@ -167,7 +167,7 @@ impl<'a> Record<'a> {
     /// where the guest speaks for itself.
     ///
     /// A screen counts that was drawn by an operating system: it has changed since a kernel began to run. What firmware and boot
-    /// loaders leave there, however long, is no proof, nor is an empty one.
+    /// loaders leave there, however long, is not a proof, nor is an empty one.
     pub(crate) fn rest(
         &mut self,
         now: Duration,

@@ -39,7 +39,7 @@ pub struct Shot {
     pub height: u32,
     /// The file in the evidence directory, as in `screens/00012.4s.png`.
     pub file: String,
-    /// The same as bytes.
+    /// The bytes of that file.
     #[serde(skip)]
     pub png: Vec<u8>,
 }

@@ -147,7 +147,7 @@ fn what_does_not_report_is_judged_by_what_it_shows() {
             Some("not up in 10 s; it got as far as: kernel"),
         ),
         (&oops, Level::Login, true, 10.0, Level::Login, Some("console: kernel oops: Oops: int3")),
-        // What firmware shows on its screen is no operating system; and it can be read.
+        // What firmware shows on its screen is not an operating system; and it can be read.
         (
             &nothing,
             Level::Screen,

@@ -45,14 +45,14 @@ impl<'a> KeyFile<'a> {
         self.groups.get(group)?.get(key).map(String::as_str)
     }
 
-    /// The same, which must be `true`, `1`, `false` or `0`.
+    /// A value that must be `true`, `1`, `false` or `0`.
     pub(super) fn boolean(&self, group: &str, key: &str) -> Result<Option<bool>> {
         match self.get(group, key) {
             None => Ok(None),
             Some("true" | "1") => Ok(Some(true)),
             Some("false" | "0") => Ok(Some(false)),
             Some(other) => {
-                Err(corrupt(self.path, format!("[{group}] {key}={other} is no boolean")))
+                Err(corrupt(self.path, format!("[{group}] {key}={other} is not a boolean")))
             }
         }
     }

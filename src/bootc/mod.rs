@@ -209,7 +209,10 @@ fn find_kernel(root: &Tree) -> Result<Kernel> {
         // It becomes part of a boot entry, in which lines and words mean something.
         .filter(|version| !version.contains(char::is_whitespace))
         .ok_or_else(|| {
-            corrupt(MODULES, format!("{:?} is no kernel version", name.escape_ascii().to_string()))
+            corrupt(
+                MODULES,
+                format!("{:?} is not a kernel version", name.escape_ascii().to_string()),
+            )
         })?;
     let initramfs = INITRAMFS.into_iter().find(|file| is_file(root, directory, file));
     Ok(Kernel { version: version.to_owned(), initramfs })

@@ -22,7 +22,7 @@ pub enum Composefs {
     On,
     /// Required, and each content must have fs-verity.
     Verity,
-    /// The same, and the image's digest must be signed.
+    /// Required, each content must have fs-verity, and the image's digest must be signed.
     Signed,
 }
 

@@ -308,7 +308,7 @@ fn kernel(elf: &[u8]) -> Result<Vec<u8>> {
         Some((field(1)?, field(2)?, field(3)?.into(), field(4)? as usize, field(5)? as usize))
     };
     if !elf.starts_with(b"\x7fELF\x01\x01") {
-        return Err(broken("it is no 32-bit little-endian ELF file"));
+        return Err(broken("it is not a 32-bit little-endian ELF file"));
     }
     let mut kernel = Vec::new();
     for index in 0..half(48).unwrap_or(0) {

@@ -43,7 +43,7 @@ const NO_BOOTLOADER: &str = "build without a boot loader: --bootloader none";
 /// What the boot loader has to know of the disk.
 #[derive(Clone, Debug)]
 pub struct BootOptions {
-    /// Of the image.
+    /// The architecture of the image.
     pub architecture: Architecture,
     /// The boot loader that was asked for, by the user or by the image's install configuration; `None`: bootupd's rules.
     pub loader: Option<Loader>,

@@ -37,7 +37,7 @@ use super::say::{self, say};
 /// Verbs, so that whatever else comes first is an image to build.
 const VERBS: [&str; 5] = ["build", "manifest", "version", "help", "completion"];
 
-/// Flags whose value is a word of its own, which is no verb.
+/// Flags whose value is a word of its own, which is not a verb.
 const WITH_VALUE: [&str; 1] = ["--log-level"];
 
 /// Where the container has its output, if nobody says otherwise.

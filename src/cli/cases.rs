@@ -345,7 +345,7 @@ pub(super) fn reported(plan: &Plan, outcomes: &[Outcome]) -> Vec<qemu::Case> {
     tried.chain(left_out).collect()
 }
 
-/// The same for programs.
+/// All cases and their outcomes as JSON.
 pub(super) fn json(plan: &Plan, outcomes: &[Outcome]) -> Result<String> {
     let cases: Vec<_> = plan
         .cases

@@ -20,7 +20,7 @@ const LISTED: usize = 12;
 /// Characters of a label's value that are shown.
 const SHOWN: usize = 100;
 
-/// Transports of container tools; what begins with one is no disk.
+/// Transports of container tools; what begins with one is not a disk.
 const TRANSPORTS: [&str; 6] =
     ["docker://", "oci:", "oci-archive:", "docker-archive:", "containers-storage:", "dir:"];
 

@@ -66,7 +66,7 @@ pub(super) struct MediumFacts {
 }
 
 impl MediumFacts {
-    /// `Unsupported` if the file is no medium of ours.
+    /// `Unsupported` if the file is not a medium of ours.
     pub(super) fn of(file: &Path) -> Result<Self> {
         let shown = iso::show(file)?;
         // The script has hashes of passwords; its second line says what it does.

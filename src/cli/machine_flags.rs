@@ -102,7 +102,7 @@ pub(super) struct MachineFlags {
 /// Which of the matrix' machines, if any were not named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// Those that were named, or the one that the flags describe.
+    /// The machines that were named, or the one that the flags describe.
     Named,
     /// The few that cover most.
     Quick,

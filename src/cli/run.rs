@@ -115,7 +115,7 @@ fn public_key(file: &Path) -> Result<String> {
             Ok(line.to_owned())
         }
         _ => Err(unsupported(
-            format!("{} is no public key", file.display()),
+            format!("{} is not a public key", file.display()),
             Some("name the file that ends in .pub"),
         )),
     }

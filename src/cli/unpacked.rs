@@ -21,7 +21,7 @@ impl Unpacked {
     pub(super) fn new(disk: &Path) -> Result<Self> {
         let named = || format!("reading {}", disk.display());
         let file = File::open(disk).with_context(named)?;
-        // What is no regular file is a device, and a directory is told about by whoever reads it.
+        // What is not a regular file is a device, and a directory is told about by whoever reads it.
         let is_file = file.metadata().with_context(named)?.is_file();
         let wrapper = if is_file { Wrapper::of(&file).with_context(named)? } else { None };
         let Some(wrapper) = wrapper else {

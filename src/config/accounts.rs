@@ -68,7 +68,7 @@ pub(super) fn users(table: &mut Table<'_>, problems: &mut Problems) -> Vec<User>
         let Some(name) = name else { continue };
         check_name("user", &name, problems);
         if named.contains(&name.value) {
-            problems.wrong(at, format!("the user {name} stands twice"));
+            problems.wrong(at, format!("user {name} is defined twice"));
         }
         named.push(name.value.clone());
         let user = User { name: name.value, ..user };
@@ -155,7 +155,7 @@ pub(super) fn groups(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Grou
         let Some(name) = name else { continue };
         check_name("group", &name, problems);
         if groups.iter().any(|group| group.name == name.value) {
-            problems.wrong(at, format!("the group {name} stands twice"));
+            problems.wrong(at, format!("group {name} is defined twice"));
         }
         if gid.is_some() && groups.iter().any(|group| group.gid == gid) {
             problems.wrong(at, format!("the group {name} has the gid of another"));
@@ -191,7 +191,7 @@ fn check_name(what: &str, name: &Found<String>, problems: &mut Problems) {
         problems.wrong(
             name.at,
             format!(
-                "`{name}` is no name for a {what}: letters, digits, `_`, `.` and `-`, at most 32"
+                "`{name}` is not a name for a {what}: letters, digits, `_`, `.` and `-`, at most 32"
             ),
         );
     }
@@ -204,7 +204,8 @@ fn keys(text: &Found<String>, problems: &mut Problems) -> Vec<String> {
         lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     for key in &keys {
         if key.starts_with("-----BEGIN") || key.split_whitespace().count() < 2 {
-            problems.wrong(text.at, "this is no public ssh key such as `ssh-ed25519 AAAA… name`");
+            problems
+                .wrong(text.at, "this is not a public ssh key such as `ssh-ed25519 AAAA… name`");
             return Vec::new();
         }
     }

@@ -134,7 +134,7 @@ fn customizations(
     if let Some(name) = &hostname
         && !is_hostname(&name.value)
     {
-        problems.wrong(name.at, format!("`{name}` is no host name"));
+        problems.wrong(name.at, format!("`{name}` is not a host name"));
     }
     let kernel_append = table.table("kernel", problems).and_then(|mut kernel| {
         // The reference tool's default is the package of this name.

@@ -49,7 +49,7 @@ pub(super) fn images(top: &mut Table<'_>, problems: &mut Problems) -> Vec<Contai
                 && !text.value.starts_with('-')
         };
         for text in [&source, &name].into_iter().flatten().filter(|text| !fits(text)) {
-            problems.wrong(text.at, format!("`{text}` is no name of an image"));
+            problems.wrong(text.at, format!("`{text}` is not a name of an image"));
         }
         let Some(source) = source else { continue };
         let image = Container {
@@ -60,7 +60,7 @@ pub(super) fn images(top: &mut Table<'_>, problems: &mut Problems) -> Vec<Contai
         };
         let called = |one: &Container| one.name.clone().unwrap_or_else(|| one.source.clone());
         if images.iter().any(|other| called(other) == called(&image)) {
-            problems.wrong(at, format!("the container {} stands twice", called(&image)));
+            problems.wrong(at, format!("container {} is defined twice", called(&image)));
         }
         images.push(image);
     }

@@ -81,9 +81,10 @@ pub(super) fn disk(table: &mut Table<'_>, problems: &mut Problems) -> Option<Lay
         match kind.value.as_str() {
             "" | "gpt" => {}
             "dos" => layout.table = TableKind::Dos,
-            _ => {
-                problems.wrong(kind.at, format!("`{kind}` is no partition table: gpt and dos are"))
-            }
+            _ => problems.wrong(
+                kind.at,
+                format!("`{kind}` is not a partition table: expected one of: gpt, dos"),
+            ),
         }
     }
     layout.minsize = entry.size("minsize", problems).map(|size| size.value);
@@ -107,7 +108,10 @@ pub(super) fn disk(table: &mut Table<'_>, problems: &mut Problems) -> Option<Lay
                 continue;
             }
             _ => {
-                problems.wrong(at, format!("`{kind}` is no partition: plain, btrfs and lvm are"));
+                problems.wrong(
+                    at,
+                    format!("`{kind}` is not a partition: expected one of: plain, btrfs, lvm"),
+                );
                 continue;
             }
         }
@@ -143,7 +147,7 @@ fn common(entry: &mut Table<'_>, dos: bool, problems: &mut Problems) -> Partitio
                 kind.at,
                 format!("part_type `{kind}` is not two hex digits, as dos tables have them"),
             ),
-            (false, ..) => problems.wrong(kind.at, format!("part_type `{kind}` is no GUID")),
+            (false, ..) => problems.wrong(kind.at, format!("part_type `{kind}` is not a GUID")),
         }
     }
     partition.name =
@@ -151,7 +155,7 @@ fn common(entry: &mut Table<'_>, dos: bool, problems: &mut Problems) -> Partitio
     if let Some(guid) = entry.text("part_uuid", problems).filter(|guid| !guid.value.is_empty()) {
         match Uuid::try_parse(&guid.value) {
             Ok(guid) => partition.guid = Some(guid),
-            Err(_) => problems.wrong(guid.at, format!("part_uuid `{guid}` is no UUID")),
+            Err(_) => problems.wrong(guid.at, format!("part_uuid `{guid}` is not a UUID")),
         }
     }
     partition

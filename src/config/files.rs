@@ -62,7 +62,7 @@ pub(super) fn directories(table: &mut Table<'_>, problems: &mut Problems) -> Vec
             continue;
         }
         if directories.iter().any(|other| other.path == path.value) {
-            problems.wrong(path.at, format!("the directory {path} stands twice"));
+            problems.wrong(path.at, format!("directory {path} is defined twice"));
         }
         directories.push(Directory { path: path.value, owner, ensure_parents });
     }
@@ -89,7 +89,7 @@ pub(super) fn files(
         let twice = files.iter().any(|other| other.path == path.value)
             || directories.iter().any(|other| other.path == path.value);
         if twice {
-            problems.wrong(path.at, format!("the path {path} stands twice"));
+            problems.wrong(path.at, format!("path {path} is defined twice"));
         }
         let inside = format!("{path}/");
         if files.iter().any(|other| other.path.starts_with(&inside))
@@ -152,7 +152,7 @@ fn path(entry: &mut Table<'_>, problems: &mut Problems) -> Option<Found<String>>
     if !path.value.starts_with('/') || parts.iter().any(bad) {
         problems.wrong(
             path.at,
-            format!("`{path}` is no absolute path without `.`, `..` and final `/`"),
+            format!("`{path}` is not an absolute path without `.`, `..` and final `/`"),
         );
         return None;
     }
@@ -171,7 +171,7 @@ fn ownership(entry: &mut Table<'_>, problems: &mut Problems) -> Ownership {
                     Some(bits)
                 }
                 _ => {
-                    problems.wrong(mode.at, format!("`{mode}` is no mode such as \"0644\""));
+                    problems.wrong(mode.at, format!("`{mode}` is not a mode such as \"0644\""));
                     None
                 }
             }

@@ -155,7 +155,9 @@ pub(super) fn disk_yaml(text: &str, file: &str) -> Result<(Layout, Vec<String>)>
             "none" => layout.mounts = MountStyle::None,
             _ => problems.wrong(
                 style.at,
-                format!("`{style}` is no mount_configuration: units, fstab and none are"),
+                format!(
+                    "`{style}` is not a mount_configuration: expected one of: units, fstab, none"
+                ),
             ),
         }
     }
@@ -176,9 +178,10 @@ fn partition_table(mut table: Table<'_>, layout: &mut Layout, problems: &mut Pro
         match kind.value.as_str() {
             "gpt" => {}
             "dos" => layout.table = TableKind::Dos,
-            _ => {
-                problems.wrong(kind.at, format!("`{kind}` is no partition table: gpt and dos are"))
-            }
+            _ => problems.wrong(
+                kind.at,
+                format!("`{kind}` is not a partition table: expected one of: gpt, dos"),
+            ),
         }
     }
     layout.minsize = table.size("size", problems).map(|size| size.value).filter(|size| *size > 0);
@@ -195,7 +198,7 @@ fn partition_table(mut table: Table<'_>, layout: &mut Layout, problems: &mut Pro
                 bytes[..4].copy_from_slice(&signature.to_le_bytes());
                 layout.table_id = Some(Uuid::from_bytes(bytes));
             }
-            _ => problems.wrong(id.at, format!("`{id}` is no UUID of a partition table")),
+            _ => problems.wrong(id.at, format!("`{id}` is not a UUID of a partition table")),
         }
     }
     layout.start_offset =
@@ -234,14 +237,14 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
         read.type_guid = Uuid::try_parse(&text).ok();
         read.type_byte = u8::from_str_radix(&text, 16).ok().filter(|_| text.len() == 2);
         if !text.is_empty() && read.type_guid.is_none() && read.type_byte.is_none() {
-            problems.wrong(node.at, format!("`{text}` is no type of a partition"));
+            problems.wrong(node.at, format!("`{text}` is not a type of a partition"));
         }
     }
     if let Some(guid) = entry.text("uuid", problems).filter(|guid| !guid.value.is_empty()) {
         match Uuid::try_parse(&guid.value) {
             Ok(guid) if layout.table == TableKind::Gpt => read.guid = Some(guid),
             Ok(_) => {}
-            Err(_) => problems.wrong(guid.at, format!("`{guid}` is no UUID of a partition")),
+            Err(_) => problems.wrong(guid.at, format!("`{guid}` is not a UUID of a partition")),
         }
     }
     for node in entry.list("attrs", problems) {
@@ -273,7 +276,7 @@ fn partition(mut entry: Table<'_>, layout: &mut Layout, problems: &mut Problems)
         (_, None) => problems.wrong(at, format!("the payload of type {kind} is missing")),
         _ => problems.wrong(
             at,
-            format!("`{kind}` is no payload_type: filesystem, swap, btrfs, raw, luks and lvm are"),
+            format!("`{kind}` is not a payload_type: expected one of: filesystem, swap, btrfs, raw, luks, lvm"),
         ),
     }
     layout.partitions.push(read);
@@ -289,7 +292,7 @@ fn filesystem(mut payload: Table<'_>, problems: &mut Problems) -> Payload {
         if known.is_none() {
             problems.wrong(
                 kind.at,
-                format!("`{kind}` is no file system: ext4, vfat, xfs and btrfs are"),
+                format!("`{kind}` is not a file system: expected one of: ext4, vfat, xfs, btrfs"),
             );
         }
         known
@@ -330,7 +333,7 @@ fn swap(payload: Option<Table<'_>>, problems: &mut Problems) -> Payload {
 fn parsed_uuid(uuid: &Found<String>, problems: &mut Problems) -> Option<Uuid> {
     let parsed = Uuid::try_parse(&uuid.value).ok();
     if parsed.is_none() {
-        problems.wrong(uuid.at, format!("`{uuid}` is no UUID"));
+        problems.wrong(uuid.at, format!("`{uuid}` is not a UUID"));
     }
     parsed
 }
@@ -501,7 +504,7 @@ partition_table:
             said("payload_type: swap", "payload_type: luks")
                 .contains("disk.yaml:32:7: LUKS volumes in disk.yaml are not supported")
         );
-        assert!(said("type: vfat", "type: zfs").contains("`zfs` is no file system"));
+        assert!(said("type: vfat", "type: zfs").contains("`zfs` is not a file system"));
         assert!(said("mountpoint: /boot/efi", "mountpoint: /boot").contains("mounted twice"));
         assert!(said("partition_table:", "table:").contains("partition_table is missing"));
     }
@@ -522,6 +525,6 @@ partition_table:
             .collect();
         assert_eq!(said, [("root", "zstd:1", false), ("data", "lzo", true)]);
         let error = disk_yaml(&text.replace("zstd:1", "zstd:99"), "disk.yaml").unwrap_err();
-        assert!(error.to_string().contains("`zstd:99` is no compression"), "{error}");
+        assert!(error.to_string().contains("`zstd:99` is not a compression"), "{error}");
     }
 }

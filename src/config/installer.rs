@@ -67,7 +67,7 @@ pub(super) fn installer(
             None => format!("/dev/{}", device.value),
         };
         if path.split('/').any(|part| part == "..") || path.ends_with('/') {
-            problems.wrong(device.at, format!("`{device}` is no device such as /dev/vda"))
+            problems.wrong(device.at, format!("`{device}` is not a device such as /dev/vda"))
         } else {
             read.device = Some(path)
         }
@@ -82,7 +82,7 @@ pub(super) fn installer(
             }
             _ => problems.wrong(
                 mode.at,
-                format!("`{mode}` is no partitioning_mode: raw, lvm and auto-lvm are"),
+                format!("`{mode}` is not a partitioning_mode: expected one of: raw, lvm, auto-lvm"),
             ),
         }
     }
@@ -111,7 +111,8 @@ fn told(mut entry: Table<'_>, purpose: Purpose, read: &mut Installer, problems: 
     read.unattended = entry.bool("unattended", problems) == Some(true);
     for name in entry.texts("sudo-nopasswd", problems) {
         if !is_name(name.value.strip_prefix('%').unwrap_or(&name.value)) {
-            problems.wrong(name.at, format!("`{name}` is no user and no group such as %wheel"));
+            problems
+                .wrong(name.at, format!("`{name}` is neither a user nor a group such as %wheel"));
         }
         read.sudo_without_password.push(name.value);
     }
@@ -136,7 +137,7 @@ fn told(mut entry: Table<'_>, purpose: Purpose, read: &mut Installer, problems: 
             for name in modules.texts(key, problems) {
                 if !is_module(&name.value) {
                     problems
-                        .wrong(name.at, format!("`{name}` is no module such as {MODULES}Users"));
+                        .wrong(name.at, format!("`{name}` is not a module such as {MODULES}Users"));
                 }
                 names.push(name.value);
             }

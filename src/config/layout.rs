@@ -297,7 +297,7 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
     let mut names = BTreeSet::new();
     for Subvolume { name, mountpoint, compression, .. } in subvolumes {
         if !names.insert(name) {
-            fault(format!("the subvolume {name} stands twice"));
+            fault(format!("subvolume {name} is defined twice"));
         }
         if name.parse::<SubvolumeName>().is_err() {
             fault(format!(
@@ -315,7 +315,7 @@ fn subvolume_faults(subvolumes: &[Subvolume], fault: &mut impl FnMut(String)) {
         }
         if let Some(how) = compression.as_ref().filter(|how| how.parse::<Compression>().is_err()) {
             fault(format!(
-                "`{how}` is no compression: zstd, zlib and lzo are, and levels as in zstd:3"
+                "`{how}` is not a compression: expected one of: zstd, zlib, lzo, or one with a level such as zstd:3"
             ));
         }
     }

@@ -149,7 +149,7 @@ impl Calls {
         self.text.push('\n');
     }
 
-    /// The same with bytes on its standard input.
+    /// Calls a function of the script with bytes on its standard input.
     fn fed(&mut self, function: &str, arguments: &[&str], bytes: &[u8]) {
         self.call(function, arguments);
         self.text.pop();

@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
             UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor).ok_or_else(
                 || {
                     let names = UNITS.map(|(name, _)| name).join(", ");
-                    format!("`{text}` is no size: units are {names}")
+                    format!("`{text}` is not a size: units are {names}")
                 },
             )?
         }
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
     let fits = whole.len() <= 20 && fraction.len() <= 15;
     let empty_fraction = number.contains('.') && fraction.is_empty();
     if whole.is_empty() || empty_fraction || !digits(whole) || !digits(fraction) || !fits {
-        return Err(format!("`{text}` is no size such as 10 GiB"));
+        return Err(format!("`{text}` is not a size such as 10 GiB"));
     }
     let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or_default());
     let value = |text: &str| text.parse::<u128>().unwrap_or_default();

@@ -89,12 +89,12 @@ pub(super) fn timezone(table: &mut Table<'_>, problems: &mut Problems) -> Timezo
     if let Some(name) = &name
         && !(parts_are_names(&name.value) && is_word(&name.value, "/_+-"))
     {
-        problems.wrong(name.at, format!("`{name}` is no time zone such as Europe/Berlin"));
+        problems.wrong(name.at, format!("`{name}` is not a time zone such as Europe/Berlin"));
     }
     let servers = entry.texts("ntpservers", problems);
     for server in &servers {
         if !is_word(&server.value, ".-_:") {
-            problems.wrong(server.at, format!("`{server}` is no host"));
+            problems.wrong(server.at, format!("`{server}` is not a host"));
         }
     }
     entry.finish(problems);
@@ -109,14 +109,15 @@ pub(super) fn locale(table: &mut Table<'_>, problems: &mut Problems) -> Locale {
     let languages = entry.texts("languages", problems);
     for language in &languages {
         if !is_word(&language.value, "_.@-") {
-            problems.wrong(language.at, format!("`{language}` is no locale such as en_GB.UTF-8"));
+            problems
+                .wrong(language.at, format!("`{language}` is not a locale such as en_GB.UTF-8"));
         }
     }
     let keyboard = entry.text("keyboard", problems).filter(|map| !map.value.is_empty());
     if let Some(map) = &keyboard
         && !is_word(&map.value, "_.-+")
     {
-        problems.wrong(map.at, format!("`{map}` is no keyboard map"));
+        problems.wrong(map.at, format!("`{map}` is not a keyboard map"));
     }
     entry.finish(problems);
     Locale {
@@ -143,7 +144,7 @@ pub(super) fn firewall(table: &mut Table<'_>, problems: &mut Problems) -> Firewa
             Some((number, protocol)) => {
                 firewall.ports.push((number.to_owned(), protocol.to_owned()));
             }
-            None => problems.wrong(port.at, format!("`{port}` is no port such as 8080:tcp")),
+            None => problems.wrong(port.at, format!("`{port}` is not a port such as 8080:tcp")),
         }
     }
     if let Some(mut services) = entry.table("services", problems) {
@@ -157,7 +158,7 @@ pub(super) fn firewall(table: &mut Table<'_>, problems: &mut Problems) -> Firewa
         zone.finish(problems);
         if let Some(name) = name {
             if !is_word(&name.value, "_-") {
-                problems.wrong(name.at, format!("`{name}` is no zone"));
+                problems.wrong(name.at, format!("`{name}` is not a zone"));
             }
             firewall.zones.push((name.value, sources));
         }
@@ -177,7 +178,7 @@ fn words(
         if is_word(&word.value, marks) {
             words.push(word.value)
         } else {
-            problems.wrong(word.at, format!("`{word}` in {} is no name", table.name(key)))
+            problems.wrong(word.at, format!("`{word}` in {} is not a name", table.name(key)))
         }
     }
     words
@@ -281,11 +282,11 @@ fn pem(text: &str) -> Result<Vec<Vec<u8>>, String> {
     while let Some((_, after)) = rest.split_once(BEGIN) {
         let (body, after) = after.split_once(END).ok_or("a certificate does not end")?;
         let body: String = body.split_whitespace().collect();
-        let der = BASE64_STANDARD.decode(body).map_err(|_| "a certificate is no base64")?;
+        let der = BASE64_STANDARD.decode(body).map_err(|_| "a certificate is not base64")?;
         // SEQUENCE, with a length of two or three bytes: no certificate is shorter than 128 bytes or longer than 16 MiB.
         let sequence = matches!(der[..], [0x30, 0x81..=0x83, ..]);
         if !sequence {
-            return Err("this is no X.509 certificate".to_owned());
+            return Err("this is not an X.509 certificate".to_owned());
         }
         found.push(der);
         rest = after;
@@ -304,7 +305,7 @@ pub(super) fn firstboot(
         let at = inner.at();
         if let Some(script) = script(&mut inner, index, &mut certificates, problems) {
             if scripts.iter().any(|other| other.name == script.name) {
-                problems.wrong(at, format!("the script {} stands twice", script.name));
+                problems.wrong(at, format!("script {} is defined twice", script.name));
             }
             scripts.push(script);
         }
@@ -328,7 +329,7 @@ fn script(
     if let Some(name) = &name
         && !is_word(&name.value, "-_")
     {
-        problems.wrong(name.at, format!("`{name}` is no name for a script"));
+        problems.wrong(name.at, format!("`{name}` is not a name for a script"));
     }
     let kind = kind?;
     let contents = match kind.value.to_ascii_lowercase().as_str() {
@@ -411,8 +412,8 @@ pub(super) fn ignition(table: &mut Table<'_>, problems: &mut Problems) -> Option
                 Ok(bytes) if serde_json::from_slice::<serde_json::Value>(&bytes).is_ok() => {
                     asked.push(Ignition::Embedded(bytes));
                 }
-                Ok(_) => problems.wrong(config.at, "the ignition configuration is no JSON"),
-                Err(_) => problems.wrong(config.at, "the ignition configuration is no base64"),
+                Ok(_) => problems.wrong(config.at, "the ignition configuration is not JSON"),
+                Err(_) => problems.wrong(config.at, "the ignition configuration is not base64"),
             }
         }
         embedded.finish(problems);
@@ -423,7 +424,7 @@ pub(super) fn ignition(table: &mut Table<'_>, problems: &mut Problems) -> Option
         match url {
             Some(url) if empty => problems.wrong(url.at, "`url` and `empty` exclude each other"),
             Some(url) if url.value.contains(char::is_whitespace) || url.value.contains('"') => {
-                problems.wrong(url.at, format!("`{url}` is no URL"));
+                problems.wrong(url.at, format!("`{url}` is not a URL"));
             }
             Some(url) => asked.push(Ignition::Url(url.value)),
             None if empty => asked.push(Ignition::Empty),
@@ -452,7 +453,7 @@ pub(super) fn console(table: &mut Table<'_>, problems: &mut Problems) -> Option<
             {
                 problems.wrong(
                     serial.at,
-                    format!("`{serial}` is no command such as `serial --unit=0 --speed=115200`"),
+                    format!("`{serial}` is not a command such as `serial --unit=0 --speed=115200`"),
                 );
             }
             lines += &format!("{serial}\n");

@@ -12,15 +12,15 @@ use crate::error::{Unsupported, corrupt, unsupported};
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gravity {
-    /// It makes no sense.
+    /// The value makes no sense.
     Wrong,
     /// Nobody knows the key; a warning if the user is lenient.
     Unknown,
-    /// It makes sense, but bootpress cannot do it; a warning if the user is lenient.
+    /// The key makes sense, but bootpress cannot honour it; a warning if the user is lenient.
     Refused,
-    /// It makes sense, but bootpress cannot do it, and a disk without it would be another one.
+    /// The key makes sense, but bootpress cannot honour it, and a disk without it would be a different one.
     Impossible,
-    /// It has no effect on a disk, or another one than people expect, and never fails a build.
+    /// The key has no effect on a disk, or not the expected one, and never fails a build.
     Idle,
 }
 
@@ -122,7 +122,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Begins to read; what is no table is a problem, and reads as an empty one.
+    /// Begins to read; what is not a table is a problem, and reads as an empty one.
     pub(super) fn of(node: &'a Node, path: impl Into<String>, problems: &mut Problems) -> Self {
         let path = path.into();
         let left = match &node.value {

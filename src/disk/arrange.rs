@@ -61,7 +61,7 @@ pub(super) struct Slot {
     pub(super) partition: Partition,
     /// What fills it.
     pub(super) holds: Holds,
-    /// Of the partition itself.
+    /// GUID of the partition itself.
     pub(super) guid: Uuid,
     pub(super) type_guid: Uuid,
 }
@@ -192,7 +192,7 @@ pub fn identify(identity: Identity, layout: Option<&Layout>) -> Result<Identity>
 
 fn uuid_of(text: &str, origin: &str) -> Result<Uuid> {
     Uuid::try_parse(text)
-        .map_err(|_| corrupt(origin, format!("`{text}` is no UUID of a file system")))
+        .map_err(|_| corrupt(origin, format!("`{text}` is not a UUID of a file system")))
 }
 
 /// `7B77-95E7`.
@@ -200,7 +200,7 @@ fn volume_id_of(text: &str, origin: &str) -> Result<u32> {
     let digits = text.replace('-', "");
     let id = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 8);
     id.ok_or_else(|| {
-        corrupt(origin, format!("`{text}` is no volume id of a FAT, such as 7B77-95E7"))
+        corrupt(origin, format!("`{text}` is not a volume id of a FAT, such as 7B77-95E7"))
     })
 }
 

@@ -75,7 +75,8 @@ impl FromStr for DiskSize {
             (_, Some(rest)) => (Base::Image, rest.trim()),
             _ => return Ok(Self::exactly(parse_size(text)?)),
         };
-        let wrong = || format!("`{text}` is no size such as 10G, min+2GiB, min+20% or image*1.5");
+        let wrong =
+            || format!("`{text}` is not a size such as 10G, min+2GiB, min+20% or image*1.5");
         let (factor, plus) = match rest.split_at_checked(1) {
             None => (ONE, 0),
             Some(("*", factor)) => (thousandths(factor.trim()).ok_or_else(wrong)?, 0),
@@ -113,8 +114,9 @@ fn thousandths(text: &str) -> Option<u64> {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is not a size such as 10G or 512M"))?;
+    let number: u64 = number.parse().map_err(|_| {
+        format!("invalid size \"{text}\": expected a number with a unit, such as 10G or 512M")
+    })?;
     let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
         "" => 0,
         "K" | "k" => 10,
@@ -123,7 +125,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "T" => 40,
         _ => {
             return Err(format!(
-                "`{unit}` is not a unit: K, M, G and T are, and mean powers of 1024"
+                "invalid unit \"{unit}\": expected one of: K, M, G, T (powers of 1024)"
             ));
         }
     };

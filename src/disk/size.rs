@@ -154,7 +154,7 @@ fn refusal(arrangement: &Arrangement, error: &PlanError) -> anyhow::Error {
     let what = if origin.is_empty() { error.to_string() } else { format!("{origin}: {error}") };
     let hint = match error {
         PlanError::DoesNotFit { .. } | PlanError::NoDos { .. } => {
-            Some("ask for a larger disk, or for none, and it becomes as large as it must")
+            Some("use a larger --size, or omit it to get the smallest disk that fits")
         }
         PlanError::Empty { .. } | PlanError::TooLarge => None,
     };

@@ -73,7 +73,7 @@ pub fn format(tree: &Tree, contents: &ContentStore, options: &Options<'_>) -> Re
     format_as(FatKind::Fat32, tree, contents, options)
 }
 
-/// The same as FAT16, for volumes too small for FAT32: on removable media firmware reads every kind (UEFI 2.10, section 13.3).
+/// Formats a FAT16, for volumes too small for FAT32: on removable media firmware reads every kind (UEFI 2.10, section 13.3).
 pub fn format_small(
     tree: &Tree,
     contents: &ContentStore,

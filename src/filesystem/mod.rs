@@ -276,7 +276,7 @@ fn btrfs_top<'a>(filling: &Filling<'a>) -> Cow<'a, Tree> {
                 None if top.inode(at).is_directory() => {
                     top.to_mut().create(at, name, Metadata::root(0o755), Kind::directory())
                 }
-                // What is in the way is no directory; btrfs refuses the name.
+                // What is in the way is not a directory; btrfs refuses the name.
                 None => break,
             };
         }

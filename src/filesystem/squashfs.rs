@@ -37,7 +37,7 @@ const ZSTD: u16 = 6;
 const FLAGS: u16 = 0x0010 | 0x0200;
 /// In the size of a data block: it is stored as it is.
 const STORED: u32 = 1 << 24;
-/// The same in the header of a metadata block.
+/// In the header of a metadata block: it is stored as it is.
 const METADATA_STORED: u16 = 1 << 15;
 const NONE: u64 = u64::MAX;
 

@@ -91,7 +91,7 @@ impl Volume {
         }
     }
 
-    /// The text of a file; what is no UTF-8 is replaced.
+    /// The text of a file; what is not UTF-8 is replaced.
     pub(super) fn text(&self, path: &str) -> Result<Option<String>> {
         Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }

@@ -17,7 +17,7 @@ use crate::filesystem::iso9660::{APPLICATION_USE, PRIMARY, SECTOR};
 
 /// Where the settings are on the medium.
 pub(super) const SETTINGS: &str = "bootpress/settings.cfg";
-/// The same as they were when it was made.
+/// Where the settings of the build are, which a reset restores.
 pub(super) const DEFAULTS: &str = "bootpress/defaults.cfg";
 /// An initramfs with the script that configures the system; zeros, which are an empty one, if there is none.
 pub(super) const CONFIGURATION: &str = "bootpress/config.img";
@@ -111,7 +111,7 @@ impl Medium {
         let name = path.display().to_string();
         let foreign = || {
             unsupported(
-                format!("{name} is no medium of bootpress' that can be changed"),
+                format!("{name} is not a medium of bootpress' that can be changed"),
                 Some(
                     "make one with `bootpress build --format iso`; what Anaconda is told stands in the kickstart of its medium",
                 ),

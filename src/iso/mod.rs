@@ -127,7 +127,7 @@ pub struct Wishes {
     pub volume_id: VolumeId,
     /// Who made it, in the volume's descriptor: at most 128 ASCII characters.
     pub publisher: String,
-    /// The same of the application.
+    /// The application, in the volume's descriptor: at most 128 ASCII characters.
     pub application: String,
     /// What can be changed afterwards, as it is at first.
     pub settings: Settings,
@@ -247,7 +247,7 @@ struct Live {
     initramfs: Content,
     kindred: Kindred,
     grub_cfg: Content,
-    /// Of the kernel.
+    /// Arguments of the kernel.
     arguments: Vec<String>,
     /// What menus call it.
     title: String,

@@ -143,7 +143,7 @@ impl Elf {
         let bytes = contents.bytes(content).with_context(|| format!("reading {path}"))?;
         if !bytes.starts_with(b"\x7fELF\x02\x01") {
             return Err(unsupported(
-                format!("{path} is no 64-bit program, so it cannot run in an initramfs"),
+                format!("{path} is not a 64-bit program, so it cannot run in an initramfs"),
                 None,
             ));
         }

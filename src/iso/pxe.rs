@@ -23,7 +23,7 @@ use crate::tree::{Kind, Metadata, Tree};
 
 /// What a live system needs besides what it carries; an installation from a medium takes 1 GiB with the changes that it keeps.
 const RUNNING: u64 = 640 * MIB;
-/// The same while the kernel still unpacks.
+/// Memory that is needed besides while the kernel still unpacks.
 const UNPACKING: u64 = 384 * MIB;
 
 /// Arguments by which the scripts of the live system know where it comes from.
@@ -251,7 +251,7 @@ impl Url {
         let bad_port =
             port.is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err());
         if host.is_empty() || host.starts_with(':') || bad_port || !rest.chars().all(safe) {
-            return Err(format!("`{text}` is no URL such as http://192.0.2.1:8080/fedora"));
+            return Err(format!("`{text}` is not a URL such as http://192.0.2.1:8080/fedora"));
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }

@@ -74,7 +74,7 @@ pub struct Places {
 }
 
 impl Access {
-    /// The same for another image that an image needs: what the user gave for one registry is for no other.
+    /// Access to another image that an image needs: what the user gave for one registry is for no other.
     pub fn beside(&self, image: &Reference, other: &Reference) -> Self {
         let credentials = self.credentials.clone().filter(|_| image.shares_registry(other));
         Self { credentials, ..self.clone() }

@@ -375,7 +375,7 @@ impl Cache {
         let index: Value = serde_json::from_slice(&text).unwrap_or_default();
         let entries = index.get("manifests").and_then(Value::as_array).cloned();
         if entries.is_none() {
-            tracing::warn!("{} is no index of an OCI layout: it is made anew", path.display());
+            tracing::warn!("{} is not an index of an OCI layout: it is made anew", path.display());
         }
         Ok(entries)
     }

@@ -78,7 +78,7 @@ impl DockerArchive {
         let archive = Archive::open(path, spool)?;
         let shown = archive.path().display().to_string();
         if !archive.has("manifest.json") {
-            let what = format!("{shown} is no docker archive: it has no manifest.json");
+            let what = format!("{shown} is not a docker archive: it has no manifest.json");
             if archive.has("index.json") {
                 let hint = format!("say oci-archive:{shown}");
                 return Err(unsupported(format!("{what}, but an OCI layout"), Some(&hint)));

@@ -49,7 +49,7 @@ impl Layout {
         ensure!(path.is_dir(), "{} is not a directory", path.display());
         ensure!(
             path.join("index.json").is_file(),
-            "{} is no OCI layout: it has no index.json",
+            "{} is not an OCI layout: it has no index.json",
             path.display()
         );
         layout.check_version()
@@ -61,7 +61,7 @@ impl Layout {
         let path = archive.path().to_owned();
         if !archive.has("index.json") {
             let shown = path.display();
-            let what = format!("{shown} is no archive of an OCI layout: it has no index.json");
+            let what = format!("{shown} is not an archive of an OCI layout: it has no index.json");
             if archive.has("manifest.json") {
                 let hint = format!("say docker-archive:{shown}");
                 return Err(unsupported(

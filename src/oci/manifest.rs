@@ -124,7 +124,7 @@ impl Descriptor {
         self.tag() == Some(tag) || self.annotation("io.containerd.image.name") == Some(tag)
     }
 
-    /// What it describes if that is no image: a build attestation, a signature, or whatever people keep in registries.
+    /// What it describes if that is not an image: a build attestation, a signature, or whatever people keep in registries.
     pub(super) fn artifact(&self) -> Option<&str> {
         let unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
         if unknown || self.annotation("vnd.docker.reference.type").is_some() {
@@ -299,7 +299,7 @@ fn kind(document: &Document, value: &Value, described: &str) -> Result<String> {
     match (INDEXES.contains(&media_type), MANIFESTS.contains(&media_type)) {
         (true, _) if is_index && !is_manifest => Ok(media_type.to_owned()),
         (_, true) if is_manifest && !is_index => Ok(media_type.to_owned()),
-        (false, false) => Err(unsupported(format!("{media_type:?} is no image"), None)),
+        (false, false) => Err(unsupported(format!("{media_type:?} is not an image"), None)),
         _ => Err(blame("its contents are not what its media type says")),
     }
 }
@@ -321,7 +321,7 @@ pub(super) fn image(
     let parsed: Manifest = parse(&document)?;
     if !CONFIGS.contains(&parsed.config.media_type.as_str()) {
         let found = parsed.config.media_type;
-        let what = format!("{reference} is no container image: its config is {found:?}");
+        let what = format!("{reference} is not a container image: its config is {found:?}");
         return Err(unsupported(what, None));
     }
     let config = read(blobs, &parsed.config)?;

@@ -83,7 +83,7 @@ trait Blobs: Send + Sync {
     /// A config or layer.
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>>;
 
-    /// These will be read soon, in this order.
+    /// Announces blobs that will be read soon, in this order.
     fn announce(&self, _: &[(Digest, u64)]) {}
 
     /// What was read was wrong. Whether reading it again may give something else: a copy from another day is removed.

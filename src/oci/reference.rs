@@ -174,7 +174,7 @@ impl FromStr for Reference {
                 let short = (name == text && !has_registry(name)).then(|| name.to_owned());
                 Ok(Self(Place::Registry(Name { reference, short, bare: name == text })))
             }
-            Err(error) => bail!("{name:?} is no image name: {error}"),
+            Err(error) => bail!("{name:?} is not an image name: {error}"),
         }
     }
 }
@@ -242,7 +242,7 @@ pub(super) fn full_name(text: &str) -> Option<String> {
 pub(super) fn normal_name(text: &str) -> Result<String> {
     match oci_client::Reference::from_str(text) {
         Ok(reference) => Ok(reference.whole()),
-        Err(error) => bail!("{text:?} is no image name: {error}"),
+        Err(error) => bail!("{text:?} is not an image name: {error}"),
     }
 }
 

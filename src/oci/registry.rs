@@ -41,7 +41,7 @@ const MOMENT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 })
 const BACK_OFF: [Duration; 4] =
     [MOMENT, MOMENT.saturating_mul(4), MOMENT.saturating_mul(12), MOMENT.saturating_mul(32)];
 
-/// The same where there is another way.
+/// Waits between attempts where there is another way to get the answer.
 const IMPATIENT: [Duration; 1] = [MOMENT];
 
 /// Progress that earns new attempts, so that a server cannot keep us with a byte at a time.

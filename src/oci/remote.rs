@@ -70,7 +70,7 @@ fn full(
     if let Some(guess) = expanded.guess {
         progress.warn(
             Code::ShortName,
-            format!("{typed} is taken to be {}: {guess}", expanded.reference.whole()),
+            format!("no registry in \"{typed}\": using {} ({guess})", expanded.reference.whole()),
         );
     }
     Ok(expanded.reference)
@@ -158,7 +158,7 @@ impl Found {
         Box::new(connection)
     }
 
-    /// The same, certainly through the cache.
+    /// The image, with all its blobs through the cache.
     pub(super) fn cached(&self, cache: &Cache) -> Result<Cached> {
         let top = Document { digest: self.top.digest, bytes: self.top.bytes.clone() };
         Cached::new(cache.clone(), Arc::clone(&self.connection), self.name.clone(), top)

@@ -39,7 +39,7 @@ pub struct EntryFacts {
     pub platform: Option<String>,
     /// Digest of its manifest.
     pub digest: String,
-    /// What it is when it is no image: `attestation`, or an artifact's type.
+    /// What it is when it is not an image: `attestation`, or an artifact's type.
     pub artifact: Option<String>,
 }
 

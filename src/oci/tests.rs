@@ -60,7 +60,7 @@ fn one_file() -> TinyImage {
     tiny_image().layer(|l| l.file("a", b"abc"))
 }
 
-/// The same image with another manifest.
+/// An image whose manifest is changed.
 fn with_manifest(image: &TinyImage, change: impl FnOnce(&mut serde_json::Value)) -> TinyBlobs {
     let mut blobs = image.blobs();
     let old = blobs.manifest["digest"].as_str().unwrap().to_owned();

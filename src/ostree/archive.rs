@@ -74,7 +74,7 @@ fn header(inode: &Inode) -> Vec<u8> {
     let (size, target): (u64, &[u8]) = match &inode.kind {
         Kind::File(content) => (content.size, b""),
         Kind::Symlink(target) => (0, target),
-        other => panic!("{other:?} is no content object"),
+        other => panic!("{other:?} is not a content object"),
     };
     let metadata = &inode.metadata;
     let header = Tuple::new()

@@ -124,12 +124,14 @@ impl Base {
     fn tree_within(&self, limit: usize) -> Result<Tree> {
         let commit = self.metadata(self.commit, MetadataKind::Commit)?;
         let root = object::parse_commit(commit)
-            .ok_or_else(|| corrupt(format!("{}.commit", self.commit), "it is no commit"))?;
+            .ok_or_else(|| corrupt(format!("{}.commit", self.commit), "it is not a commit"))?;
         let mut tree = Tree::new(self.dirmeta(root.dirmeta)?);
         let mut stack = vec![(Tree::ROOT, root.dirtree, 0)];
         while let Some((directory, dirtree, depth)) = stack.pop() {
             let listing = DirTree::parse(self.metadata(dirtree, MetadataKind::DirTree)?)
-                .ok_or_else(|| corrupt(format!("{dirtree}.dirtree"), "it is no directory tree"))?;
+                .ok_or_else(|| {
+                    corrupt(format!("{dirtree}.dirtree"), "it is not a directory tree")
+                })?;
             for (name, checksum) in &listing.files {
                 let inode = self.files.get(checksum).ok_or_else(|| missing(*checksum, "file"))?;
                 let Inode { metadata, kind } = inode.clone();
@@ -164,8 +166,9 @@ impl Base {
     }
 
     fn dirmeta(&self, checksum: Checksum) -> Result<Metadata> {
-        object::parse_dirmeta(self.metadata(checksum, MetadataKind::DirMeta)?)
-            .ok_or_else(|| corrupt(format!("{checksum}.dirmeta"), "it is no directory metadata"))
+        object::parse_dirmeta(self.metadata(checksum, MetadataKind::DirMeta)?).ok_or_else(|| {
+            corrupt(format!("{checksum}.dirmeta"), "it is not the metadata of a directory")
+        })
     }
 }
 
@@ -318,7 +321,7 @@ impl Objects {
 fn role(path: &[u8]) -> Result<Option<(Checksum, Role)>> {
     let names: Vec<&[u8]> = components(path).collect();
     let [b"sysroot", b"ostree", b"repo", below @ ..] = names.as_slice() else { return Ok(None) };
-    let wrong = || corrupt(String::from_utf8_lossy(path), "it is no name of an object");
+    let wrong = || corrupt(String::from_utf8_lossy(path), "it is not a name of an object");
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| wrong());
     match below {
         [b"xattrs", name] => {

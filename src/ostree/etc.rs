@@ -69,7 +69,7 @@ pub(super) fn write_fstab(
     contents: &ContentStore,
 ) -> Result<()> {
     if source.is_empty() || source.contains(char::is_whitespace) {
-        return Err(corrupt(format!("boot mount {source:?}"), "it is no single word"));
+        return Err(corrupt(format!("boot mount {source:?}"), "it is not a single word"));
     }
     let line = format!("{source} /boot auto ro 0 0\n");
     let fstab = write_file(root, etc, b"fstab", line.as_bytes(), contents)?;

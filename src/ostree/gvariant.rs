@@ -15,7 +15,7 @@
 pub(super) enum Member {
     /// Always as long as this, and aligned to it.
     Fixed(usize),
-    /// Of any length, aligned to this.
+    /// A value of any length, aligned to this.
     Variable(usize),
 }
 

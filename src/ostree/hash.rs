@@ -43,7 +43,7 @@ impl Jobs {
         let body = match &inode.kind {
             Kind::File(content) => Body::File(content.id, content.size),
             Kind::Symlink(target) => Body::Symlink(target.clone()),
-            other => panic!("{other:?} is no content object"),
+            other => panic!("{other:?} is not a content object"),
         };
         let metadata = &inode.metadata;
         let key = Key {
@@ -59,7 +59,7 @@ impl Jobs {
         })
     }
 
-    /// Adds everything in a tree that is no directory; returns the places by inode index.
+    /// Adds everything in a tree that is not a directory; returns the places by inode index.
     pub(super) fn add_tree(&mut self, tree: &Tree) -> Vec<Option<usize>> {
         let mut places = vec![None; tree.inode_count()];
         let mut stack = vec![Tree::ROOT];

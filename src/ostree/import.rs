@@ -323,7 +323,7 @@ fn tidy(metadata: &Metadata, kind: &Kind) -> Result<Metadata> {
         }
         let list = name.starts_with(b"system.posix_acl_");
         let effect = match list.then(|| acl::effect(value)) {
-            Some(None) => return Err(corrupt(printed, "it is no access control list")),
+            Some(None) => return Err(corrupt(printed, "it is not an access control list")),
             Some(Some(effect)) => effect,
             None => {
                 tidied.xattrs.set(name, value);

@@ -113,7 +113,7 @@ pub(super) fn file_header(inode: &Inode) -> Vec<u8> {
     let target: &[u8] = match &inode.kind {
         Kind::Symlink(target) => target,
         Kind::File(_) => b"",
-        other => panic!("{other:?} is no content object"),
+        other => panic!("{other:?} is not a content object"),
     };
     let metadata = &inode.metadata;
     let header = Tuple::new()

@@ -39,7 +39,7 @@ pub struct Union {
 /// One layer and what its reference shall name.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Of the blob: `sha256:…`.
+    /// Digest of the blob: `sha256:…`.
     pub(super) digest: String,
     pub(super) kind: PartKind,
 }
@@ -156,7 +156,7 @@ fn clean(root: &mut Tree) {
     }
 }
 
-/// The same tree without the inodes that have lost their names.
+/// A copy of a tree without the inodes that have lost their names.
 fn compact(tree: &Tree) -> Tree {
     let mut compacted = Tree::new(tree.inode(Tree::ROOT).metadata.clone());
     let mut stack = vec![(Tree::ROOT, Tree::ROOT)];

@@ -20,7 +20,7 @@ pub(super) fn take(
     labeller: Labeller<'_>,
 ) -> Result<Vec<MountedTree>> {
     let mut volumes: Vec<Option<Tree>> = vec![None; paths.len()];
-    // The innermost first: what is mounted inside of another volume is no part of that.
+    // The innermost first: what is mounted inside of another volume is not a part of that.
     let mut order: Vec<usize> = (0..paths.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(paths[index].len()));
     for index in order {

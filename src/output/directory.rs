@@ -38,7 +38,7 @@ pub struct DirectoryReport {
 /// Writes the directories and regular files of a tree. Modes and owners are those of any new file, as for disk files.
 ///
 /// An older directory is replaced by the whole of the new one, if there is nothing in it that the new one has not; else, and for
-/// anything that is no directory: `Unsupported`. Nothing has changed after an error.
+/// anything that is not a directory: `Unsupported`. Nothing has changed after an error.
 pub fn write_directory(
     tree: &Tree,
     contents: &ContentStore,
@@ -96,7 +96,7 @@ fn check(tree: &Tree, path: &Path) -> Result<bool> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(unsupported(format!("{} is no directory", path.display()), None));
+            return Err(unsupported(format!("{} is not a directory", path.display()), None));
         }
         Err(error) => return Err(error).with_context(looking),
     };

@@ -161,18 +161,24 @@ impl FromStr for FileFormat {
         };
         let found = Format::ALL.into_iter().find(|format| format.name() == name);
         let format = found.ok_or_else(|| {
-            format!("{name} is no disk format: {} are", Format::ALL.map(Format::name).join(", "))
+            format!(
+                "unknown format \"{name}\": expected one of: {}",
+                Format::ALL.map(Format::name).join(", ")
+            )
         })?;
         let packing = packing
             .map(|end| {
                 Packing::ALL.into_iter().find(|known| known.extension() == end).ok_or_else(|| {
                     let known = Packing::ALL.map(Packing::extension).join(", ");
-                    format!("disks are compressed as {known}, not as {end}")
+                    format!("unknown compression \"{end}\": expected one of: {known}")
                 })
             })
             .transpose()?;
         if format == Format::Gce && packing.is_some() {
-            return Err("gce is a .tar.gz, compressed already".to_owned());
+            return Err(
+                "invalid format \"gce\" with compression: gce is already compressed (.tar.gz)"
+                    .to_owned(),
+            );
         }
         Ok(Self { format, packing })
     }
@@ -232,7 +238,7 @@ mod tests {
         let refusal = |name: &str| name.parse::<FileFormat>().unwrap_err();
         assert_eq!(
             refusal("floppy"),
-            "floppy is no disk format: raw, qcow2, vmdk, vhd, vhdx, vdi, gce, ova, ami are"
+            "unknown format \"floppy\": expected one of: raw, qcow2, vmdk, vhd, vhdx, vdi, gce, ova, ami"
         );
         assert_eq!(refusal("raw.rar"), "disks are compressed as gz, xz, zst, not as rar");
         assert!(refusal("gce.gz").contains("already"));

@@ -65,7 +65,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Of a disk with sectors of 512 bytes, without compression inside.
+    /// Options for a disk with sectors of 512 bytes, without compression inside.
     pub fn new(identity: Uuid, architecture: Architecture) -> Self {
         Self { identity, architecture, sector_size: 512, qcow2_compression: None, threads: None }
     }
@@ -124,7 +124,7 @@ pub fn write_document(path: &Path, bytes: &[u8]) -> Result<String> {
 
 /// Whether a file can be written at a path: early, because the work before takes minutes. Leaves nothing behind.
 ///
-/// Fails if the directory is not there or takes no files, or if something is there that is no file.
+/// Fails if the directory is not there or takes no files, or if something is there that is not a file.
 pub fn check_place(path: &Path) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));

@@ -98,7 +98,7 @@ struct Piece {
     bytes: Vec<u8>,
     /// Bytes before compression.
     size: u64,
-    /// Of those, for gzip.
+    /// CRC-32 of the bytes before compression, for gzip.
     crc: Crc,
     /// Bytes of an xz block without its padding.
     unpadded: u64,

@@ -1,5 +1,5 @@
 //! qcow2, version 3, in one pass (QEMU, docs/interop/qcow2.txt). Everything is decided before the first byte is written, so there
-//! is no allocator and nothing is written twice.
+//! is not an allocator and nothing is written twice.
 //!
 //! ```text
 //! cluster 0   1…               …                 …          …            …

@@ -25,7 +25,7 @@ const FREE: u32 = u32::MAX;
 pub(super) struct Layout {
     size: u64,
     runs: Vec<Range<u64>>,
-    /// Of the creation and of the last change.
+    /// UUIDs of the creation and of the last change.
     uuids: [Uuid; 2],
 }
 

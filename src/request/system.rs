@@ -75,7 +75,7 @@ pub enum Transport {
     Registry,
     /// An OCI layout on the machine.
     Oci,
-    /// The same as an archive.
+    /// An OCI layout in an archive on the machine.
     OciArchive,
     /// What podman has on the machine.
     ContainersStorage,

@@ -66,7 +66,8 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Spec>> {
             (Some(file_type), Some(label)) => match type_bits(file_type) {
                 Some(bits) => (Some(bits), label),
                 None => {
-                    let reason = format!("{} is no file type", String::from_utf8_lossy(file_type));
+                    let reason =
+                        format!("{} is not a file type", String::from_utf8_lossy(file_type));
                     return Err(corrupt(origin, reason));
                 }
             },

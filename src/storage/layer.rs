@@ -91,7 +91,7 @@ fn parent(tree: &mut Tree, diff: InodeId, names: &[&[u8]]) -> Result<InodeId> {
                 let name = name.escape_ascii();
                 return Err(corrupt(
                     "the path",
-                    format!("{name} in it is no directory of this layer"),
+                    format!("{name} in it is not a directory of this layer"),
                 ));
             }
             None => tree.create(directory, name, Metadata::root(0o755), Kind::directory()),

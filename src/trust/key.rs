@@ -42,7 +42,7 @@ impl Key {
         let trimmed = bytes.trim_ascii();
         let (label, der) = match pem::decode_vec(trimmed) {
             Ok(decoded) => decoded,
-            Err(error) => bail!("it is no public key in PEM: {error}"),
+            Err(error) => bail!("it is not a public key in PEM: {error}"),
         };
         ensure!(label == "PUBLIC KEY", "it is PEM of a {label}, not of a PUBLIC KEY");
         Self::from_der(&der)
@@ -52,7 +52,7 @@ impl Key {
     pub(super) fn from_der(der: &[u8]) -> Result<Self> {
         let info = match SubjectPublicKeyInfoOwned::from_der(der) {
             Ok(info) => info,
-            Err(error) => bail!("it is no public key: {error}"),
+            Err(error) => bail!("it is not a public key: {error}"),
         };
         Self::from_info(&info)
     }
@@ -73,8 +73,10 @@ impl Key {
             ED25519 => Kind::Ed25519,
             other => bail!("keys of the algorithm {other} are not supported"),
         };
-        let bits = info.subject_public_key.as_bytes().context("it is no whole number of bytes")?;
-        let der = info.to_der().map_err(|error| anyhow::anyhow!("it is no public key: {error}"))?;
+        let bits =
+            info.subject_public_key.as_bytes().context("it is not a whole number of bytes")?;
+        let der =
+            info.to_der().map_err(|error| anyhow::anyhow!("it is not a public key: {error}"))?;
         Ok(Self { kind, bits: bits.to_vec(), der })
     }
 

@@ -85,7 +85,7 @@ pub(super) fn logged(
     let Promise { signed_entry_timestamp, payload: entry } =
         serde_json::from_str(promise).context("its promise of the log is not understood")?;
     let set =
-        from_base64(&signed_entry_timestamp).context("the timestamp of the log is no base64")?;
+        from_base64(&signed_entry_timestamp).context("the timestamp of the log is not base64")?;
     // RFC 8785: names sorted, no spaces; the strings in it are base64 and hexadecimal, which need no escapes.
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
     ensure!(plain(&entry.body) && plain(&entry.log_id), "its promise of the log is not plain");
@@ -97,7 +97,7 @@ pub(super) fn logged(
         keys.iter().any(|key| key.verifies(signed.as_bytes(), &set)),
         "none of the keys of Rekor made its promise of the log"
     );
-    let body = from_base64(&entry.body).context("the entry of the log is no base64")?;
+    let body = from_base64(&entry.body).context("the entry of the log is not base64")?;
     let body: Body =
         serde_json::from_slice(&body).context("the entry of the log is not understood")?;
     ensure!(
@@ -112,12 +112,12 @@ pub(super) fn logged(
         data.hash.algorithm == "sha256" && data.hash.value == hash,
         "the entry of the log is about something else"
     );
-    let content = from_base64(&logged.content).context("the logged signature is no base64")?;
+    let content = from_base64(&logged.content).context("the logged signature is not base64")?;
     ensure!(content == signature, "the entry of the log is about another signature");
-    let key = from_base64(&logged.public_key.content).context("the logged key is no base64")?;
+    let key = from_base64(&logged.public_key.content).context("the logged key is not base64")?;
     let key = match pem::decode_vec(key.trim_ascii()) {
         Ok((_, der)) => der,
-        Err(error) => bail!("the logged key is no PEM: {error}"),
+        Err(error) => bail!("the logged key is not PEM: {error}"),
     };
     ensure!(key == signer, "the entry of the log is about another key");
     u64::try_from(entry.integrated_time).context("the log's time is before 1970")

@@ -40,7 +40,7 @@ impl Ring {
         let parsed = SignedPublicKey::from_reader_many_buf(&material.bytes[..]);
         let keys: Vec<SignedPublicKey> = match parsed {
             Ok((keys, _)) => keys.filter_map(Result::ok).collect(),
-            Err(error) => bail!("{name} is no ring of OpenPGP keys: {error}"),
+            Err(error) => bail!("{name} is not a ring of OpenPGP keys: {error}"),
         };
         ensure!(!keys.is_empty(), "there is no OpenPGP key in {name}");
         Ok(Self { name, keys })
@@ -75,7 +75,8 @@ pub(super) fn verify(message: &[u8], rings: &[Ring], now: u64) -> Result<(Statem
 }
 
 fn open(bytes: &[u8]) -> Result<Message<'_>> {
-    let damaged = |error: pgp::errors::Error| anyhow::anyhow!("it is no OpenPGP message: {error}");
+    let damaged =
+        |error: pgp::errors::Error| anyhow::anyhow!("it is not an OpenPGP message: {error}");
     let mut message = Message::from_bytes(bytes).map_err(damaged)?;
     for _ in 0..MAXIMUM_DEPTH {
         if !message.is_compressed() {

@@ -68,7 +68,7 @@ impl Places {
         if root.is_null() {
             return Ok(());
         }
-        for (key, value) in root.as_mapping().context("it is no mapping")?.iter() {
+        for (key, value) in root.as_mapping().context("it is not a mapping")?.iter() {
             match key.as_str() {
                 Some("default-docker") => {
                     if let Some((_, other)) = &self.default {
@@ -77,9 +77,10 @@ impl Places {
                     self.default = Some((Section::parse(value)?, file.to_owned()));
                 }
                 Some("docker") => {
-                    for (scope, value) in value.as_mapping().context("docker is no mapping")?.iter()
+                    for (scope, value) in
+                        value.as_mapping().context("docker is not a mapping")?.iter()
                     {
-                        let scope = scope.as_str().context("a scope is no string")?;
+                        let scope = scope.as_str().context("a scope is not a string")?;
                         let section = Section::parse(value).with_context(|| scope.to_owned())?;
                         let entry = (section, file.to_owned());
                         if let Some((_, other)) = self.scopes.insert(scope.to_owned(), entry) {
@@ -107,8 +108,8 @@ impl Section {
             return Ok(section);
         }
         let mut old = None;
-        for (key, value) in value.as_mapping().context("a section is no mapping")?.iter() {
-            let url = || value.as_str().map(str::to_owned).context("a URL is no string");
+        for (key, value) in value.as_mapping().context("a section is not a mapping")?.iter() {
+            let url = || value.as_str().map(str::to_owned).context("a URL is not a string");
             match key.as_str() {
                 Some("lookaside") => section.lookaside = Some(url()?),
                 // What lookaside was called.
@@ -116,17 +117,17 @@ impl Section {
                 Some("lookaside-staging" | "sigstore-staging") => drop(url()?),
                 Some("use-sigstore-attachments") => {
                     let value =
-                        value.as_bool().context("use-sigstore-attachments is no boolean")?;
+                        value.as_bool().context("use-sigstore-attachments is not a boolean")?;
                     section.attachments = Some(value);
                 }
-                _ => bail!("{key:?} is no key of a section"),
+                _ => bail!("{key:?} is not a key of a section"),
             }
         }
         section.lookaside = section.lookaside.or(old);
         if let Some(url) = &section.lookaside {
             let known =
                 ["file:///", "http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
-            ensure!(known, "{url:?} is no URL of file, http or https");
+            ensure!(known, "{url:?} is not a URL of file, http or https");
         }
         Ok(section)
     }

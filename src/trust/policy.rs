@@ -202,7 +202,7 @@ fn check_scope(transport: &str, scope: &str) -> Result<()> {
         "containers-storage" => is_store(scope),
         _ => true,
     };
-    ensure!(good, "{scope:?} is no scope of {transport}");
+    ensure!(good, "{scope:?} is not a scope of {transport}");
     Ok(())
 }
 

@@ -57,7 +57,7 @@ impl Name {
         });
         ensure!(
             good_path && good_host && good_tag && good_digest,
-            "{text:?} is no name of an image"
+            "{text:?} is not a name of an image"
         );
         let mut suffix = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
         suffix.extend(digest.map(|digest| format!("@{digest}")));
@@ -93,7 +93,7 @@ fn is_host(text: &str) -> bool {
 pub(super) enum Identity {
     /// The name of the image, tag or digest included.
     MatchExact {},
-    /// The same; for an image asked for by digest, any name of its repository.
+    /// The name of the image, tag included; for an image asked for by digest, any name of its repository.
     #[default]
     #[serde(skip)]
     Default,
@@ -131,7 +131,7 @@ impl Identity {
                         && !prefix.ends_with('/')
                         && (Name::parse(prefix).is_ok_and(|name| name.is_bare())
                             || is_host(prefix) && !prefix.contains('/'));
-                    ensure!(good, "{prefix:?} is no host, namespace or repository");
+                    ensure!(good, "{prefix:?} is not a host, namespace or repository");
                 }
             }
             _ => {}

@@ -96,7 +96,7 @@ impl Signers {
 
     /// Verifies a detached signature. Returns what it states, and who made it; `now` in seconds since 1970.
     pub(super) fn verify(&self, signature: &Sigstore, now: u64) -> Result<(Statement, By)> {
-        let bytes = from_base64(&signature.signature).context("it is no base64")?;
+        let bytes = from_base64(&signature.signature).context("it is not base64")?;
         let payload = &signature.payload[..];
         let promise = || signature.log_entry.as_deref().context("no log promises to know it");
         let by = match self {
@@ -154,7 +154,7 @@ impl Signers {
         let bundle: Bundle =
             serde_json::from_slice(bundle).context("the bundle is not understood")?;
         let envelope = bundle.dsse_envelope.context("the bundle has no envelope")?;
-        let payload = from_base64(&envelope.payload).context("its payload is no base64")?;
+        let payload = from_base64(&envelope.payload).context("its payload is not base64")?;
         let signed = [
             format!(
                 "DSSEv1 {} {} {} ",
@@ -181,7 +181,7 @@ impl Signers {
             serde_json::from_slice(&payload).context("what it signs is not understood")?;
         ensure!(
             STATEMENTS.contains(&statement.kind.as_str()) && statement.predicate_type == PREDICATE,
-            "it states {:?}, which is no approval of an image",
+            "it states {:?}, which is not an approval of an image",
             statement.predicate_type
         );
         let stated = statement.subject.iter().filter_map(|subject| subject.digest.sha256.as_ref());
@@ -202,7 +202,7 @@ fn certificates(signature: &Sigstore) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
     let own = signature.certificate.as_ref().context("it has no certificate")?;
     let own = match pem::decode_vec(own.trim().as_bytes()) {
         Ok(("CERTIFICATE", der)) => der,
-        _ => bail!("its certificate is no PEM"),
+        _ => bail!("its certificate is not PEM"),
     };
     let chain = match signature.chain.as_deref().map(str::trim) {
         None | Some("") => Vec::new(),

@@ -234,7 +234,7 @@ fn told_as_asked(place: &Place, files: &Path) {
     ] {
         assert!(base.contains(line), "{line}: {base}");
     }
-    assert!(!base.contains("it's $ecret"), "a password is no secret any more: {base}");
+    assert!(!base.contains("it's $ecret"), "a password is not a secret any more: {base}");
     let main = fs::read_to_string(files.join("osbuild.ks")).unwrap();
     assert_eq!(main, "%include /run/install/repo/osbuild-base.ks\n");
     // Where Anaconda will have it.

@@ -195,7 +195,7 @@ fn compare_inode(place: &Path, inode: &Inode, links: u32, own: &[&str], contents
     }
 }
 
-/// Only what is no hole is read: a file may be larger than any memory.
+/// Only what is not a hole is read: a file may be larger than any memory.
 #[track_caller]
 fn compare_content(place: &Path, content: &Content, contents: &ContentStore) {
     use std::os::unix::fs::FileExt;

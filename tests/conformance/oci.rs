@@ -132,7 +132,7 @@ fn read_archive(archive: Vec<u8>) -> (ContentStore, Vec<Entry>) {
 
 fn holes(entries: &[Entry], name: &str) -> u64 {
     let entry = entries.iter().find(|entry| entry.path.ends_with(name.as_bytes())).unwrap();
-    let EntryKind::File(content) = &entry.kind else { panic!("{name} is no file") };
+    let EntryKind::File(content) = &entry.kind else { panic!("{name} is not a file") };
     content.size - content.data_ranges().iter().map(|range| range.end - range.start).sum::<u64>()
 }
 

@@ -168,13 +168,13 @@ fn headers() -> Vec<Case> {
         ),
     ];
     for (name, exit, field, value) in [
-        ("size is no number", CORRUPT, 124..136, &b"12x45678901\0"[..]),
+        ("size is not a number", CORRUPT, 124..136, &b"12x45678901\0"[..]),
         ("size is negative", CORRUPT, 124..136, &[0xff; 12][..]),
         ("size is 2^63", UNSUPPORTED, 124..136, &[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0][..]),
         ("size is 2^90", CORRUPT, 124..136, &[0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..]),
-        ("mode is no number", CORRUPT, 100..108, &b"rw-r--r-"[..]),
+        ("mode is not a number", CORRUPT, 100..108, &b"rw-r--r-"[..]),
         ("uid is 2^40", CORRUPT, 108..116, &[0x80, 0, 1, 0, 0, 0, 0, 0][..]),
-        ("mtime is no number", CORRUPT, 136..148, &b"yesterday..."[..]),
+        ("mtime is not a number", CORRUPT, 136..148, &b"yesterday..."[..]),
     ] {
         let archive = header(EntryType::Regular, |block| block[field].copy_from_slice(value));
         cases.push(bytes(&format!("whose {name}"), exit, archive));
@@ -189,10 +189,10 @@ fn headers() -> Vec<Case> {
 fn records() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, exit, key, value) in [
-        ("size is no number", CORRUPT, "size", &b"many"[..]),
+        ("size is not a number", CORRUPT, "size", &b"many"[..]),
         ("size is 2^70", CORRUPT, "size", b"1180591620717411303424"),
         ("uid is 2^40", CORRUPT, "uid", b"1099511627776"),
-        ("mtime is no time", CORRUPT, "mtime", b"1e9"),
+        ("mtime is not a time", CORRUPT, "mtime", b"1e9"),
         ("attribute has no name", CORRUPT, "SCHILY.xattr.", b"x"),
         ("attribute has no base64", CORRUPT, "LIBARCHIVE.xattr.user.x", b"***"),
         ("attribute has a broken name", CORRUPT, "LIBARCHIVE.xattr.user.%", b"eA=="),
@@ -249,10 +249,10 @@ fn sparse() -> Vec<Case> {
         old("runs have more than there is", "0,50", "100", 4),
         old("runs overflow", "18446744073709551615,4", "18446744073709551615", 4),
         old("map is odd", "0,4,8", "100", 4),
-        old("map is no list", "zero", "100", 4),
+        old("map is not a list", "zero", "100", 4),
         new("map has no end", CORRUPT, "9\n0\n", "100"),
         new("map has too many runs", CORRUPT, "99999999\n", "100"),
-        new("map is no list of numbers", CORRUPT, "one\n", "100"),
+        new("map is not a list of numbers", CORRUPT, "one\n", "100"),
         new("map has a number without end", CORRUPT, &"1".repeat(400), "100"),
         layer("sparse without a size", CORRUPT, |l| {
             l.add(Item::file("usr/x", "").record("GNU.sparse.map", "0,0"))

@@ -64,7 +64,7 @@ fn changed(
     .within(30, 200)
 }
 
-/// A file that is no disk of ours.
+/// A file that is not a disk of ours.
 fn file(
     name: &str,
     exit: i32,

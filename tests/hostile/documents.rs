@@ -145,7 +145,7 @@ fn manifests() -> Vec<Case> {
     let nested = |open: &str, close: &str| [open.repeat(100_000), close.repeat(100_000)].concat();
     let small = || tiny_image().blobs();
     let mut cases = vec![
-        top("manifest is no JSON", CORRUPT, small(), b"not JSON".to_vec()),
+        top("manifest is not JSON", CORRUPT, small(), b"not JSON".to_vec()),
         top("manifest is empty", CORRUPT, small(), Vec::new()),
         top("manifest is a list", UNSUPPORTED, small(), b"[]".to_vec()),
         top("manifest is deep lists", CORRUPT, small(), nested("[", "]").into_bytes()),
@@ -188,7 +188,7 @@ fn manifests() -> Vec<Case> {
         }),
     ];
     for (name, exit, key, value) in [
-        ("digest is no digest", CORRUPT, "digest", json!("sha256:abc")),
+        ("digest is not a digest", CORRUPT, "digest", json!("sha256:abc")),
         ("digest leads out", CORRUPT, "digest", json!("sha256:../../../../etc/passwd")),
         (
             "digest is another algorithm's",
@@ -260,7 +260,7 @@ fn indexes() -> Vec<Case> {
         index("is empty", CORRUPT, ""),
         index("has no manifests", CORRUPT, "{}"),
         index("lists nothing", FAILED, r#"{"schemaVersion":2,"manifests":[]}"#),
-        index("lists what is no descriptor", CORRUPT, r#"{"schemaVersion":2,"manifests":[7]}"#),
+        index("lists what is not a descriptor", CORRUPT, r#"{"schemaVersion":2,"manifests":[7]}"#),
         layout("in indexes in indexes", UNSUPPORTED, nested),
     ]
 }

@@ -67,7 +67,7 @@ pub(crate) fn cases() -> Vec<Case> {
         oci_archive("whose index has 5 MiB", UNSUPPORTED, |l| {
             l.file("index.json", vec![b' '; 5 << 20])
         }),
-        docker_archive("whose manifest is no JSON", CORRUPT, "nothing"),
+        docker_archive("whose manifest is not JSON", CORRUPT, "nothing"),
         docker_archive("whose manifest is empty", FAILED, "[]"),
         docker_archive(
             "whose layers lead out",

@@ -131,7 +131,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         registry("sends a manifest that is none", CORRUPT, then(|client| good(client, "<html>"))),
         registry(
-            "sends what is no HTTP",
+            "sends what is not HTTP",
             FAILED,
             then(|client| send(client, "\u{1b}]0;owned\u{7}\nerror: forged\r\n\r\n")),
         ),

@@ -63,7 +63,7 @@ fn boot_loaders() -> Vec<Case> {
     let metadata = r#"{"timestamp":"2025-01-02T03:04:05Z","version":"grub2"}"#;
     let mut cases = vec![
         Case::image("system without boot loader", UNSUPPORTED, without_bootloader()),
-        with("whose EFI.json is no JSON", CORRUPT, |l| l.file(format!("{UPDATES}/EFI.json"), "no")),
+        with("whose EFI.json is not JSON", CORRUPT, |l| l.file(format!("{UPDATES}/EFI.json"), "no")),
         with("whose EFI.json has 2 MiB of lists", CORRUPT, |l| {
             let text = format!("[{}0]", "[],".repeat(700_000));
             l.file(format!("{UPDATES}/EFI.json"), text)
@@ -88,7 +88,7 @@ fn boot_loaders() -> Vec<Case> {
         with("with an ESP's file that is a link", UNSUPPORTED, |l| l.symlink(format!("{UPDATES}/EFI/tiny/x.efi"), "/etc/passwd")),
         with("with an ESP's file that names a device", UNSUPPORTED, |l| l.file(format!("{UPDATES}/EFI/tiny/con.efi"), "x")),
         with("with an ESP's file that FAT cannot name", UNSUPPORTED, |l| l.file(format!("{UPDATES}/EFI/tiny/a:b"), "x")),
-        with("with an ESP's file that is no UTF-8", UNSUPPORTED, |l| l.file([UPDATES.as_bytes(), b"/EFI/tiny/\xff"].concat(), "x")),
+        with("with an ESP's file that is not UTF-8", UNSUPPORTED, |l| l.file([UPDATES.as_bytes(), b"/EFI/tiny/\xff"].concat(), "x")),
         with("with an ESP's hole of 100 GiB", UNSUPPORTED, |l| l.add(hole(&format!("{UPDATES}/EFI/tiny/big.efi"), 100 << 30))),
         with("with an ESP's hole of 600 MiB", UNSUPPORTED, |l| {
             l.add(hole(&format!("{UPDATES}/EFI/tiny/big.efi"), 600 << 20))
@@ -181,7 +181,7 @@ fn bios() -> Vec<Case> {
         case("decompressor is empty", CORRUPT, "lzma_decompress.img", Vec::new()),
         case("decompressor has no length", CORRUPT, "lzma_decompress.img", vec![0xff; 100]),
         case("decompressor is too large", UNSUPPORTED, "lzma_decompress.img", vec![0; 600_000]),
-        case("kernel.img is no program", CORRUPT, "kernel.img", vec![0x5a; 4096]),
+        case("kernel.img is not a program", CORRUPT, "kernel.img", vec![0x5a; 4096]),
         case("kernel.img is cut", CORRUPT, "kernel.img", b"\x7fELF\x01\x01".to_vec()),
         case(
             "modules need what is not there",
@@ -299,7 +299,7 @@ fn configurations() -> Vec<Case> {
         with("whose disk.yaml is a hole", CORRUPT, |l| {
             l.add(hole("usr/lib/bootc-image-builder/disk.yaml", 2 << 30))
         }),
-        with("whose disk.yaml is no UTF-8", CORRUPT, |l| {
+        with("whose disk.yaml is not UTF-8", CORRUPT, |l| {
             l.file("usr/lib/bootc-image-builder/disk.yaml", b"\xff\xfe")
         }),
         with("whose iso.yaml nests lists 10165 deep", CORRUPT, |l| {
@@ -326,7 +326,7 @@ fn configurations() -> Vec<Case> {
             KARGS,
             "kargs = [\"a=\\u001b[2J\"]",
         ),
-        toml("whose install configuration is no TOML", CORRUPT, INSTALL, "[install"),
+        toml("whose install configuration is not TOML", CORRUPT, INSTALL, "[install"),
         toml(
             "whose install configuration wants another file system",
             CORRUPT,
@@ -378,7 +378,7 @@ fn labels() -> Vec<Case> {
             "../../../../tmp/x",
         ),
         label("version that is empty", GOOD, "org.opencontainers.image.version", ""),
-        label("that says it is no bootc image", GOOD, "containers.bootc", "0"),
+        label("that says it is not a bootc image", GOOD, "containers.bootc", "0"),
         label("ostree.commit of nobody", GOOD, "ostree.commit", "no\u{1b}[2Jcommit"),
         label("ostree.final-diffid of nobody", UNSUPPORTED, "ostree.final-diffid", "sha256:zz"),
     ]

@@ -132,7 +132,7 @@ fn forged_headers_of_raw_disks_are_not_read() {
     }
 }
 
-/// A good host and a bad file: that is no error of the host.
+/// A good host and a bad file: that is not an error of the host.
 #[test]
 fn damaged_disks_are_the_disks_fault() {
     if tool::tool("qemu-img").is_none() || tool::tool("qemu-system-x86_64").is_none() {

@@ -71,7 +71,7 @@ impl Step<String> {
     pub fn parse(text: &str) -> Result<Vec<Self>, String> {
         let steps: Vec<Self> = text.split(',').map(Self::parse_one).collect::<Result<_, _>>().map_err(|word| {
             format!(
-                "`{word}` is no step: known are boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS, with the plug pulled \
+                "`{word}` is not a step: known are boot, reboot, upgrade=IMAGE, rollback, idle=SECONDS, with the plug pulled \
                  cut, cut-boot, cut-upgrade=IMAGE, and for media install=BUS or install=BUS:SIZE, as in nvme:20G"
             )
         })?;
@@ -105,7 +105,7 @@ impl Step<String> {
 }
 
 impl<U> Step<U> {
-    /// The same, with what it upgrades to replaced.
+    /// This step with the image that it upgrades to replaced.
     ///
     /// # Errors
     /// Those of `replace`.

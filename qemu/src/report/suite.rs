@@ -49,11 +49,11 @@ pub struct Case {
 /// What came of a case.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// It was booted.
+    /// The disk was booted.
     Tried(Box<BootReport>),
     /// There can be no such case, for this reason.
     LeftOut(String),
-    /// It could not even be tried, for this reason; that says nothing about the disk.
+    /// The boot could not be tried, for this reason. Nothing was learned about the disk.
     NotTried(String),
 }
 

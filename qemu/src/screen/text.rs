@@ -30,7 +30,7 @@ const PLACES: [&str; 3] = [
 /// So many of a cell's 128 pixels may be others than the letter's: fonts differ in a serif or two.
 const TOLERANCE: u32 = 10;
 
-/// Stands for what is no letter.
+/// Stands for what is not a letter.
 const UNKNOWN: char = '\u{fffd}';
 
 /// Letters to compare with: those of ASCII that are seen, as bits, row by row.

@@ -27,7 +27,7 @@ pub(super) struct BibFlags {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Make disks (implied when the first word is no verb)
+    /// Make disks (implied when the first word is not a verb)
     Build(BuildOptions),
     /// Print what would be built
     Manifest(ManifestOptions),

@@ -92,7 +92,7 @@ impl ImageType {
     }
 }
 
-/// The types that are asked for; unknown ones, mixtures and what is no disk are refused.
+/// The types that are asked for; unknown ones, mixtures and what is not a disk are refused.
 pub(super) fn parse(names: &[String]) -> Result<Vec<ImageType>> {
     let mut types = Vec::new();
     for name in names {

@@ -50,7 +50,7 @@ impl FromStr for Wanted {
             None => name
                 .parse()
                 .map(Self::Disk)
-                .map_err(|error: String| format!("{error}, or iso, pxe, anaconda-iso")),
+                .map_err(|error: String| format!("{error}, iso, pxe, anaconda-iso")),
         }
     }
 }

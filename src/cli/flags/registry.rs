@@ -189,7 +189,7 @@ impl TypedValueParser for Credentials {
 fn ask(helper: &str, server: &str) -> Result<Option<String>> {
     let name = format!("docker-credential-{helper}");
     if helper.contains('/') {
-        bail!("{helper:?} is no name of a helper");
+        bail!("{helper:?} is not a name of a helper");
     }
     let mut process = Command::new(&name)
         .arg("get")

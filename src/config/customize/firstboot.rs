@@ -37,7 +37,7 @@ pub(super) fn scripts(system: &mut System<'_>, scripts: &[Script]) -> Result<()>
 
 /// What makes a script run once.
 pub(in crate::config) struct ScriptUnit {
-    /// Of the unit, which is wanted by multi-user.target.
+    /// Name of the unit, which is wanted by multi-user.target.
     pub(in crate::config) name: String,
     pub(in crate::config) text: String,
     /// Where the script is to be.

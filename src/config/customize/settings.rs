@@ -67,7 +67,7 @@ pub(super) fn locale(system: &mut System<'_>, locale: &Locale) -> Result<()> {
             values.push(("LANGUAGE", list.join(":")));
         }
         assign(system, "/etc/locale.conf", &values)?;
-        // Debian's PAM reads this one, where the other is no link to it.
+        // Debian's PAM reads this one, where the other is not a link to it.
         let debian = "/etc/default/locale";
         if system.exists(debian)
             && system.canonical(debian)? != system.canonical("/etc/locale.conf")?
@@ -228,7 +228,9 @@ fn numbered(system: &System<'_>, port: &str, protocol: &str) -> Result<String> {
     });
     found.ok_or_else(|| {
         unsupported(
-            format!("customizations.firewall: {port}:{protocol} is no port that the image knows"),
+            format!(
+                "customizations.firewall: {port}:{protocol} is not a port that the image knows"
+            ),
             None,
         )
     })
@@ -258,7 +260,7 @@ fn zone(system: &mut System<'_>, name: &str, elements: &str, without: &[String])
     }
     let Some(end) = text.rfind("</zone>") else {
         return Err(unsupported(
-            format!("the zone {name} of the image's firewalld is no XML that ends with </zone>"),
+            format!("the zone {name} of the image's firewalld is not XML that ends with </zone>"),
             None,
         ));
     };

@@ -222,7 +222,7 @@ impl<'a> System<'a> {
         if self.tree.inode(id).is_directory() {
             Ok(id)
         } else {
-            Err(unsupported(format!("what is above {path} is no directory in this image"), None))
+            Err(unsupported(format!("what is above {path} is not a directory in this image"), None))
         }
     }
 

@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
             let at = self.place();
             let name = self.string()?;
             if entries.iter().any(|(key, _)| key.name == name) {
-                return Err((at, format!("the key {name:?} stands twice")));
+                return Err((at, format!("key {name:?} is defined twice")));
             }
             if !self.takes(':') {
                 return Err(self.wrong("`:` is missing"));
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
                     Some(integer) => Value::Integer(integer),
                     None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
                 },
-                Err(_) => return Err(self.wrong(format!("`{word}` is no value"))),
+                Err(_) => return Err(self.wrong(format!("`{word}` is not a value"))),
             },
         };
         self.at += end;

@@ -138,7 +138,7 @@ mod tests {
         assert!(said("a = 1\na = 2\n", Language::Toml).starts_with("f:2:1: "));
         assert_eq!(
             said("{\"a\": 1, \"a\": 2}", Language::Json),
-            "f:1:10: the key \"a\" stands twice"
+            "f:1:10: key \"a\" is defined twice"
         );
         assert_eq!(said("{} x", Language::Json), "f:1:4: something follows the value");
         assert_eq!(said("{\n  \"a\" 1}", Language::Json), "f:2:7: `:` is missing");

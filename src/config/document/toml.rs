@@ -44,7 +44,7 @@ impl Reader<'_> {
                 .as_str()
                 .parse()
                 .map(Value::Float)
-                .map_err(|_| (at, format!("{number} is no number")))?,
+                .map_err(|_| (at, format!("{number} is not a number")))?,
             DeValue::Boolean(value) => Value::Bool(value),
             // No key wants a date; as a text it is refused with what it should have been.
             DeValue::Datetime(date) => Value::Text(date.to_string()),

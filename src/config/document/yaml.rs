@@ -45,7 +45,7 @@ fn node(yaml: &MarkedYaml<'_>, source: &[char]) -> Result<Node, Wrong> {
         YamlData::Mapping(map) => table(map.iter(), source)?,
         YamlData::Tagged(_, inner) => return node(inner, source),
         YamlData::Alias(_) | YamlData::BadValue => {
-            return Err((at, "it is no value".to_owned()));
+            return Err((at, "it is not a value".to_owned()));
         }
     };
     Ok(Node { value, at })
@@ -80,7 +80,7 @@ fn table<'a, 'b: 'a>(
         let at = place(key.span.start);
         let name = match &key.data {
             YamlData::Value(Scalar::String(text)) => text.clone().into_owned(),
-            _ => return Err((at, "a key is no string".to_owned())),
+            _ => return Err((at, "a key is not a string".to_owned())),
         };
         let value = node(value, source)?;
         if name != "<<" {

@@ -27,7 +27,7 @@ const FIRST_INDEX: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) id: InodeId,
-    /// Of `Census::names`, by parent and index.
+    /// Range of `Census::names`, sorted by parent and index.
     names: (u32, u32),
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Census<'a> {
     /// Inode numbers by the tree's index; 0 for what has no name.
     numbers: Vec<u64>,
     names: Vec<Named<'a>>,
-    /// Of the top: those below.
+    /// Subvolumes below, for the top one.
     below: Vec<Below<'a>>,
 }
 
@@ -228,7 +228,7 @@ impl<'a> Census<'a> {
     }
 }
 
-/// Where a subvolume of this path has its entry; `None`: the path is none, or leads through something that is no directory.
+/// Where a subvolume of this path has its entry; `None`: the path is none, or leads through something that is not a directory.
 fn place<'a>(top: &Tree, path: &'a str, number: u64) -> Option<Below<'a>> {
     let bad = |name: &str| {
         matches!(name, "" | "." | "..") || name.len() > MAX_NAME || name.contains('\0')

@@ -249,7 +249,7 @@ fn files(volume: &Census<'_>, contents: &ContentStore) -> Result<Vec<Arc<Vec<Pie
     Ok(files)
 }
 
-/// The content of an inode of a subvolume, by its index in the census; `None`: it is no regular file.
+/// The content of an inode of a subvolume, by its index in the census; `None`: it is not a regular file.
 pub(super) fn content_of<'c>(volume: &Census<'c>, index: usize) -> Option<&'c Content> {
     match &volume.tree.inode(volume.inodes[index].id).kind {
         Kind::File(content) => Some(content),

@@ -35,7 +35,7 @@ pub(super) struct Leaves<'a> {
 struct Writing<'a> {
     stamp: Stamp,
     owner: u64,
-    /// Of the leaves, then of each level.
+    /// Addresses of the leaves, then of the nodes of each level.
     places: &'a [u64],
     put: &'a mut Put<'a>,
     leaf: Vec<u8>,

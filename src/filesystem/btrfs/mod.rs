@@ -47,7 +47,7 @@ pub const MINIMUM_SIZE: u64 = 128 << 20;
 pub struct Volumes<'a> {
     /// The subvolume at the top, which all others are in.
     pub top: Subvolume<'a>,
-    /// Those in directories of the top, beside what these have there themselves.
+    /// Subvolumes in directories of the top, beside what these have there themselves.
     pub below: Vec<Subvolume<'a>>,
     /// Index in `below` of the one that is mounted when nobody names another; `None`: the top.
     pub default: Option<usize>,

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub(super) const SECTOR: u64 = 4096;
 /// Bytes of a block of a tree; what mkfs.btrfs chooses.
 pub(super) const NODE: u64 = 16384;
-/// The same, for slices.
+/// [`NODE`] as a `usize`, for slices.
 pub(super) const NODE_BYTES: usize = NODE as usize;
 /// Bytes of a leaf behind its header, for items and their data.
 pub(super) const ROOM: usize = NODE_BYTES - size_of::<Header>();
@@ -220,7 +220,7 @@ pub(super) struct InodeRef {
     pub(super) name_len: U16,
 }
 
-/// The same where the key has no room for the directory: `btrfs_inode_extref`; and `btrfs_root_ref`, which has the same form.
+/// A name of an inode where the key has no room for the directory: `btrfs_inode_extref`; and `btrfs_root_ref`, which has the same form.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct FarRef {

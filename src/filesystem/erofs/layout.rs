@@ -18,7 +18,7 @@ const MAX_CHUNK_BITS: u32 = 12 + 31;
 
 /// Where an inode is and how its data are kept.
 struct Place {
-    /// Of the inode, in bytes from the image's start.
+    /// Where the inode is, in bytes from the image's start.
     offset: u64,
     extended: bool,
     xattr_size: u64,

@@ -28,7 +28,7 @@ pub(super) struct Counted {
     pub(super) parent: u32,
     /// `i_links_count`.
     pub(super) links: u16,
-    /// Of a directory; else 0.
+    /// Blocks of a directory; 0 for anything else.
     pub(super) directory_blocks: u64,
     /// Which of `Census::shared` it uses.
     pub(super) xattrs: Option<usize>,

@@ -110,7 +110,7 @@ impl FileMap {
         self.emit_content_at(0, content, volume);
     }
 
-    /// The same of a content that begins at this byte of the file.
+    /// Puts the data of a content that begins at this byte of the file.
     pub(super) fn emit_content_at(&self, offset: u64, content: &Content, volume: &mut SparseMap) {
         let mut extents = self.extents.iter().peekable();
         for range in content.data_ranges() {

@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Of access, change, modification and creation alike.
+    /// Time of access, change, modification and creation alike, in seconds since 1970.
     pub(super) time: i64,
     /// `i_links_count`.
     pub(super) links: u16,

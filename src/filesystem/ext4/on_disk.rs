@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian};
 
 /// Bytes of a block; the only size we write, being the page size of what we boot.
 pub(super) const BLOCK: u64 = 4096;
-/// The same, for slices.
+/// [`BLOCK`] as a `usize`, for slices.
 pub(super) const BLOCK_BYTES: usize = BLOCK as usize;
 /// One bitmap block tells of as many blocks as it has bits.
 pub(super) const BLOCKS_PER_GROUP: u64 = 8 * BLOCK;

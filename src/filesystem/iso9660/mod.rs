@@ -153,7 +153,7 @@ impl<'a> Layout<'a> {
         self.end
     }
 
-    /// Where a file of the tree begins; `None`: it is no file or empty.
+    /// Where a file of the tree begins; `None`: it is not a file or empty.
     pub fn sector_of(&self, path: &str) -> Option<u32> {
         self.files.get(&self.tree.find(path)?).copied()
     }

@@ -81,7 +81,7 @@ pub(super) struct Counted {
     /// Blocks of the attribute fork.
     pub(super) attribute_blocks: u64,
     pub(super) runs: Runs,
-    /// Of a directory.
+    /// How the entries of a directory are kept; `None` for anything else.
     pub(super) directory: Option<Box<Shape>>,
 }
 

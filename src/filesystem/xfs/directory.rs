@@ -39,7 +39,7 @@ const DATA_MAGIC: [u8; 4] = *b"XDD3";
 const FREE_MAGIC: [u8; 4] = *b"XDF3";
 const LEAF1_MAGIC: u16 = 0x3df1;
 const LEAFN_MAGIC: u16 = 0x3dff;
-/// Of nodes, in directories as in attributes.
+/// Magic number of nodes, in directories as in attributes.
 pub(super) const NODE_MAGIC: u16 = 0x3ebe;
 
 /// The hash that directories and attributes are sorted by (`xfs_da_hashname`).

@@ -370,7 +370,7 @@ pub(super) struct DaBlock {
     pub(super) uuid: [u8; 16],
 
     pub(super) owner: U64,
-    /// Of a node: how many entries, and its level. Of a directory's leaf: how many entries, and how many of them are stale.
+    /// Entries, and then the level of a node, or how many entries of a directory's leaf are stale.
     pub(super) count: U16,
     pub(super) level_or_stale: U16,
     pub(super) pad2: U32,

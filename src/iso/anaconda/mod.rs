@@ -48,7 +48,7 @@ pub struct Anaconda {
     pub kickstart_base: String,
     /// Anaconda's modules that are started, besides those that it needs for the kickstart.
     pub enabled_modules: Vec<String>,
-    /// Those that are not, whatever else is said.
+    /// Anaconda's modules that are not started, whatever else is said.
     pub disabled_modules: Vec<String>,
     /// Further arguments of the installer's kernel, as GRUB passes them on.
     pub arguments: Vec<String>,

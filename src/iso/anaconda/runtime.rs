@@ -198,7 +198,7 @@ impl Root<'_> {
                     .ok_or_else(|| {
                         unsupported(
                             format!(
-                                "{so_far} of the image is no directory, and Anaconda needs one"
+                                "{so_far} of the image is not a directory, and Anaconda needs one"
                             ),
                             None,
                         )
@@ -379,6 +379,6 @@ mod tests {
         let mut root = Root { tree: Tree::new(Metadata::root(0o755)), contents: &contents };
         root.write("etc", 0o644, "no directory").unwrap();
         let error = root.write("etc/fstab", 0o644, "").unwrap_err();
-        assert!(error.to_string().starts_with("/etc of the image is no directory"), "{error:#}");
+        assert!(error.to_string().starts_with("/etc of the image is not a directory"), "{error:#}");
     }
 }

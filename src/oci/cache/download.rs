@@ -70,9 +70,9 @@ struct State {
 
 #[derive(Clone)]
 enum End {
-    /// It is all there, and right.
+    /// All bytes are there, and right.
     Whole,
-    /// It is all there, and wrong; whoever reads it finds the same.
+    /// All bytes are there, and wrong; whoever reads them finds the same.
     Wrong(String),
     /// The rest does not come.
     Failed(String),

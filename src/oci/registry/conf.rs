@@ -242,7 +242,7 @@ impl Registries {
             let there = format!("{location}{}", &name[length..]);
             there.parse().with_context(|| {
                 format!(
-                    "going from {} to {location}, as registries.conf says: {there:?} is no name",
+                    "going from {} to {location}, as registries.conf says: {there:?} is not a name",
                     table.prefix
                 )
             })
@@ -275,7 +275,7 @@ impl Registries {
         let full = |name: String, guess| -> Result<Expanded> {
             let reference = format!("{name}{suffix}");
             let reference =
-                reference.parse().with_context(|| format!("{reference:?} is no image name"))?;
+                reference.parse().with_context(|| format!("{reference:?} is not an image name"))?;
             Ok(Expanded { reference, guess })
         };
         if let Some(target) = self.aliases.get(name) {
@@ -377,7 +377,7 @@ fn searched(text: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Refuses what is no short name, and what is no full name without tag and digest; an empty one takes back an alias.
+/// Refuses what is not a short name, and what is not a full name without tag and digest; an empty one takes back an alias.
 fn check_alias(name: &str, target: &str) -> Result<()> {
     let parts = |text: &str| -> Option<(bool, String)> {
         let reference: Reference = text.parse().ok()?;

@@ -39,7 +39,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// From an answer that is no success.
+    /// From an answer that is not a success.
     pub(super) fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         Self::Refused {
             status,
@@ -49,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// The same, from who gives tokens.
+    /// A refusal by the server that gives tokens.
     pub(super) fn no_token(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         Self::NoToken { status, text: shown(body), wait: retry_after(headers) }
     }

@@ -34,7 +34,7 @@ pub(in crate::oci) struct Manners {
     pub(in crate::oci) identity: Option<&'static str>,
     /// Sends blobs with a byte changed.
     pub(in crate::oci) lies: bool,
-    /// The same, with large ones only.
+    /// Sends large blobs with a byte changed.
     pub(in crate::oci) lies_about_layers: bool,
     /// So many blobs that break off leave the connection open.
     pub(in crate::oci) stalls: usize,

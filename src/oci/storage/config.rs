@@ -83,7 +83,7 @@ impl Spec {
         };
         ensure!(
             driver.as_deref() != Some("") && (root.starts_with('/') || root.is_empty()),
-            "{text:?} is no store: say [DRIVER@/ROOT+/RUNROOT]"
+            "{text:?} is not a store: say [DRIVER@/ROOT+/RUNROOT]"
         );
         let root = Some(PathBuf::from(root)).filter(|root| !root.as_os_str().is_empty());
         ensure!(driver.is_some() || root.is_some(), "{text:?} has an empty store");

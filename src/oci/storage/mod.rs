@@ -169,7 +169,7 @@ fn big_data_name(key: &str) -> String {
 /// An ID that is safe as a file name.
 fn plain(id: &str) -> Result<&str> {
     let good = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if good { Ok(id) } else { Err(corrupt(format!("ID {id:?} in a store"), "it is no ID")) }
+    if good { Ok(id) } else { Err(corrupt(format!("ID {id:?} in a store"), "it is not an ID")) }
 }
 
 fn small(path: &Path, maximum: u64) -> Result<Vec<u8>> {

@@ -119,7 +119,7 @@ impl TarSplit {
             }
         })?);
         if !file.metadata()?.is_file() {
-            return Err(damaged(&format!("{} is no file any more", shown.display())));
+            return Err(damaged(&format!("{} is not a file any more", shown.display())));
         }
         Ok(Part::File { file, left: size, name: shown })
     }

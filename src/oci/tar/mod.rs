@@ -300,7 +300,7 @@ impl<I: Input> Members<I> {
         let stored = pax.size.unwrap_or(size);
         let is_link = matches!(kind, MemberKind::HardLink | MemberKind::Symlink);
         if kind != MemberKind::File && !is_link && stored > 0 {
-            return Err(self.corrupt("an entry that is no file has data"));
+            return Err(self.corrupt("an entry that is not a file has data"));
         }
         self.expect_data(stored);
         // Old programs gave links the size of what they link to, or the length of its name.
@@ -326,7 +326,7 @@ impl<I: Input> Members<I> {
             Some(mtime) => mtime,
             None => header_number(&old.mtime)
                 .and_then(|mtime| i64::try_from(mtime).ok())
-                .ok_or_else(|| self.corrupt("the mtime is no number"))?,
+                .ok_or_else(|| self.corrupt("the mtime is not a number"))?,
         };
         let nanoseconds = pax.nanoseconds;
         let mode = (self.unsigned("mode", &old.mode)? & 0o7777) as u16;
@@ -398,7 +398,7 @@ impl<I: Input> Members<I> {
                     }
                 }
             }
-            (_, true) => return Err(self.corrupt("an entry that is no file is sparse")),
+            (_, true) => return Err(self.corrupt("an entry that is not a file is sparse")),
             (_, false) => None,
         };
         map.map(|(size, runs, stored)| Sparse::new(size, runs, stored))
@@ -473,7 +473,7 @@ impl<I: Input> Members<I> {
 
     fn unsigned(&self, name: &str, field: &[u8]) -> Result<u64> {
         header_number(field).and_then(|number| u64::try_from(number).ok()).ok_or_else(|| {
-            self.corrupt(format!("the {name} is no number: {}", field.escape_ascii()))
+            self.corrupt(format!("the {name} is not a number: {}", field.escape_ascii()))
         })
     }
 

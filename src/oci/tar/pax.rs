@@ -111,7 +111,7 @@ impl Pax {
         if name.is_empty() || name.len() > 255 || name.contains(&0) {
             return Err("the name of an extended attribute is malformed".to_owned());
         }
-        // libarchive writes each attribute in both spellings, which is no contradiction.
+        // libarchive writes each attribute in both spellings, which is not a contradiction.
         if self.xattrs.get(name).is_some_and(|known| known != value) {
             return Err("the extended attribute has two values".to_owned());
         }

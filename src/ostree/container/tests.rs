@@ -110,7 +110,7 @@ fn chunk_layer(store: &ContentStore, objects: &Objects) -> Layer {
     build.layer("chunk")
 }
 
-/// The same as it was made first: lists in a directory of their own.
+/// A layer of the first form: lists are in a directory of their own.
 fn old_chunk_layer(store: &ContentStore, objects: &Objects) -> Layer {
     let list = object::xattr_list(&objects.file.1.metadata.xattrs);
     let list_path = format!("sysroot/ostree/repo/xattrs/{}", object::checksum(&list));

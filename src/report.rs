@@ -264,7 +264,7 @@ impl Report {
         report
     }
 
-    /// The same report, of documents besides.
+    /// Adds documents to the report.
     pub fn with_documents(self, documents: Vec<DocumentReport>) -> Self {
         Self { documents, ..self }
     }

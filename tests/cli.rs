@@ -270,6 +270,54 @@ fn a_disk_that_is_too_small_is_refused_before_it_is_written() {
     assert_eq!(fs::metadata(place.path("disk.raw")).unwrap().len(), 2 << 30);
 }
 
+/// The program's whole voice, to be read in one sitting: what each mistake is told. `UPDATE_EXPECT=1` writes it anew.
+#[test]
+fn message_of_each_mistake_is_in_the_golden() {
+    let place = Place::with(&bootc_image::bootc_image());
+    tiny_image::tiny_image()
+        .layer(|layer| layer.file("usr/bin/true", "x"))
+        .write_oci_layout(&place.path("application"));
+    bootc_image::without_bootloader().write_oci_layout(&place.path("unbootable"));
+    fs::write(place.path("taken.raw"), "").unwrap();
+    fs::write(place.path("random.bin"), [7; 4096]).unwrap();
+    for (name, text) in [
+        ("typo.toml", "[customizations]\nhostnam = \"x\"\n"),
+        ("syntax.toml", "[customizations\n"),
+        (
+            "values.toml",
+            "[[customizations.user]]\nname = \"a b\"\n[customizations.timezone]\ntimezone = \"Mars\"\n",
+        ),
+        (
+            "twice.toml",
+            "[[customizations.user]]\nname = \"ann\"\n[[customizations.user]]\nname = \"ann\"\n",
+        ),
+        ("table.toml", "[customizations.disk]\ntype = \"sun\"\n"),
+        ("packages.toml", "packages = [{ name = \"vim\" }]\n"),
+        ("service.toml", "[customizations.services]\nenabled = [\"nosuch.service\"]\n"),
+    ] {
+        fs::write(place.path(name), text).unwrap();
+    }
+    let lines = include_str!("golden/mistakes.txt");
+    let mut told = String::new();
+    for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = match words[0] {
+            "bootpress" => place.bootpress(&words[1..]),
+            name => bootpress_named(name, place.0.path())
+                .args(&words[1..])
+                .current_dir(place.0.path())
+                .env_remove("RUST_LOG")
+                .output()
+                .unwrap(),
+        };
+        let code = output.status.code().unwrap();
+        assert_ne!(code, 0, "{line} is no mistake");
+        let said = text(&output.stderr).replace(&place.0.path().display().to_string(), "HERE");
+        told.push_str(&format!("$ {line}\n{}\nexit code {code}\n\n", said.trim_end()));
+    }
+    expect_test::expect_file!["golden/messages.txt"].assert_eq(&told);
+}
+
 #[test]
 fn help_teaches() {
     let place = Place::new();
@@ -382,12 +430,13 @@ fn by_the_name_of_image_builder_it_leaves_its_files() {
             .unwrap()
     };
     let line = "build raw --bootc-ref oci:image --arch x86_64 --image-size 2GiB --with-manifest --seed 7 --progress verbose \
-                --bootc-default-fs ext4 --in-vm";
+                --bootc-default-fs ext4 --in-vm --with-sbom";
     let output = called(&line.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let file = "bootc-raw-x86_64/bootc-raw-x86_64.raw";
     assert!(text(&output.stdout).ends_with(&format!("Image build successful: {file}\n")));
     assert_eq!(fs::metadata(place.path(file)).unwrap().len(), 2 << 30);
+    assert!(place.path("bootc-raw-x86_64/bootc-raw-x86_64.raw.spdx.json").is_file());
     let manifest = place.path("bootc-raw-x86_64/bootc-raw-x86_64.osbuild-manifest.json");
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
     assert_eq!(manifest["exports"][0]["path"], file);

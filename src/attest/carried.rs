@@ -18,7 +18,7 @@ const MOST: usize = 8;
 pub(super) struct Came {
     /// `spdx` or `cyclonedx`.
     pub(super) form: &'static str,
-    /// It, without the envelope that it came in.
+    /// The document, without the envelope that it came in.
     pub(super) bytes: Vec<u8>,
 }
 

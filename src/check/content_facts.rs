@@ -196,7 +196,7 @@ fn passwords(files: &Files<'_>) -> Result<Vec<(String, String)>> {
 #[derive(Default)]
 struct Tmpfiles {
     paths: BTreeSet<String>,
-    /// Those that are copied with all that is below.
+    /// Paths that are copied with everything below them.
     trees: Vec<String>,
 }
 

@@ -59,7 +59,7 @@ pub enum Parent {
     /// No annotations name one.
     #[default]
     Unnamed,
-    /// It is named, and cannot be read: its reference, and why.
+    /// A base is named, and cannot be read: its reference, and why.
     Inaccessible(String, String),
     /// Its labels.
     Known(BTreeMap<String, String>),
@@ -71,14 +71,14 @@ pub enum TrustFacts {
     /// Nobody was asked.
     #[default]
     Unasked,
-    /// It was accepted, and by whom; without a signature if that is enough.
+    /// The image was accepted, and by whom; without a signature if that is enough.
     Accepted {
         /// Whether that took a signature.
         verified: bool,
         /// Who vouches, in words.
         by: String,
     },
-    /// It was refused, and why.
+    /// The image was refused, and why.
     Refused(String),
 }
 

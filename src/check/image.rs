@@ -190,7 +190,7 @@ fn created(facts: &Facts, _: &Policy) -> Outcome {
             None | Some("") => "the config does not say when the image was made".to_owned(),
             Some(text) => match parse_date(text) {
                 None => format!(
-                    "the config says that the image was made at {text:?}, which is no RFC 3339 time"
+                    "the config says that the image was made at {text:?}, which is not an RFC 3339 time"
                 ),
                 Some(..=0) => format!("the config says that the image was made at {text}"),
                 Some(time) if time > facts.now + TOLERATED => {
@@ -247,7 +247,7 @@ fn source_revision(facts: &Facts, _: &Policy) -> Outcome {
             Some(source) if source.starts_with("https://") => {}
             Some(source) => violations.push(Violation::at(
                 SOURCE,
-                format!("label {SOURCE} is {source:?}, which is no https URL"),
+                format!("label {SOURCE} is {source:?}, which is not an https URL"),
             )),
             None => violations.push(Violation::at(SOURCE, format!("label {SOURCE} is missing"))),
         }
@@ -270,7 +270,7 @@ fn licences(facts: &Facts, _: &Policy) -> Outcome {
         let found = (!is_spdx_expression(text)).then(|| {
             Violation::at(
                 LICENCES,
-                format!("label {LICENCES} is {text:?}, which is no SPDX expression"),
+                format!("label {LICENCES} is {text:?}, which is not an SPDX expression"),
             )
         });
         Outcome::unless(found)

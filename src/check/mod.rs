@@ -174,11 +174,11 @@ impl Violation {
 /// What a rule found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is kept.
+    /// The rule is kept.
     Passed,
-    /// It is violated; never empty.
+    /// The rule is violated; never empty.
     Failed(Vec<Violation>),
-    /// It could not be judged, or the policy does not ask for it: why.
+    /// The rule could not be judged, or the policy does not ask for it: why.
     Skipped(String),
 }
 
@@ -235,7 +235,7 @@ pub struct Finding {
 pub struct Counted {
     /// How much it weighs.
     pub severity: Severity,
-    /// It.
+    /// What was found.
     #[serde(flatten)]
     pub violation: Violation,
 }
@@ -244,11 +244,11 @@ pub struct Counted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It is kept.
+    /// The rule is kept.
     Passed,
-    /// It is violated.
+    /// The rule is violated.
     Failed,
-    /// It was not judged.
+    /// The rule was not judged.
     Skipped,
 }
 

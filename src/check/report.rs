@@ -99,7 +99,7 @@ fn uri(target: &str) -> String {
     uri
 }
 
-/// JUnit, as GitLab, Jenkins and Tekton read it: a test case for every rule; a violation below an error is no failure.
+/// JUnit, as GitLab, Jenkins and Tekton read it: a test case for every rule; a violation below an error is not a failure.
 pub fn junit(report: &Report, fails: impl Fn(Severity) -> bool) -> String {
     let failed =
         |finding: &Finding| finding.violations.iter().any(|counted| fails(counted.severity));

@@ -435,10 +435,7 @@ pub(crate) fn architecture(name: &str) -> Result<String, String> {
     if Architecture::parse(name).is_some() || Architecture::refusal(name).is_some() {
         Ok(name.to_owned())
     } else {
-        Err(format!(
-            "known architectures: {}",
-            Architecture::ALL.map(Architecture::name).join(", ")
-        ))
+        Err(format!("expected one of: {}", Architecture::ALL.map(Architecture::name).join(", ")))
     }
 }
 

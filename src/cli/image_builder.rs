@@ -21,6 +21,7 @@ use bootpress::error::unsupported;
 use bootpress::oci;
 use bootpress::progress::Progress;
 use bootpress::request::{Destination, Request};
+use bootpress::sbom::Form;
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -149,7 +150,11 @@ fn request(source: &Source, kind: ImageType) -> Result<Request> {
         lenient: source.ignore_warnings,
         formats: vec![kind.wanted()],
     };
-    wish.request()
+    let mut request = wish.request()?;
+    if source.with_sbom {
+        request.documents.sboms = vec![Form::Spdx];
+    }
+    Ok(request)
 }
 
 /// The name of the file without its extension; one that has it already keeps the rest.

@@ -232,7 +232,7 @@ impl Volumes<'_> {
                 self.facts.partitions.iter().filter_map(|one| one.filesystem.as_ref());
             let mut uuids = filesystems.filter_map(|filesystem| filesystem.uuid.as_deref());
             if !uuids.any(|known| known.eq_ignore_ascii_case(uuid)) {
-                problems.push(format!("its root=UUID={uuid} is no file system of this disk"));
+                problems.push(format!("its root=UUID={uuid} is not a file system of this disk"));
             }
         }
         let Some(root) = &self.root else {

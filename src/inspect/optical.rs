@@ -51,9 +51,9 @@ pub enum Implanted {
     /// There is none.
     #[default]
     Absent,
-    /// It is that of the medium.
+    /// The checksum is that of the medium.
     Right,
-    /// It is another one.
+    /// The checksum is another one.
     Wrong {
         /// What is implanted.
         says: String,
@@ -201,7 +201,7 @@ fn hybrid(whole: &Slice, uefi: Option<u64>, problems: &mut Vec<String>) {
     let table = match Table::parse(&mut whole.clone()) {
         Ok(table) => table,
         Err(error) => {
-            problems.push(format!("it is no disk: {error}"));
+            problems.push(format!("it is not a disk: {error}"));
             return;
         }
     };

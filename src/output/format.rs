@@ -175,10 +175,7 @@ impl FromStr for FileFormat {
             })
             .transpose()?;
         if format == Format::Gce && packing.is_some() {
-            return Err(
-                "invalid format \"gce\" with compression: gce is already compressed (.tar.gz)"
-                    .to_owned(),
-            );
+            return Err(format!("invalid format \"{text}\": gce is already compressed (.tar.gz)"));
         }
         Ok(Self { format, packing })
     }
@@ -240,7 +237,7 @@ mod tests {
             refusal("floppy"),
             "unknown format \"floppy\": expected one of: raw, qcow2, vmdk, vhd, vhdx, vdi, gce, ova, ami"
         );
-        assert_eq!(refusal("raw.rar"), "disks are compressed as gz, xz, zst, not as rar");
+        assert_eq!(refusal("raw.rar"), "unknown compression \"rar\": expected one of: gz, xz, zst");
         assert!(refusal("gce.gz").contains("already"));
     }
 

@@ -133,7 +133,7 @@ fn clean(text: &str) -> String {
     text.trim().chars().take(LONGEST_FIELD).map(shown).collect()
 }
 
-/// The same; `None`: there is nothing in it.
+/// Cleaned text; `None`: there is nothing in it.
 fn some(text: &str) -> Option<String> {
     Some(clean(text)).filter(|text| !text.is_empty())
 }

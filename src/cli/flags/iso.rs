@@ -47,10 +47,15 @@ impl FromStr for Wanted {
     fn from_str(name: &str) -> Result<Self, String> {
         match MediumKind::ALL.into_iter().find(|kind| kind.name() == name) {
             Some(kind) => Ok(Self::Medium(kind)),
-            None => name
-                .parse()
-                .map(Self::Disk)
-                .map_err(|error: String| format!("{error}, iso, pxe, anaconda-iso")),
+            None => name.parse().map(Self::Disk).map_err(|error: String| {
+                // Only a name that is not known leaves other choices.
+                let others = if error.starts_with("unknown format") {
+                    ", iso, pxe, anaconda-iso"
+                } else {
+                    ""
+                };
+                error + others
+            }),
         }
     }
 }

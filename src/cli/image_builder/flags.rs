@@ -106,6 +106,10 @@ pub(super) struct Source {
     #[arg(long)]
     pub(super) ignore_warnings: bool,
 
+    /// Write a bill of materials in SPDX beside the image
+    #[arg(long)]
+    pub(super) with_sbom: bool,
+
     #[arg(long, hide = true)]
     pub(super) distro: Option<String>,
 
@@ -131,8 +135,6 @@ struct Packages {
     force_repo: Vec<String>,
     #[arg(long, hide = true)]
     registrations: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    with_sbom: bool,
     #[arg(long, hide = true)]
     with_rpmlist: bool,
 }
@@ -164,7 +166,6 @@ impl Source {
             extra_repo,
             force_repo,
             registrations,
-            with_sbom,
             with_rpmlist,
         } = &self.packages;
         let given = [
@@ -174,7 +175,6 @@ impl Source {
             ("--extra-repo", !extra_repo.is_empty()),
             ("--force-repo", !force_repo.is_empty()),
             ("--registrations", registrations.is_some()),
-            ("--with-sbom", *with_sbom),
             ("--with-rpmlist", *with_rpmlist),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)

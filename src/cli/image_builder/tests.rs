@@ -75,7 +75,7 @@ fn request_that_cannot_be_honoured_says_why() {
     for (line, told) in [
         ("build qcow2 --distro fedora-43", "building from packages is not supported"),
         ("build qcow2 --distro x --bootc-ref y", "cannot use --distro with --bootc-ref"),
-        ("build qcow2 --bootc-ref y --with-sbom", "--with-sbom is about systems"),
+        ("build qcow2 --bootc-ref y --with-rpmlist", "--with-rpmlist is about systems"),
         ("build qcow2 --bootc-ref y --ostree-url u", "--ostree-url is about systems"),
         ("build anaconda-iso --bootc-ref y", "anaconda-iso is not supported"),
         ("build pxe-tar-xz --bootc-ref y", "pxe-tar-xz is not supported"),

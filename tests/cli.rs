@@ -311,7 +311,7 @@ fn message_of_each_mistake_is_in_the_golden() {
                 .unwrap(),
         };
         let code = output.status.code().unwrap();
-        assert_ne!(code, 0, "{line} is no mistake");
+        assert_ne!(code, 0, "{line} is not a mistake");
         let said = text(&output.stderr).replace(&place.0.path().display().to_string(), "HERE");
         told.push_str(&format!("$ {line}\n{}\nexit code {code}\n\n", said.trim_end()));
     }

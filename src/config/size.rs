@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
     u64::try_from((scaled + scale / 2) / scale).map_err(|_| format!("`{text}` is too large"))
 }
 
-/// Bytes of `512M`, `1.5G` or `1048576`, as systemd's configuration files mean them: units are powers of 1024. `None`: it is no size.
+/// Bytes of `512M`, `1.5G` or `1048576`, as systemd's configuration files mean them: units are powers of 1024. `None`: it is not a size.
 pub(super) fn binary(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());

@@ -1,3 +1,5 @@
+//! What definitions of systemd-repart come to, and what is refused of them.
+
 use super::*;
 use crate::error::{Corrupt, Unsupported};
 use crate::tree::Metadata;

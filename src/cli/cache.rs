@@ -32,8 +32,7 @@ enum CacheCommand {
     },
     /// Remove what no image needs
     ///
-    /// With --max-size also unpacked layers, which a build can make again, and then images: those first that were not used for the
-    /// longest time.
+    /// With --max-size, unpacked layers and then images are removed too, those first that were not used for the longest time.
     Prune {
         /// Set how much may be left, such as 20G
         ///

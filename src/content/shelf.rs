@@ -9,7 +9,7 @@
 //! could as well replace the program), which is looked at before a kept shelf is used; a file of sums that is not what it says is
 //! as good as none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -68,13 +68,31 @@ pub struct Shelf {
 /// What a sum is of: the content at an offset, behind what was hashed before it.
 type Key = (u64, Sum);
 
+/// One for each content, so they are kept small.
 #[derive(Debug, Default)]
 struct Sums {
-    known: HashMap<Key, Sum>,
-    /// Those that this build needs: no others are kept, so that the file does not grow from build to build.
-    used: BTreeMap<Key, Sum>,
-    /// Whether one of those was not known.
-    fresh: bool,
+    /// Those of earlier builds, in the order of their keys.
+    known: Vec<(Key, Sum)>,
+    /// Which of them this build needs: no others are kept, so that the file does not grow from build to build.
+    needed: Vec<bool>,
+    /// Those of this build.
+    fresh: Vec<(Key, Sum)>,
+}
+
+impl Sums {
+    fn known(known: Vec<(Key, Sum)>) -> Self {
+        Self { needed: vec![false; known.len()], known, fresh: Vec::new() }
+    }
+
+    /// Those that are to be kept, in the order of their keys.
+    fn kept(&self) -> Vec<(Key, Sum)> {
+        let needed = self.known.iter().zip(&self.needed).filter(|(_, needed)| **needed);
+        let mut kept: Vec<_> =
+            needed.map(|(sum, _)| *sum).chain(self.fresh.iter().copied()).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept
+    }
 }
 
 impl Shelf {
@@ -92,7 +110,8 @@ impl Shelf {
     /// A shelf of an earlier build. `sums` is the file of its sums, `whose` what it was named with in [`Shelf::name`].
     pub fn kept(file: File, sums: PathBuf, whose: Sum) -> Self {
         let shelf = Self::new(file);
-        shelf.sums.lock().expect(POISON).known = read_sums(&sums, &whose).unwrap_or_default();
+        *shelf.sums.lock().expect(POISON) =
+            Sums::known(read_sums(&sums, &whose).unwrap_or_default());
         shelf.name(sums, whose);
         shelf
     }
@@ -150,29 +169,27 @@ impl Shelf {
 
     pub(super) fn known(&self, offset: u64, what: &Sum) -> Option<Sum> {
         let mut sums = self.sums.lock().expect(POISON);
-        let sum = *sums.known.get(&(offset, *what))?;
-        sums.used.insert((offset, *what), sum);
-        Some(sum)
+        let place = sums.known.binary_search_by_key(&(offset, *what), |(key, _)| *key).ok()?;
+        sums.needed[place] = true;
+        Some(sums.known[place].1)
     }
 
     pub(super) fn note(&self, offset: u64, what: Sum, sum: Sum) {
-        let mut sums = self.sums.lock().expect(POISON);
-        sums.used.insert((offset, what), sum);
-        sums.fresh = true;
+        self.sums.lock().expect(POISON).fresh.push(((offset, what), sum));
     }
 
     pub(super) fn keep_sums(&self) {
         let Some((path, whose)) = self.kept.get() else { return };
         let sums = self.sums.lock().expect(POISON);
-        if sums.fresh
-            && let Err(error) = write_sums(path, whose, &sums.used)
+        if !sums.fresh.is_empty()
+            && let Err(error) = write_sums(path, whose, &sums.kept())
         {
             tracing::info!("keeping checksums in {}: {error}", path.display());
         }
     }
 }
 
-fn write_sums(path: &Path, whose: &Sum, sums: &BTreeMap<Key, Sum>) -> io::Result<()> {
+fn write_sums(path: &Path, whose: &Sum, sums: &[(Key, Sum)]) -> io::Result<()> {
     let mut bytes = [&MAGIC[..], whose].concat();
     bytes.reserve(sums.len() * ENTRY + SIZE);
     for ((offset, what), sum) in sums {
@@ -188,7 +205,7 @@ fn write_sums(path: &Path, whose: &Sum, sums: &BTreeMap<Key, Sum>) -> io::Result
 }
 
 /// `None`: there is no file of sums, or it is damaged, or belongs to something else.
-fn read_sums(path: &Path, whose: &Sum) -> Option<HashMap<Key, Sum>> {
+fn read_sums(path: &Path, whose: &Sum) -> Option<Vec<(Key, Sum)>> {
     let bytes = fs::read(path).ok()?;
     let (body, sum) = bytes.split_last_chunk::<SIZE>()?;
     let entries = body.strip_prefix(MAGIC)?.strip_prefix(whose)?;

@@ -42,6 +42,9 @@ const MAGIC: &[u8; 16] = b"bootpress layer1";
 
 const TRAILER: usize = MAGIC.len() + 2 * 8 + SIZE;
 
+/// Bytes of metadata of a layer that is kept, at most: its index is in memory as a whole. A whole distribution has 60 MB.
+const LARGEST_METADATA: u64 = 96 << 20;
+
 /// Of a layer that is compressed, so many times its size has to be free, and [`FREE`] bytes besides: builds need the room more.
 const GROWTH: u64 = 8;
 const FREE: u64 = 2 << 30;
@@ -104,7 +107,9 @@ impl Kept {
 
     /// Keeps a layer that was unpacked, and is what its diff ID says. It is no error if it cannot be kept.
     pub(super) fn keep(&self, diff_id: &Digest, draft: Draft, layer: &[Entry], costs: Costs) {
-        if let Err(error) = self.try_keep(diff_id, draft, layer, costs) {
+        if costs.metadata > LARGEST_METADATA {
+            tracing::info!("the layer {diff_id} has too many names to be kept");
+        } else if let Err(error) = self.try_keep(diff_id, draft, layer, costs) {
             tracing::info!("keeping the layer {diff_id}: {error}");
         }
     }
@@ -117,14 +122,13 @@ impl Kept {
         costs: Costs,
     ) -> io::Result<()> {
         let shelf = draft.put_up.shelf();
-        let index = write(layer, costs, &draft.put_up);
-        let whose = Sha256::of(&index);
-        let mut end = index.clone();
-        end.extend(MAGIC);
-        end.extend(shelf.end().to_le_bytes());
-        end.extend((index.len() as u64).to_le_bytes());
-        end.extend(whose);
-        shelf.file().write_all_at(&end, shelf.end())?;
+        let mut index = write(layer, costs, &draft.put_up);
+        let (whose, size) = (Sha256::of(&index), index.len() as u64);
+        index.extend(MAGIC);
+        index.extend(shelf.end().to_le_bytes());
+        index.extend(size.to_le_bytes());
+        index.extend(whose);
+        shelf.file().write_all_at(&index, shelf.end())?;
         draft.file.persist(self.path(diff_id)).map_err(|error| error.error)?;
         shelf.name(self.sums(diff_id), whose);
         Ok(())
@@ -319,11 +323,11 @@ fn write(layer: &[Entry], costs: Costs, put_up: &PutUp) -> Vec<u8> {
         numbers.iter().for_each(|number| index.extend(number.to_le_bytes()));
     };
     numbers(&mut index, &[costs.archive, costs.metadata, layer.len() as u64]);
-    for Entry { path, metadata, kind } in layer {
+    for Entry { path, metadata, nanoseconds, kind } in layer {
         bytes(&mut index, path);
         let Metadata { mode, uid, gid, mtime, xattrs, immutable: _ } = metadata;
         numbers(&mut index, &[(*mode).into(), (*uid).into(), (*gid).into(), mtime.cast_unsigned()]);
-        numbers(&mut index, &[xattrs.iter().count() as u64]);
+        numbers(&mut index, &[(*nanoseconds).into(), xattrs.iter().count() as u64]);
         for (name, value) in xattrs.iter() {
             bytes(&mut index, name);
             bytes(&mut index, value);
@@ -387,6 +391,7 @@ fn read(index: &[u8], put_up: &PutUp) -> Option<Read> {
             mtime: fields.u64()?.cast_signed(),
             ..Metadata::root(0)
         };
+        let nanoseconds = fields.u32()?;
         let mut xattrs = Xattrs::NONE;
         for _ in 0..fields.u64()? {
             let name = fields.bytes()?;
@@ -413,7 +418,7 @@ fn read(index: &[u8], put_up: &PutUp) -> Option<Read> {
             FIFO => EntryKind::Fifo,
             _ => return None,
         };
-        entries.push(Entry { path, metadata, kind });
+        entries.push(Entry { path, metadata, nanoseconds, kind });
     }
     fields.0.is_empty().then_some(Read { entries, costs, checks })
 }

@@ -26,7 +26,7 @@ fn image() -> TinyImage {
                         .owner(7, 8)
                         .xattr("user.x", b"\0\n"),
                 )
-                .add(Item::file("old", "x").mtime(1))
+                .add(Item::file("old", "x").record("mtime", "1.5"))
         })
         .compression(Compression::Zstd)
         .layer(|l| {

@@ -105,6 +105,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "filesystem",
             "iso",
             "load",
+            "oci",
             "ostree",
             "plan",
             "request",

@@ -35,10 +35,11 @@ fn with(image: TinyImage, files: &[(&str, &[u8])]) -> TinyImage {
                     layer = layer.directory(&path[..end]);
                 }
             }
-            match bytes.strip_prefix(b"-> ") {
-                Some(target) => layer = layer.symlink(*path, target),
-                None if path.ends_with('/') => {}
-                None => layer = layer.file(*path, bytes),
+            match (bytes.strip_prefix(b"-> "), bytes.strip_prefix(b"== ")) {
+                (Some(target), _) => layer = layer.symlink(*path, target),
+                (_, Some(target)) => layer = layer.hardlink(*path, target),
+                _ if path.ends_with('/') => {}
+                _ => layer = layer.file(*path, bytes),
             }
         }
         layer
@@ -61,6 +62,7 @@ fn base() -> TinyImage {
             ("usr/lib/bootc/kargs.d/10-console.toml", b"kargs = [\"console=ttyS0\"]\n"),
             ("usr/lib/bootc/install/10-tiny.toml", b"[install]\nkargs = [\"tiny.install=1\"]\n"),
             ("usr/share/large", &[0x6c; 9000]),
+            ("usr/share/again", b"== usr/share/large"),
             ("usr/share/border", &[0x62; 64]),
             ("usr/share/above", &[0x61; 65]),
             ("usr/share/empty", b""),
@@ -72,7 +74,6 @@ fn base() -> TinyImage {
     );
     image.layer(|layer| {
         layer
-            .hardlink("usr/share/again", "usr/share/large")
             .add(Item::file("etc/shadow", "root:!::\n").mode(0).owner(0, 42))
             .add(Item::file("usr/share/late", "late").record("mtime", "1735689600.25"))
     })
@@ -166,7 +167,8 @@ impl Pressed {
         let (start, size) =
             (partition["start"].as_u64().unwrap(), partition["size"].as_u64().unwrap());
         let file = self.directory.path().join(role);
-        let mut disk = File::open(self.built.file(0)).unwrap();
+        let disk = self.directory.path().join(self.built.file(0));
+        let mut disk = File::open(disk).unwrap();
         disk.seek(SeekFrom::Start(start)).unwrap();
         let mut out = File::create(&file).unwrap();
         let mut buffer = vec![0; 1 << 20];

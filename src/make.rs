@@ -236,7 +236,8 @@ impl Work<'_> {
         let target = plan.system.target.as_str();
         let reference = match &plan.system.signature_policy {
             ostree::SignaturePolicy::ContainerPolicy => ostree::signed_reference(target),
-            _ => ostree::unverified_reference(target),
+            // As bootc spells it on this backend; for ostree it shortens what comes from registries.
+            _ => format!("ostree-unverified-image:{target}"),
         };
         let aleph = ostree::aleph_bytes(image, target, INSTALLER, self.labels.is_some())?;
         let Documents { manifest, config, config_digest } = &system.archives.documents;

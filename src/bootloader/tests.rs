@@ -325,7 +325,7 @@ fn boot_loader_that_cannot_be_told_or_installed_is_refused() {
     let image = side_by_side(Some("systemd"), &["systemd-boot"]);
     refused(
         &image,
-        "systemd-boot is the default in the image's EFI.json; bootpress installs GRUB",
+        "systemd-boot is the default in the image's EFI.json, and systems of the ostree backend are started by GRUB",
         "--bootloader grub",
     );
     let mut image = side_by_side(Some("grub"), &["grub-cc"]);

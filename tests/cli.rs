@@ -270,54 +270,6 @@ fn a_disk_that_is_too_small_is_refused_before_it_is_written() {
     assert_eq!(fs::metadata(place.path("disk.raw")).unwrap().len(), 2 << 30);
 }
 
-/// The program's whole voice, to be read in one sitting: what each mistake is told. `UPDATE_EXPECT=1` writes it anew.
-#[test]
-fn message_of_each_mistake_is_in_the_golden() {
-    let place = Place::with(&bootc_image::bootc_image());
-    tiny_image::tiny_image()
-        .layer(|layer| layer.file("usr/bin/true", "x"))
-        .write_oci_layout(&place.path("application"));
-    bootc_image::without_bootloader().write_oci_layout(&place.path("unbootable"));
-    fs::write(place.path("taken.raw"), "").unwrap();
-    fs::write(place.path("random.bin"), [7; 4096]).unwrap();
-    for (name, text) in [
-        ("typo.toml", "[customizations]\nhostnam = \"x\"\n"),
-        ("syntax.toml", "[customizations\n"),
-        (
-            "values.toml",
-            "[[customizations.user]]\nname = \"a b\"\n[customizations.timezone]\ntimezone = \"Mars\"\n",
-        ),
-        (
-            "twice.toml",
-            "[[customizations.user]]\nname = \"ann\"\n[[customizations.user]]\nname = \"ann\"\n",
-        ),
-        ("table.toml", "[customizations.disk]\ntype = \"sun\"\n"),
-        ("packages.toml", "packages = [{ name = \"vim\" }]\n"),
-        ("service.toml", "[customizations.services]\nenabled = [\"nosuch.service\"]\n"),
-    ] {
-        fs::write(place.path(name), text).unwrap();
-    }
-    let lines = include_str!("golden/mistakes.txt");
-    let mut told = String::new();
-    for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let output = match words[0] {
-            "bootpress" => place.bootpress(&words[1..]),
-            name => bootpress_named(name, place.0.path())
-                .args(&words[1..])
-                .current_dir(place.0.path())
-                .env_remove("RUST_LOG")
-                .output()
-                .unwrap(),
-        };
-        let code = output.status.code().unwrap();
-        assert_ne!(code, 0, "{line} is not a mistake");
-        let said = text(&output.stderr).replace(&place.0.path().display().to_string(), "HERE");
-        told.push_str(&format!("$ {line}\n{}\nexit code {code}\n\n", said.trim_end()));
-    }
-    expect_test::expect_file!["golden/messages.txt"].assert_eq(&told);
-}
-
 #[test]
 fn help_teaches() {
     let place = Place::new();

@@ -164,7 +164,7 @@ fn a_signature_has_to_be_of_this_image_by_this_name() {
         (one.claim(&zeros, NAME), "not for this image"),
         (one.claim(DIGEST, "quay.io/a/b:2"), "it is for quay.io/a/b:2"),
         (one.claim(DIGEST, "quay.io/a/c:1"), "it is for"),
-        (one.claim(DIGEST, "not a name"), "no name"),
+        (one.claim(DIGEST, "not a name"), "is not a name"),
         (found(Signature::Simple(b"x".to_vec())), "it is a simple signature"),
         (found(Signature::Unknown("odd".to_owned())), "unknown form, odd"),
         (one.bundle(DIGEST, "https://sigstore.dev/cosign/sign/v1"), "it is for no name"),
@@ -191,7 +191,7 @@ fn bundles_count_for_who_brings_a_key() {
     assert!(outcome(&key("two", None), &good).is_err());
     assert!(outcome(&key("one", Some("quay.io/a/b")), &good).unwrap_err().contains("no name"));
     let provenance = [one.bundle(DIGEST, "https://slsa.dev/provenance/v1")];
-    assert!(outcome(&key("one", None), &provenance).unwrap_err().contains("no approval"));
+    assert!(outcome(&key("one", None), &provenance).unwrap_err().contains("not an approval"));
     let other = [one.bundle(&DIGEST.replace("0123", "0000"), predicate)];
     assert!(outcome(&key("one", None), &other).unwrap_err().contains("not for this image"));
     // Any tag of the repository will do for a key, no other repository.

@@ -373,7 +373,7 @@ fn what_cannot_be_set_changes_nothing() {
     }
     same(&original, &medium);
     let (exit, said) = iso(&["show"], &built.file("raw")).unwrap_err();
-    assert!(exit == 3 && said.contains("no medium of bootpress' that can be changed"), "{said}");
+    assert!(exit == 3 && said.contains("not a medium of bootpress' that can be changed"), "{said}");
 }
 
 #[test]

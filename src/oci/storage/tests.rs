@@ -176,7 +176,7 @@ fn layers_lead_nowhere_else() {
         fs::remove_file(root.join("dir/f")).unwrap();
         nix::unistd::mkfifo(&root.join("dir/f"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     };
-    assert!(put_together(LINES, pipe).unwrap_err().to_string().contains("no file any more"));
+    assert!(put_together(LINES, pipe).unwrap_err().to_string().contains("not a file any more"));
     let short = |root: &Path| fs::write(root.join("dir/f"), "conten").unwrap();
     assert!(put_together(LINES, short).unwrap_err().to_string().contains("shorter than it was"));
     let long = |root: &Path| fs::write(root.join("dir/f"), "content and more").unwrap();

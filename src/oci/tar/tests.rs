@@ -354,7 +354,7 @@ fn sparse_maps_that_are_none() {
     let no_size = Item::file("x", b"").record("GNU.sparse.map", "0,1");
     assert!(refused_item(no_size).contains("no size"));
     let link = Item::symlink("x", "y").record("GNU.sparse.size", "1");
-    assert!(refused_item(link).contains("no file is sparse"));
+    assert!(refused_item(link).contains("not a file is sparse"));
 }
 
 fn rich() -> Vec<u8> {

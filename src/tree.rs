@@ -208,7 +208,7 @@ impl Verity {
 pub struct Tree {
     inodes: Vec<Inode>,
     verity: BTreeMap<InodeId, Verity>,
-    /// Of the few inodes whose time has a fraction.
+    /// Fractions of the times of the few inodes that have one.
     nanoseconds: BTreeMap<InodeId, u32>,
 }
 

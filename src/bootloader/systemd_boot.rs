@@ -78,12 +78,12 @@ pub(super) fn complete(esp: &mut Tree, root: &Tree, contents: &ContentStore) -> 
     for set in names(root, KEYS) {
         let directory = format!("{KEYS}/{set}");
         if !root.resolve(&directory).is_some_and(|id| root.inode(id).is_directory()) {
-            return Err(corrupt(directory, "it is no directory of keys"));
+            return Err(corrupt(directory, "it is not a directory of keys"));
         }
         for key in names(root, &directory).iter().filter(|name| name.ends_with(".auth")) {
             let path = format!("{directory}/{key}");
             let Some(content) = root.file(&path) else {
-                return Err(corrupt(path, "it is no file"));
+                return Err(corrupt(path, "it is not a file"));
             };
             let into = esp.make_directories(&format!("loader/keys/{set}"), &plain);
             let kind = Kind::File(content.clone());

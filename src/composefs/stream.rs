@@ -98,7 +98,7 @@ impl Stream {
         for run in pieces.chunk_by(|one, other| is_bytes(one) && is_bytes(other)) {
             match &run[0] {
                 Piece::File(content) => {
-                    let id = objects.id(content).context("a file is no object")?;
+                    let id = objects.id(content).context("a file is not an object")?;
                     stream.object(id, content.size)?;
                 }
                 Piece::Bytes(_) => {

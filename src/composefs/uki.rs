@@ -162,7 +162,7 @@ impl<'a> Sections<'a> {
         let bytes = |offset: u64, size: usize| -> Result<Vec<u8>> {
             let end = offset.checked_add(size as u64).filter(|end| *end <= content.size);
             if end.is_none() {
-                return Err(corrupt(path, "it is no unified kernel image: its headers are cut"));
+                return Err(corrupt(path, "it is not a unified kernel image: its headers are cut"));
             }
             let mut bytes = vec![0; size];
             contents.read_exact_at(content.id, offset, &mut bytes).context("reading the spool")?;
@@ -176,7 +176,7 @@ impl<'a> Sections<'a> {
         let header_at = u32_at(&dos, 60);
         let header = bytes(header_at, 24)?;
         if !dos.starts_with(b"MZ") || !header.starts_with(b"PE\0\0") {
-            return Err(corrupt(path, "it is no EFI program"));
+            return Err(corrupt(path, "it is not an EFI program"));
         }
         let (count, optional) = (u16_at(&header, 6), u16_at(&header, 20));
         if usize::from(count) > MOST_SECTIONS {

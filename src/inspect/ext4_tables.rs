@@ -48,7 +48,7 @@ pub(super) struct Tables {
     per_group: u64,
     /// Blocks of the table of group descriptors.
     descriptor_blocks: u64,
-    /// Of each group the blocks of its bitmaps.
+    /// Blocks of the bitmaps of each group.
     bitmaps: Vec<(u64, u64)>,
     /// The block where each group's inode table begins.
     inode_tables: Vec<u64>,

@@ -425,7 +425,7 @@ impl Unvouched {
 }
 
 impl Source {
-    /// The same image by another name: what a machine that is made of it calls it.
+    /// Renames the image: what a machine that is made of it calls it.
     pub fn called(mut self, name: Option<String>) -> Self {
         self.0.image.name = name;
         self

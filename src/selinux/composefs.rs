@@ -160,7 +160,7 @@ fn compile(patterns: &[String]) -> Result<(DFA, Cache)> {
     for pattern in patterns {
         syntax::parse_with(pattern, &syntax).map_err(|_| {
             let what = format!("the expression {pattern} of file_contexts cannot be matched");
-            unsupported(what, Some("only what is no regular language in it is not supported"))
+            unsupported(what, Some("only what is not a regular language in it is not supported"))
         })?;
     }
     let nfa = thompson::Config::new().utf8(false).nfa_size_limit(Some(NFA_BYTES));

@@ -52,7 +52,9 @@ pub(crate) struct RegistryFlags {
     #[arg(long, value_name = "BOOL", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 
-    /// Neither use nor fill the cache of fetched images and unpacked layers
+    /// Neither use nor fill the cache
+    ///
+    /// It holds fetched images and unpacked layers.
     #[arg(long, hide_short_help = true)]
     no_cache: bool,
 

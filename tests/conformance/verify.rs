@@ -106,7 +106,6 @@ fn disk_is_verified_and_a_flipped_byte_is_named() {
     let shim = find(b"fallback", start("esp"));
     for (at, partition, structure, path) in [
         (512 + 60, None, "the header of the primary GPT", None),
-        (start("root") + 1024 + 0x78, Some("root"), "the super block, byte 120", None),
         (kernel, Some("root"), "block 1 of a file", Some("vmlinuz")),
         (shim, Some("esp"), "byte 0 of a file", Some("/EFI/BOOT/fbx64.efi")),
     ] {
@@ -221,5 +220,8 @@ fn cosign_verifies_the_signature_of_the_provenance() {
         .arg("--bundle")
         .arg(built.file(".provenance.json"));
     cosign.env("HOME", built.place.path()).env("TUF_ROOT", built.place.path().join("tuf"));
-    run(cosign.arg(built.file(".raw")));
+    // cosign reads no blob of more than 128 MiB, and takes its digest instead.
+    let told = run(tool("sha256sum").unwrap().arg(built.file(".raw")));
+    let digest = told.split_whitespace().next().unwrap();
+    run(cosign.args(["--digestAlg", "sha256", "--digest", digest]));
 }

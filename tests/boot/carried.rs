@@ -90,7 +90,9 @@ pub(crate) fn with_old_bootupd(layout: &Path, directory: &Path) {
     let last = include_str!("../fixture/overlay/configs.d/10_blscfg.cfg");
     let layer = TinyLayer::default()
         .whiteout(&format!("{STATIC}/configs.d/10_blscfg.cfg"))
-        .file(&format!("{STATIC}/grub-static-post.cfg"), last);
+        // It would stand first in the menu, before what comes last, and the default would be the firmware.
+        .whiteout(&format!("{STATIC}/configs.d/30_uefi-firmware.cfg"))
+        .file(format!("{STATIC}/grub-static-post.cfg"), last);
     derive(directory, "latest", &[layer.archive()], "old");
     // What is pressed is the tag `latest`.
     let index = directory.join("index.json");

@@ -43,6 +43,27 @@ fn grub_fetches_the_disk_and_it_runs_live() {
     assert!(console.contains("MiB when it comes from the network"), "{console}");
 }
 
+/// Fedora's GRUB sets `config_directory`, and where the path that it was told begins without a slash, there is none behind the
+/// server either. Debian's does not set it: the configuration that it reads first plays Fedora's part.
+#[test]
+#[ignore = "takes minutes: tests/run full"]
+fn grub_that_names_its_directory_without_a_slash_finds_the_disk() {
+    let server = Server::start();
+    let out = press("pxe-fedora", &[], &server);
+    let place = format!("(http,10.0.2.2:{})", server.port);
+    let first = format!(
+        "set config_directory=\"{place}EFI/BOOT\"\nexport config_directory\nconfigfile {place}/EFI/BOOT/grub.cfg\n"
+    );
+    assert!(out.join("EFI/BOOT/grub.cfg").is_file());
+    fs::write(out.join("grub/grub.cfg"), first).unwrap();
+    // Another amount of memory than the others have, and so a directory of its own.
+    let console = boot(&out, "EFI/BOOT/BOOTX64.EFI", "", 1032, None, CARRIED);
+    let asked = server.asked();
+    for name in ["/EFI/BOOT/grub.cfg", "/vmlinuz", "/live.img", "/root.img"] {
+        assert!(asked.iter().any(|path| path == name), "{name}: {asked:?}: {console}");
+    }
+}
+
 #[test]
 #[ignore = "takes minutes: tests/run full"]
 fn ipxe_fetches_the_disk_and_it_is_installed() {

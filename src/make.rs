@@ -258,7 +258,7 @@ impl Work<'_> {
         let uki_key = boot.loader == Some(Loader::SystemdBoot)
             && settings.systemd.is_some_and(|version| version >= UKI_KEY);
         let labels = ImageLabelling(image_policy.as_ref());
-        let (alias, label) = labels.functions();
+        let (alias, label) = (labels.alias(), labels.label());
         let imaging = labels.imaging(&alias, &label);
         let options = composefs::DeployOptions {
             reference: &reference,
@@ -355,7 +355,7 @@ pub fn check_sealed(loaded: &Loaded) -> Result<()> {
     };
     let policy = ImagePolicy::load(&union.root, &loaded.contents)?;
     let labels = ImageLabelling(policy.as_ref());
-    let (alias, label) = labels.functions();
+    let (alias, label) = (labels.alias(), labels.label());
     composefs::check(union, layers, uki, &labels.imaging(&alias, &label), &loaded.contents)
 }
 
@@ -363,13 +363,12 @@ pub fn check_sealed(loaded: &Loaded) -> Result<()> {
 struct ImageLabelling<'a>(Option<&'a ImagePolicy>);
 
 impl ImageLabelling<'_> {
-    fn functions(
-        &self,
-    ) -> (impl Fn(&[u8]) -> Option<Vec<u8>>, impl Fn(&[u8], u32) -> Result<ImageLabel>) {
-        let alias = |path: &[u8]| self.0?.alias(path);
-        let label =
-            |path: &[u8], mode: u32| self.0.map_or(Ok(None), |policy| policy.label(path, mode));
-        (alias, label)
+    fn alias(&self) -> impl Fn(&[u8]) -> Option<Vec<u8>> {
+        |path: &[u8]| self.0?.alias(path)
+    }
+
+    fn label(&self) -> impl Fn(&[u8], u32) -> Result<ImageLabel> {
+        |path: &[u8], mode: u32| self.0.map_or(Ok(None), |policy| policy.label(path, mode))
     }
 
     fn imaging<'b>(

@@ -54,7 +54,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Everything that is asked for, in the words of those who are asked.
     (
         "request",
-        &["bootc", "bootloader", "config", "disk", "iso", "naming", "oci", "output", "sbom", "trust"],
+        &[
+            "bootc",
+            "bootloader",
+            "config",
+            "disk",
+            "iso",
+            "naming",
+            "oci",
+            "output",
+            "sbom",
+            "trust",
+        ],
     ),
     // Names of the files that are written.
     ("naming", &["iso", "output"]),

@@ -167,7 +167,7 @@ pub fn prepare(root: &Tree, contents: &ContentStore, options: &BootOptions) -> R
     }
     if loader != Loader::Grub {
         let Some(metadata) = efi_metadata else { return Err(nothing_found(root)) };
-        return on_esp(root, contents, options, loader, metadata, boot);
+        return on_esp(root, contents, options, loader, &metadata, boot);
     }
     let configs = grub::Configs::read(root, contents)?;
     boot.warnings.extend(configs.warnings.iter().cloned());
@@ -216,15 +216,15 @@ fn on_esp(
     contents: &ContentStore,
     options: &BootOptions,
     loader: Loader,
-    metadata: Value,
+    metadata: &Value,
     mut boot: Boot,
 ) -> Result<Boot> {
     let payload = efi::Payload::find(root, contents, loader)?;
     let vendor = payload.vendor(options.architecture)?;
-    boot.found.push(format!("UEFI: {loader}, {}, {payload}, vendor {vendor}", version(&metadata)));
+    boot.found.push(format!("UEFI: {loader}, {}, {payload}, vendor {vendor}", version(metadata)));
     let mut esp = payload.esp();
     let mut state = state::State::default();
-    state.add("EFI", &metadata, Some(&payload.file_tree(contents)?));
+    state.add("EFI", metadata, Some(&payload.file_tree(contents)?));
     let state = contents
         .insert_bytes(&state.json(bootupd::version(root, contents)?.as_deref(), options.time)?)?;
     esp.create(Tree::ROOT, state::FILE, Metadata::root(0o644), Kind::File(state));

@@ -91,7 +91,9 @@ fn press(options: &BuildOptions, flags: &ImageBuilderFlags) -> Result<()> {
         fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
     }
     let as_json = options.format.as_deref() == Some("json");
-    build::press(&request, options.progress.flag(flags.verbose), as_json)?;
+    let progress = options.progress.flag(flags.verbose);
+    let listening = build::Listening { progress, events: None, release: None };
+    build::print(&build::press(&request, &listening)?, as_json)?;
     if options.with_upload_result {
         let path = directory.join(format!("{basename}.upload-result"));
         let result = json!({"Provider": "LocalPath", "ImageID": file});

@@ -156,10 +156,7 @@ impl<H: Hash> Levels<'_, H> {
             }
         }
         let top = self.open.get(self.writers.len()).filter(|hashes| !hashes.is_empty());
-        Ok(top.map_or_else(
-            || vec![0; H::SIZE].into(),
-            |hashes| hashes.as_slice().into(),
-        ))
+        Ok(top.map_or_else(|| vec![0; H::SIZE].into(), |hashes| hashes.as_slice().into()))
     }
 }
 

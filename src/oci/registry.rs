@@ -193,9 +193,10 @@ impl Registry {
         let from = last.map_or(String::new(), |last| format!("&last={last}"));
         let is_tag =
             |tag: &String| tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        let path = match last.is_none_or(is_tag) {
-            true => format!("tags/list?n=1000{from}"),
-            false => "tags/list?n=1000".to_owned(),
+        let path = if last.is_none_or(is_tag) {
+            format!("tags/list?n=1000{from}")
+        } else {
+            "tags/list?n=1000".to_owned()
         };
         match self.fetch(&path, "application/json") {
             Ok(body) => Ok(body.bytes),

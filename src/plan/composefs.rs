@@ -9,6 +9,7 @@ use crate::disk::Arrangement;
 use crate::error::unsupported;
 use crate::filesystem_kind::FileSystem;
 use crate::name::StaterootName;
+use crate::progress::{Code, Warning};
 use crate::request::{BoundImages, Request};
 use crate::tree::Tree;
 
@@ -96,16 +97,15 @@ pub(super) fn enforces(root: FileSystem, unified: Option<&Uki>) -> Result<bool> 
 }
 
 /// What the user should know.
-pub(super) fn warnings(settings: &Settings, unified: Option<&Uki>) -> Vec<String> {
+pub(super) fn warning(settings: &Settings, unified: Option<&Uki>) -> Option<Warning> {
     let arguments = &settings.install.kernel_arguments;
-    match unified {
-        Some(uki) if !arguments.is_empty() => vec![format!(
-            "the kernel arguments of the image's install configuration ({}) have no effect: the command line is sealed in {}",
-            arguments.join(" "),
-            uki.path
-        )],
-        _ => Vec::new(),
-    }
+    let uki = unified.filter(|_| !arguments.is_empty())?;
+    let text = format!(
+        "the kernel arguments of the image's install configuration ({}) have no effect: the command line is sealed in {}",
+        arguments.join(" "),
+        uki.path
+    );
+    Some(Warning::new(Code::ImageConfiguration, text))
 }
 
 /// How a `/boot` of its own is mounted: this backend writes no fstab.

@@ -131,7 +131,7 @@ impl Plan {
             SystemPlan::of(request, image, settings, &identity, &arrangement, &mut warnings)?;
         if composefs {
             system.fs_verity = self::composefs::enforces(root.filesystem, unified)?;
-            warnings.extend(self::composefs::warnings(settings, unified));
+            warnings.extend(self::composefs::warning(settings, unified));
         }
         let boot_idles = boot::idles(request, settings, &arrangement, &system.kernel_arguments);
         warnings

@@ -277,10 +277,8 @@ pub(crate) fn is_valid(schema: &str, documents: &[Value]) -> Option<Result<(), S
                   validator = jsonschema.Draft202012Validator(schema)\n\
                   for document in json.load(open(sys.argv[1] + '/documents.json')): validator.validate(document)";
     let output = python.arg("-c").arg(script).arg(place.path()).output().unwrap();
-    Some(match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    })
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Some(if output.status.success() { Ok(()) } else { Err(told) })
 }
 
 const EVENTS: &str = include_str!("../../src/cli/events.schema.json");

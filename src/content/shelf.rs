@@ -71,11 +71,11 @@ type Key = (u64, Sum);
 /// One for each content, so they are kept small.
 #[derive(Debug, Default)]
 struct Sums {
-    /// Those of earlier builds, in the order of their keys.
+    /// Sums of earlier builds, in the order of their keys.
     known: Vec<(Key, Sum)>,
     /// Which of them this build needs: no others are kept, so that the file does not grow from build to build.
     needed: Vec<bool>,
-    /// Those of this build.
+    /// Sums of this build.
     fresh: Vec<(Key, Sum)>,
 }
 
@@ -84,7 +84,7 @@ impl Sums {
         Self { needed: vec![false; known.len()], known, fresh: Vec::new() }
     }
 
-    /// Those that are to be kept, in the order of their keys.
+    /// Sums that are to be kept, in the order of their keys.
     fn kept(&self) -> Vec<(Key, Sum)> {
         let needed = self.known.iter().zip(&self.needed).filter(|(_, needed)| **needed);
         let mut kept: Vec<_> =

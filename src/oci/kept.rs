@@ -45,7 +45,7 @@ const TRAILER: usize = MAGIC.len() + 2 * 8 + SIZE;
 /// Bytes of metadata of a layer that is kept, at most: its index is in memory as a whole. A whole distribution has 60 MB.
 const LARGEST_METADATA: u64 = 96 << 20;
 
-/// Of a layer that is compressed, so many times its size has to be free, and [`FREE`] bytes besides: builds need the room more.
+/// Room that has to be free for a compressed layer: so many times its size, and [`FREE`] bytes besides: builds need the room more.
 const GROWTH: u64 = 8;
 const FREE: u64 = 2 << 30;
 

@@ -61,6 +61,9 @@ pub mod release;
 // A gate over facts.
 pub mod check;
 
+// Disks to and from a registry.
+pub mod publish;
+
 // A disk that is there, or an image, looked at.
 pub mod inspect;
 pub mod survey;

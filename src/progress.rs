@@ -20,12 +20,21 @@ pub enum Stage {
     Compress,
     /// Writing the disk files.
     Write,
+    /// Sending blobs to a registry.
+    Push,
 }
 
 impl Stage {
     /// All stages in the order in which they run.
-    pub const ALL: [Self; 6] =
-        [Self::Fetch, Self::Unpack, Self::Deploy, Self::LayOut, Self::Compress, Self::Write];
+    pub const ALL: [Self; 7] = [
+        Self::Fetch,
+        Self::Unpack,
+        Self::Deploy,
+        Self::LayOut,
+        Self::Compress,
+        Self::Write,
+        Self::Push,
+    ];
 
     /// The stage as a present participle, for people.
     pub const fn name(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Stage {
             Self::LayOut => "laying out",
             Self::Compress => "compressing",
             Self::Write => "writing",
+            Self::Push => "pushing",
         }
     }
 }

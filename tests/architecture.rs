@@ -147,6 +147,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &["attest", "disk", "iso", "make", "output", "plan", "trust", "written"]),
     // From facts of a build to the files that are published with it.
     ("release", &["iso", "naming", "output", "report"]),
+    // Disks to a registry, and back.
+    ("publish", &["oci", "release"]),
     // What a machine pulls when it upgrades: the first half, and the commits.
     ("update", &["load", "ostree", "request"]),
     // As far as a build reads, without making anything.
@@ -171,6 +173,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("reqwest", &["oci"]),
     ("http_auth", &["oci"]),
     ("rustls", &["oci"]),
+    ("bytes", &["oci"]),
+    ("http_body", &["oci"]),
     ("tokio", &["oci"]),
     ("flate2", &["filesystem", "inspect", "iso", "oci", "output"]),
     ("md5", &["inspect", "iso"]),
@@ -185,7 +189,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("zerocopy", &["filesystem"]),
     ("hadris_fat", &["filesystem"]),
     ("regex_automata", &["check", "selinux"]),
-    ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output"]),
+    ("tempfile", &["cli", "content", "filesystem", "inspect", "oci", "output", "publish"]),
     ("saphyr", &["check", "config", "trust"]),
     ("saphyr_parser", &["yaml"]),
 ];

@@ -34,7 +34,7 @@ pub(super) struct ChainFlags {
     installer: String,
 
     #[command(flatten)]
-    registry: RegistryFlags,
+    pub(super) registry: RegistryFlags,
 }
 
 /// How `src/iso/guest/install.sh` wants it.

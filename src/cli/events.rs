@@ -17,6 +17,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result};
 use bootpress::error::{Corrupt, Unsupported};
+use bootpress::output::FileFormat;
 use bootpress::progress::Event;
 use bootpress::report::Report;
 use serde_json::{Value, json};
@@ -128,8 +129,9 @@ impl Events {
 
     fn outputs(&self, report: &Report) {
         for file in &report.files {
+            let format = FileFormat { format: file.format, packing: file.compression }.to_string();
             self.write(json!({
-                "event": "output", "path": file.path, "what": "disk", "format": file.format,
+                "event": "output", "path": file.path, "what": "disk", "format": format,
                 "size": file.size, "sha256": file.sha256,
             }));
         }

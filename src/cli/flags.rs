@@ -79,6 +79,17 @@ const PULL_EXAMPLES: &str = "\
 Examples:
   bootpress pull quay.io/fedora/fedora-bootc:43 && bootpress build --offline quay.io/fedora/fedora-bootc:43";
 
+const PUSH_EXAMPLES: &str = "\
+Examples:
+  bootpress push os-43.x86_64.qcow2 os-43.aarch64.qcow2 quay.io/me/os-disks:43
+  bootpress push os-43.x86_64.qcow2 quay.io/me/os-vm:43 --as containerdisk
+  bootpress pull quay.io/me/os-disks:43 --output . && bootpress test os-43.x86_64.qcow2";
+
+const COMPOSE_EXAMPLES: &str = "\
+Examples:
+  bootpress compose iot.toml --output Fedora-IoT-43-20251014.0
+  bootpress compose iot.toml --output Fedora-IoT-43-20251014.0 --dry-run";
+
 const CACHE_EXAMPLES: &str = "\
 Examples:
   bootpress cache list
@@ -133,6 +144,12 @@ pub(crate) enum Command {
     /// Fetch an image into the cache
     #[command(after_help = PULL_EXAMPLES)]
     Pull(Box<super::pull::PullFlags>),
+    /// Push disks to a registry as OCI artifacts
+    #[command(after_help = PUSH_EXAMPLES)]
+    Push(Box<super::push::PushFlags>),
+    /// Build and test all the disks of a compose
+    #[command(after_help = COMPOSE_EXAMPLES)]
+    Compose(super::compose::ComposeFlags),
     /// Show or shrink the cache of fetched images
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(super::cache::CacheFlags),

@@ -128,6 +128,11 @@ impl MachineFlags {
         self.disk_format
     }
 
+    /// The architecture, if it was said.
+    pub(super) fn architecture(&self) -> Option<Architecture> {
+        self.arch
+    }
+
     /// Reads the matrix.
     pub(super) fn matrix(&self) -> Result<Matrix> {
         let Some(file) = &self.matrix else { return Ok(Matrix::built_in()) };

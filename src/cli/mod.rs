@@ -8,6 +8,7 @@ mod cases;
 mod chain;
 mod check;
 mod completions;
+mod compose;
 #[cfg(test)]
 mod documents;
 mod events;
@@ -21,6 +22,7 @@ mod json;
 mod machine_flags;
 mod markdown;
 mod pull;
+mod push;
 mod recorded;
 mod release;
 mod report_flags;
@@ -67,13 +69,15 @@ pub(crate) fn run() -> ExitCode {
     let flags = Flags::parse();
     let result = match flags.command {
         Command::Build(flags) => build::run(&flags).map(|()| ExitCode::SUCCESS),
-        Command::Test(flags) => test::run(&flags),
+        Command::Test(mut flags) => test::run(&mut flags),
         Command::Run(flags) => run::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::run(&flags),
         Command::Verify(flags) => verify::run(&flags),
         Command::Iso(flags) => iso::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Pull(flags) => pull::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Push(flags) => push::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Compose(flags) => compose::run(&flags),
         Command::Cache(flags) => cache::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Completions(flags) => generate::completions(&flags).map(|()| ExitCode::SUCCESS),
         Command::Man(flags) => generate::man(&flags).map(|()| ExitCode::SUCCESS),

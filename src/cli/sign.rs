@@ -145,15 +145,28 @@ fn sq_is_old() -> Result<bool> {
     Ok(!help.contains("--signature-file"))
 }
 
-/// cosign since version 3 takes a configuration that names no service; before, a flag.
+/// Whether cosign is of version 3 or later, which takes a configuration that names no service; before, there is a flag.
+pub(crate) fn cosign_is_new() -> Result<bool> {
+    let help = output(Command::new("cosign").args(["sign-blob", "--help"]))?;
+    Ok(help.contains("--signing-config"))
+}
+
+/// Runs cosign, which must succeed.
+pub(crate) fn run_cosign(command: &mut Command) -> Result<()> {
+    // Without a password in the environment cosign would ask at the terminal.
+    if std::env::var_os("COSIGN_PASSWORD").is_none() {
+        command.env("COSIGN_PASSWORD", "");
+    }
+    run(command)
+}
+
 fn cosign(key: &str, file: &Path, unfinished: &Path, signature: &Path) -> Result<PathBuf> {
     let signer = Signer::Cosign(key.to_owned());
-    let help = output(Command::new("cosign").args(["sign-blob", "--help"]))?;
     let configuration =
         tempfile::NamedTempFile::new().context("creating a signing configuration")?;
     let mut command = Command::new("cosign");
     command.args(["sign-blob", "--yes", "--key", key, "--bundle"]).arg(unfinished);
-    if help.contains("--signing-config") {
+    if cosign_is_new()? {
         fs::write(configuration.path(), NO_SERVICES).context("writing a signing configuration")?;
         command.arg("--signing-config").arg(configuration.path());
     } else {

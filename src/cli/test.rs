@@ -11,11 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bootpress::error::{corrupt, unsupported};
+use bootpress::publish::{self, PullRequest};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use qemu::{BootError, BootReport, Case, Level, News, Outcome, Test, Verdict};
+use tempfile::TempDir;
 
+use super::build;
 use super::cases::{self, Plan, Trial};
 use super::exit;
 use super::machine_flags::{self, Choice, MachineFlags};
@@ -96,7 +99,10 @@ fn jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
 }
 
 /// Boots the disks and prints the results. Exit codes: 0 all passed, 1 one failed, else 5 if this machine broke one.
-pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
+pub(super) fn run(flags: &mut TestFlags) -> Result<ExitCode> {
+    // Gone when all is done.
+    let _pulled = pull(flags)?;
+    let flags = &*flags;
     let matrix = flags.machine.matrix()?;
     if flags.list {
         print(&machine_flags::table(&matrix, flags.full))?;
@@ -144,6 +150,36 @@ pub(super) fn run(flags: &TestFlags) -> Result<ExitCode> {
     })?;
     let verdicts = outcomes.iter().map(|outcome| outcome.tried.as_ref().map(|boot| &boot.verdict));
     Ok(exit_code(verdicts.map(Result::ok)))
+}
+
+/// Fetches the disks that are in a registry, into a directory that goes away with what is returned.
+fn pull(flags: &mut TestFlags) -> Result<Option<TempDir>> {
+    /// Forms in which a disk boots, what is booted fastest first.
+    const FORMATS: [&str; 8] =
+        ["qcow2", "raw", "qcow2.zst", "raw.zst", "raw.gz", "raw.xz", "iso", "vhdx"];
+    const REGISTRY: &str = "docker://";
+    let is_remote =
+        |disk: &PathBuf| disk.as_os_str().as_encoded_bytes().starts_with(REGISTRY.as_bytes());
+    if !flags.disks.iter().any(is_remote) {
+        return Ok(None);
+    }
+    let place = TempDir::new().context("creating a directory for disks of a registry")?;
+    let architecture = flags.machine.architecture().map(|asked| asked.name());
+    for (number, disk) in flags.disks.iter_mut().enumerate().filter(|(_, disk)| is_remote(disk)) {
+        let name = disk.to_str().context("a name in a registry is text")?;
+        let directory = place.path().join(number.to_string());
+        publish::create_directory(&directory)?;
+        let request = PullRequest {
+            from: name.parse()?,
+            access: flags.chain.registry.access()?,
+            architecture: build::architecture(architecture)?,
+            formats: FORMATS.map(str::to_owned).to_vec(),
+            directory,
+        };
+        say!("fetching {name}");
+        *disk = publish::pull(&request, &bootpress::progress::Progress::default())?.path;
+    }
+    Ok(Some(place))
 }
 
 /// The exit code of boots, `None` for one that could not be tried. What was learned about a disk counts more than what was not.

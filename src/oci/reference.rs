@@ -73,6 +73,11 @@ impl Reference {
         }
     }
 
+    /// Whether it names a manifest by its digest.
+    pub fn is_by_digest(&self) -> bool {
+        matches!(&self.0, Place::Registry(name) if name.digest().is_some())
+    }
+
     /// A name for files made from this image: `fedora-bootc` for `quay.io/fedora/fedora-bootc:43`, the name of the directory
     /// or archive for local ones; `disk` when there is none.
     pub fn file_stem(&self) -> String {

@@ -13,9 +13,11 @@ pub(super) mod conf;
 mod endpoint;
 mod failure;
 mod tls;
+mod upload;
 
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,8 +29,10 @@ use tokio::sync::{mpsc, oneshot};
 use self::certs::Certificates;
 use self::conf::{Registries, Source};
 pub(super) use self::endpoint::redirects;
-use self::endpoint::{Endpoint, Security, is_loopback};
+use self::endpoint::{Endpoint, Purpose, Security, is_loopback};
 use self::failure::{Failure, LONGEST_WAIT};
+pub(super) use self::upload::KnowsSubjects;
+pub use self::upload::Part;
 use super::access::Access;
 use super::digest::Digest;
 use super::manifest::{Document, INDEXES, MANIFESTS};
@@ -123,8 +127,10 @@ impl Registry {
         };
         let who = credentials.shown();
         let pace = access.budget.limits().patience;
-        let connect =
-            || Endpoint::connect(reference, credentials.clone(), &certificates, security, pace);
+        let connect = || {
+            let (credentials, purpose) = (credentials.clone(), Purpose::Read);
+            Endpoint::connect(reference, credentials, &certificates, security, pace, purpose)
+        };
         let endpoint = match fetcher.handle.block_on(persistently(patience, connect)) {
             Ok(endpoint) => Arc::new(endpoint),
             Err(failure) => {
@@ -232,6 +238,95 @@ impl Registry {
     fn name(&self, named: &str) -> String {
         let separator = if named.contains(':') { '@' } else { ':' };
         format!("{}/{}{separator}{named}", self.reference.registry(), self.reference.repository())
+    }
+}
+
+/// A repository that is read and written by whoever knows what is in it. There are no mirrors of it.
+pub(super) struct Writer {
+    registry: Registry,
+}
+
+impl Writer {
+    /// Connects to the registry itself, where `registries.conf` says that it is.
+    pub(super) fn open(
+        reference: &Reference,
+        access: &Access,
+        registries: &Registries,
+        writes: bool,
+    ) -> Result<Self> {
+        let fetcher = Fetcher::start().context("starting the registry client")?;
+        let sources = registries.sources(reference)?;
+        let source = sources.iter().rev().find(|source| !source.mirror);
+        let source = source.with_context(|| format!("there is nowhere to ask for {reference}"))?;
+        let reference = source.reference.clone();
+        let (credentials, certificates, security) = prepare(source, access, registries)?;
+        let who = credentials.shown();
+        let pace = access.budget.limits().patience;
+        let purpose = if writes { Purpose::Write } else { Purpose::Read };
+        let connect = || {
+            let credentials = credentials.clone();
+            Endpoint::connect(&reference, credentials, &certificates, security, pace, purpose)
+        };
+        let endpoint = fetcher.handle.block_on(persistently(&BACK_OFF, connect));
+        let endpoint = endpoint.map_err(|failure| failure.explain(&reference.whole(), &who))?;
+        let endpoint = Arc::new(endpoint);
+        Ok(Self { registry: Registry { endpoint, reference, fetcher } })
+    }
+
+    /// Registry and repository.
+    pub(super) fn name(&self) -> String {
+        let reference = &self.registry.reference;
+        format!("{}/{}", reference.registry(), reference.repository())
+    }
+
+    /// Tag or digest.
+    pub(super) fn named(&self) -> String {
+        let reference = &self.registry.reference;
+        reference.digest().or(reference.tag()).unwrap_or("latest").to_owned()
+    }
+
+    /// Whether the repository has a blob.
+    pub(super) fn has_blob(&self, digest: &str) -> Result<bool> {
+        self.ask(digest, || self.registry.endpoint.has_blob(digest))
+    }
+
+    /// Sends a blob, anew after a broken connection.
+    pub(super) fn put_blob(
+        &self,
+        digest: &str,
+        parts: &[Part],
+        sent: &Arc<AtomicU64>,
+    ) -> Result<()> {
+        self.ask(digest, || self.registry.endpoint.put_blob(digest, parts, sent))
+    }
+
+    /// Sends a manifest under a tag or its digest.
+    pub(super) fn put_manifest(
+        &self,
+        named: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<KnowsSubjects> {
+        self.ask(named, || self.registry.endpoint.put_manifest(named, media_type, bytes))
+    }
+
+    /// A manifest by tag or digest; `None`: there is none.
+    pub(super) fn manifest(&self, named: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.registry.tagged(named)?.map(|document| document.bytes))
+    }
+
+    /// A blob.
+    pub(super) fn blob(&self, digest: &Digest, size: u64) -> BlobReader {
+        self.registry.blob_from(digest, size, 0)
+    }
+
+    fn ask<T, F>(&self, named: &str, request: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let registry = &self.registry;
+        let asked = registry.fetcher.handle.block_on(persistently(&BACK_OFF, request));
+        asked.map_err(|failure| failure.explain(&registry.name(named), &registry.endpoint.who()))
     }
 }
 

@@ -4,9 +4,11 @@
 //! Report ─► Artifact … ─┬─► checksum    CHECKSUM, in Fedora's form
 //!                       ├─► productmd   images.json, composeinfo.json
 //!                       ├─► metadata    build-metadata.json
-//!                       └─► koji        metadata.json of a content generator
+//!                       ├─► koji        metadata.json of a content generator
+//!                       └─► artifact    manifests of a registry
 //! ```
 
+pub mod artifact;
 pub mod checksum;
 pub mod koji;
 pub mod metadata;

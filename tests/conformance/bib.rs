@@ -12,8 +12,8 @@ use support::tool::{is_root, run, tool};
 const RECIPE: &str = include_str!("../../src/cli/bib/Containerfile");
 
 /// The recipe, on what this machine has: no registry is asked, and the program is the one under test.
-fn recipe() -> String {
-    let (build, rest) = RECIPE.split_once("\nFROM ").unwrap().1.split_once("\nFROM ").unwrap();
+pub(crate) fn recipe(recipe: &str) -> String {
+    let (build, rest) = recipe.split_once("\nFROM ").unwrap().1.split_once("\nFROM ").unwrap();
     // What cannot be run here is at least what has to be said.
     assert!(build.contains(" AS build\n"), "{build}");
     assert!(build.contains("cargo build --profile dist --locked"), "{build}");
@@ -24,14 +24,17 @@ fn recipe() -> String {
     )
 }
 
-/// A shell, `ln`, and the libraries that they and the program want.
-fn base(into: &Path, program: &Path) {
+/// A shell, `ln`, `mkdir`, and the libraries that they and the program want.
+pub(crate) fn base(into: &Path, program: &Path) {
     for directory in ["bin", "usr/bin", "tmp"] {
         fs::create_dir_all(into.join(directory)).unwrap();
     }
     fs::copy("/bin/sh", into.join("bin/sh")).unwrap();
-    fs::copy("/usr/bin/ln", into.join("usr/bin/ln")).unwrap();
-    for program in [Path::new("/bin/sh"), Path::new("/usr/bin/ln"), program] {
+    for name in ["ln", "mkdir"] {
+        fs::copy(Path::new("/usr/bin").join(name), into.join("usr/bin").join(name)).unwrap();
+    }
+    let programs = ["/bin/sh", "/usr/bin/ln", "/usr/bin/mkdir"].map(Path::new);
+    for program in programs.into_iter().chain([program]) {
         let said = run(Command::new("ldd").arg(program));
         for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
             let to = into.join(library.trim_start_matches('/'));
@@ -42,12 +45,12 @@ fn base(into: &Path, program: &Path) {
 }
 
 /// buildah with a store of its own.
-struct Buildah {
-    place: PathBuf,
+pub(crate) struct Buildah {
+    pub(crate) place: PathBuf,
 }
 
 impl Buildah {
-    fn say(&self, arguments: &[&str]) -> Option<String> {
+    pub(crate) fn say(&self, arguments: &[&str]) -> Option<String> {
         let mut buildah = tool("buildah")?;
         buildah.arg("--root").arg(self.place.join("store"));
         buildah.arg("--runroot").arg(self.place.join("run"));
@@ -69,7 +72,7 @@ fn the_image_of_the_drop_in_works_without_privileges_of_its_own() {
     let (Some(mut strip), Some(_)) = (tool("strip"), tool("buildah")) else { return };
     run(strip.arg("-o").arg(place.join("bootpress")).arg(program()));
     base(&place.join("base"), &place.join("bootpress"));
-    fs::write(place.join("Containerfile"), recipe()).unwrap();
+    fs::write(place.join("Containerfile"), recipe(RECIPE)).unwrap();
     bootc_image().write_oci_layout(&place.join("image"));
     fs::create_dir(place.join("output")).unwrap();
     let config = "[customizations]\nhostname = \"contained\"\n[customizations.disk]\n";

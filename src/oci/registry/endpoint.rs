@@ -49,14 +49,24 @@ const USER_AGENT: &str = concat!("bootpress/", env!("CARGO_PKG_VERSION"));
 
 /// A registry as one image in it is reached.
 pub(super) struct Endpoint {
-    client: Client,
+    pub(super) client: Client,
     /// `https://quay.io`.
-    base: String,
-    reference: Reference,
+    pub(super) base: String,
+    pub(super) reference: Reference,
     credentials: Credentials,
-    authorization: Mutex<Option<HeaderValue>>,
+    pub(super) authorization: Mutex<Option<HeaderValue>>,
     /// How long it may take for [`Limits::PACE`] bytes.
-    patience: Duration,
+    pub(super) patience: Duration,
+    purpose: Purpose,
+}
+
+/// What a registry is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To fetch.
+    Read,
+    /// To fetch and to send.
+    Write,
 }
 
 /// Which protocols may be tried.
@@ -82,10 +92,11 @@ impl Endpoint {
         certificates: &Certificates,
         security: Security,
         patience: Duration,
+        purpose: Purpose,
     ) -> Result<Self, Failure> {
         let registry = reference.resolve_registry();
-        let client =
-            client(certificates, security, is_loopback(registry)).map_err(Failure::Final)?;
+        let client = client(certificates, security, is_loopback(registry), purpose);
+        let client = client.map_err(Failure::Final)?;
         let mut endpoint = Self {
             client,
             base: format!("https://{registry}"),
@@ -93,6 +104,7 @@ impl Endpoint {
             credentials,
             authorization: Mutex::new(None),
             patience,
+            purpose,
         };
         let encrypted = match endpoint.greet().await {
             Err(failure @ Failure::Network(_)) if security.plain => failure,
@@ -209,7 +221,11 @@ impl Endpoint {
     }
 
     /// Answers a challenge, unless somebody else has since `used` was refused.
-    async fn log_in(&self, headers: &HeaderMap, used: Option<&HeaderValue>) -> Result<(), Failure> {
+    pub(super) async fn log_in(
+        &self,
+        headers: &HeaderMap,
+        used: Option<&HeaderValue>,
+    ) -> Result<(), Failure> {
         let mut authorization = self.authorization.lock().await;
         if authorization.as_ref() != used {
             return Ok(());
@@ -239,7 +255,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// A token to read the repository with.
+    /// A token for the repository.
     async fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Failure> {
         let wrong = |reason: String| Failure::Final(anyhow!("logging in at {realm}: {reason}"));
         let mut url = Url::parse(realm).map_err(|error| wrong(error.to_string()))?;
@@ -249,7 +265,11 @@ impl Endpoint {
                 "the registry asks for credentials to be sent in the clear".to_owned(),
             ));
         }
-        let scope = format!("repository:{}:pull", self.reference.repository());
+        let actions = match self.purpose {
+            Purpose::Read => "pull",
+            Purpose::Write => "pull,push",
+        };
+        let scope = format!("repository:{}:{actions}", self.reference.repository());
         let mut query = vec![("scope", scope.as_str())];
         query.extend(service.map(|service| ("service", service)));
         let request = match &self.credentials {
@@ -338,7 +358,11 @@ fn begin_of(range: &str) -> Option<u64> {
 }
 
 /// A whole answer, if it is not larger than any real one.
-async fn read(mut answer: Response, limit: u64, patience: Duration) -> Result<Vec<u8>, Failure> {
+pub(super) async fn read(
+    mut answer: Response,
+    limit: u64,
+    patience: Duration,
+) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let mut pace = Pace::new(patience);
     while let Some(chunk) = pace.chunk(&mut answer).await? {
@@ -362,13 +386,21 @@ fn secret(value: &str) -> Result<HeaderValue, Failure> {
     Ok(value)
 }
 
-fn client(certificates: &Certificates, security: Security, is_local: bool) -> Result<Client> {
+fn client(
+    certificates: &Certificates,
+    security: Security,
+    is_local: bool,
+    purpose: Purpose,
+) -> Result<Client> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
         .redirect(redirects(security.verify))
         .user_agent(USER_AGENT)
         .tls_danger_accept_invalid_certs(!security.verify);
+    // While a blob is sent there is nothing to read; whoever sends watches over the pace.
+    if purpose == Purpose::Read {
+        builder = builder.read_timeout(SILENCE);
+    }
     if is_local {
         // As with other tools: a proxy's own loopback is not ours.
         builder = builder.no_proxy();

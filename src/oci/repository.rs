@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::access::Access;
 use super::decompressed::{Compression, decompressed};
@@ -19,6 +18,7 @@ use super::registry::Writer;
 use super::registry::conf::Registries;
 use crate::error::{corrupt, unsupported};
 use crate::progress::{Progress, Stage};
+use crate::sha256::Sha256;
 
 /// Media type of OCI's manifests.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

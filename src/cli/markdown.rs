@@ -22,11 +22,11 @@ pub(super) fn pages(mut command: Command) -> Vec<(String, String)> {
         for below in sub.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
             section(below, 2, &mut page);
         }
-        pages.push((file(&name), trimmed(page)));
+        pages.push((file(&name), trimmed(&page)));
     }
     top.push('\n');
     after(&command, &mut top);
-    pages.push((file(command.get_name()), trimmed(top)));
+    pages.push((file(command.get_name()), trimmed(&top)));
     pages.sort();
     pages
 }
@@ -165,7 +165,7 @@ fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(page, "{text}");
 }
 
-fn trimmed(page: String) -> String {
+fn trimmed(page: &str) -> String {
     format!("{}\n", page.trim_end())
 }
 

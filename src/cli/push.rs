@@ -68,7 +68,7 @@ pub(crate) struct PushFlags {
     /// Attach a file about a disk, such as an SBOM
     ///
     /// Repeat it for several. The end of the name says what it is: .spdx.json, .cdx.json, .dsse.json, .intoto.json, .intoto.jsonl, .sigstore.json, .asc. It belongs
-    /// to the disk whose name it begins with, or to the only one. SBOMs and signed statements also get the tags that cosign looks for.
+    /// to the disk whose name it begins with, to all disks of its build, or to the only one. SBOMs and signed statements also get the tags that cosign looks for.
     #[arg(long = "attach", value_name = "FILE")]
     attach: Vec<PathBuf>,
 
@@ -172,19 +172,17 @@ fn request(flags: &PushFlags) -> Result<PushRequest> {
     for file in &flags.attach {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let kind = Attachment::of_name(&name).map_err(anyhow::Error::msg)?;
-        let only = disks.len() == 1;
-        // `a.raw.xz.asc` begins with `a.raw`, too.
-        let about = disks
-            .iter_mut()
-            .filter(|disk| only || name.starts_with(&disk.disk.name))
-            .max_by_key(|disk| disk.disk.name.len());
-        let Some(about) = about else {
+        let names: Vec<&str> = disks.iter().map(|disk| disk.disk.name.as_str()).collect();
+        let about = about(&name, &names);
+        if about.is_empty() {
             bail!(
                 "{} is about none of the disks: its name begins with the name of no disk",
                 file.display()
             );
-        };
-        about.attachments.push((kind, file.clone()));
+        }
+        for number in about {
+            disks[number].attachments.push((kind, file.clone()));
+        }
     }
     let access = flags.registry.access()?;
     Ok(PushRequest {
@@ -195,6 +193,33 @@ fn request(flags: &PushFlags) -> Result<PushRequest> {
         add: flags.add,
         index: !flags.no_index,
     })
+}
+
+/// Which disks a file is about, by its name: the one whose name it begins with; else those of one build, whose names differ only in
+/// how they end; else the only one.
+fn about(name: &str, disks: &[&str]) -> Vec<usize> {
+    let numbers = || 0..disks.len();
+    // `a.raw.xz.asc` begins with `a.raw`, too.
+    let exact = numbers().filter(|number| name.starts_with(disks[*number]));
+    if let Some(exact) = exact.max_by_key(|number| disks[*number].len()) {
+        return vec![exact];
+    }
+    let of_build = numbers().filter(|number| {
+        let stem = disks[*number].rsplit_once(subject_end(disks[*number])).map(|(stem, _)| stem);
+        stem.is_some_and(|stem| !stem.is_empty() && name.starts_with(&format!("{stem}.")))
+    });
+    let of_build: Vec<usize> = of_build.collect();
+    if of_build.is_empty() && disks.len() == 1 { vec![0] } else { of_build }
+}
+
+/// How the name of a disk ends, dot included: `.qcow2`, `.raw.xz`.
+fn subject_end(name: &str) -> &str {
+    let end = subject(name).map(|subject| match subject {
+        Subject::Disk(format) => format.extension().len(),
+        Subject::Medium(kind) => kind.extension().len(),
+    });
+    let at = name.len().saturating_sub(end.unwrap_or(0) + 1);
+    name.get(at..).filter(|end| end.starts_with('.')).unwrap_or(name)
 }
 
 /// A record of a build.
@@ -315,6 +340,16 @@ fn cosign(text: &str) -> Result<Signer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attachments_find_their_disks() {
+        let disks = ["a.x86_64.raw", "a.x86_64.raw.xz", "b.x86_64.qcow2"];
+        assert_eq!(about("a.x86_64.raw.xz.asc", &disks), [1]);
+        assert_eq!(about("a.x86_64.raw.asc", &disks), [0]);
+        assert_eq!(about("a.x86_64.spdx.json", &disks), [0, 1]);
+        assert_eq!(about("c.spdx.json", &disks), [0; 0]);
+        assert_eq!(about("c.spdx.json", &disks[2..]), [0]);
+    }
 
     #[test]
     fn names_say_what_a_disk_is() {

@@ -183,9 +183,10 @@ impl Random {
     fn bytes(&mut self, size: usize, noise: bool) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(size + 8);
         while bytes.len() < size {
-            let word = match noise {
-                true => self.next(),
-                false => (self.next() % 4096).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            let word = if noise {
+                self.next()
+            } else {
+                (self.next() % 4096).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
             };
             bytes.extend(word.to_le_bytes());
         }

@@ -42,7 +42,7 @@ options = ["--bootloader", "none"]
 name = "base"
 source = "oci:sound-{arch}"
 architectures = ["x86_64", "aarch64"]
-formats = ["qcow2", { format = "raw.xz", blocking = true }, "vmdk"]
+formats = ["qcow2", { format = "vdi", blocking = true }, "vmdk"]
 
 [[image.test]]
 name = "boots"
@@ -54,7 +54,7 @@ options = ["--timeout", "1", "--accel", "tcg"]
 name = "IoT"
 source = "oci:broken-{arch}"
 architectures = ["x86_64", "aarch64"]
-formats = ["qcow2", "raw.xz", "vmdk"]
+formats = ["qcow2", "vdi", "vmdk"]
 blocking = true
 "#;
 
@@ -124,7 +124,7 @@ fn compose_with_a_broken_image_has_everything_else_and_is_resumed() {
     };
     let outcome = |key: &str| status()["artifacts"][key]["outcome"].clone();
     for architecture in ["x86_64", "aarch64"] {
-        for format in ["qcow2", "raw.xz", "vmdk"] {
+        for format in ["qcow2", "vdi", "vmdk"] {
             assert_eq!(outcome(&format!("base/{architecture}/{format}")), "done");
             let expected = if architecture == "aarch64" { "failed" } else { "done" };
             assert_eq!(outcome(&format!("IoT/{architecture}/{format}")), expected);
@@ -170,25 +170,17 @@ fn compose_with_a_broken_image_has_everything_else_and_is_resumed() {
     assert!(second.status.success(), "{}", said(&second));
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(told.matches("building ").count(), 1, "{told}");
-    assert!(told.contains("building IoT/aarch64: qcow2, raw.xz, vmdk"), "{told}");
+    assert!(told.contains("building IoT/aarch64: qcow2, vdi, vmdk"), "{told}");
     assert_eq!(before(name), written);
     assert_eq!(status()["releasable"], true);
 
-    // A disk that boots nowhere fails its test, which blocks only if it says so.
+    // A disk that boots nowhere fails its test.
     if Command::new("qemu-system-x86_64").arg("--version").output().is_ok() {
-        let third = compose(place, &[]);
-        let table = String::from_utf8_lossy(&third.stdout).into_owned();
-        assert!(third.status.success(), "{}", said(&third));
-        assert!(
-            table.contains("base/x86_64/qcow2/boots")
-                && table.contains("nothing blocks the release"),
-            "{table}"
-        );
-        assert_ne!(status()["tests"]["base/x86_64/qcow2/boots"]["outcome"], "done");
         manifest(place, &MANIFEST.replace("name = \"boots\"", "name = \"boots\"\nblocking = true"));
-        let fourth = compose(place, &[]);
-        assert_eq!(fourth.status.code(), Some(1), "{}", said(&fourth));
-        assert!(said(&fourth).contains("is blocked by 1 of 1"), "{}", said(&fourth));
+        let third = compose(place, &[]);
+        assert_eq!(third.status.code(), Some(1), "{}", said(&third));
+        assert!(said(&third).contains("is blocked by 1 of 1"), "{}", said(&third));
+        assert_ne!(status()["tests"]["base/x86_64/qcow2/boots"]["outcome"], "done");
     }
     // What is asked for in another way is another disk.
     manifest(place, &MANIFEST.replace("\"none\"]", "\"none\", \"--karg\", \"quiet\"]"));

@@ -60,10 +60,7 @@ impl TaskRun<'_> {
             assert_eq!(step["securityContext"]["runAsNonRoot"], true, "{name}");
             let script = self.place.join(format!("{name}.sh"));
             fs::write(&script, self.filled(step["script"].as_str().unwrap())).unwrap();
-            let mut command = match is_root() {
-                true => Command::new("setpriv"),
-                false => Command::new("env"),
-            };
+            let mut command = Command::new(if is_root() { "setpriv" } else { "env" });
             if is_root() {
                 command.args([
                     "--reuid",

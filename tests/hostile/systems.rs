@@ -404,10 +404,10 @@ fn described() -> Vec<Case> {
     };
     let mut cases = vec![
         with("of nonsense", &|l| l.file(RPM, vec![7; 5000])),
-        with("of a database that is a hole", &|l| l.add(hole(RPM, 2 << 30))),
+        with("of a database that is a hole", &|l| l.add(hole(RPM, 128 << 20))),
         with("of pages in circles", &|l| l.file(RPM, &circle)),
         with("of cells without bytes", &|l| l.file(RPM, &cells)),
-        with("of a status that is a hole", &|l| l.add(hole("var/lib/dpkg/status", 2 << 30))),
+        with("of a status that is a hole", &|l| l.add(hole("var/lib/dpkg/status", 128 << 20))),
         with("whose names speak to terminals", &|l| {
             l.file(
                 "usr/lib/apk/db/installed",

@@ -245,8 +245,11 @@ impl<'a> Runner<'a> {
         for argument in self.build_command(job, &[format]).get_args() {
             hash.update(argument.as_encoded_bytes());
             hash.update([0]);
-            // Options may name files: a changed blueprint is another disk.
-            if let Ok(content) = fs::read(self.base.join(argument)) {
+        }
+        // Options may name files: a changed blueprint is another disk.
+        for option in self.manifest.compose.options.iter().chain(&job.image.options) {
+            let value = option.split_once('=').map_or(option.as_str(), |(_, value)| value);
+            if let Ok(content) = fs::read(self.base.join(value)) {
                 hash.update(Sha256::digest(content));
             }
         }

@@ -347,7 +347,7 @@ pub fn referrer(
     })
 }
 
-/// The same under cosign's tag.
+/// A manifest under cosign's tag, with the same layers.
 pub fn tagged(media_type: &str, layers: &[Blob<'_>], config: Blob<'_>) -> Value {
     let layers: Vec<Value> = layers.iter().map(|layer| descriptor(media_type, *layer)).collect();
     json!({

@@ -56,13 +56,13 @@ pub(super) struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// It is there, or it passed.
+    /// The artifact is there, or the test passed.
     Done,
-    /// It did not come about, or did not pass.
+    /// The artifact did not come about, or the test did not pass.
     Failed,
     /// This machine broke it: nothing was learned.
     Error,
-    /// It was not tried, as what it needs is not there.
+    /// Not tried, as what it needs is not there.
     Skipped,
 }
 

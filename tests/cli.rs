@@ -31,7 +31,7 @@ impl Place {
     }
 
     fn build(&self, arguments: &[&str]) -> Output {
-        let common = ["build", "--arch", "x86_64", "--progress", "none"];
+        let common = ["build", "--arch", "x86_64", "--progress", "none", "--no-cache"];
         self.bootpress(&[&common, arguments].concat())
     }
 

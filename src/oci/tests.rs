@@ -275,7 +275,7 @@ fn what_is_no_image_is_refused() {
     );
     unsupported(
         change(|m| m["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json")),
-        "is no container image",
+        "is not a container image",
     );
     unsupported(change(|m| m["schemaVersion"] = json!(1)), "schema version");
     corrupt(change(|m| m["manifests"] = json!([])), "not what its media type says");

@@ -119,7 +119,7 @@ fn what_a_layer_cannot_mean_is_told() {
     let nothing = || EntryKind::File(Content::EMPTY);
     let link = |target: &str| EntryKind::HardLink(target.as_bytes().into());
     for (entries, word) in [
-        (vec![entry("a", nothing()), entry("a/b", nothing())], "no directory of this layer"),
+        (vec![entry("a", nothing()), entry("a/b", nothing())], "not a directory of this layer"),
         (vec![entry("a", link("b"))], "not in the same layer"),
         (vec![entry("d", EntryKind::Directory), entry("a", link("d"))], "is a directory"),
         (vec![entry(".wh.", nothing())], "hides nothing"),

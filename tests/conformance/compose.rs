@@ -36,7 +36,7 @@ const MANIFEST: &str = r#"
 id = "Fedora-IoT-43-20251014.0"
 variant = "IoT"
 name-template = "Fedora-IoT-{subvariant}-{kind}-{version}-{date}.{respin}.{arch}.{ext}"
-options = ["--bootloader", "none"]
+options = ["--no-cache", "--bootloader", "none"]
 
 [[image]]
 name = "base"

@@ -245,7 +245,7 @@ fn what_is_not_what_it_is_called_is_refused() {
     let entries =
         Build::new(&store).touch("sysroot/ostree/repo/objects/zz/y.file").layer("x").entries;
     odd[1].entries.extend(entries);
-    cases.push(("no name of an object", odd));
+    cases.push(("not a name of an object", odd));
 
     for (number, (reason, layers)) in cases.into_iter().enumerate() {
         let error = outcome(layers).expect_err(&format!("case {number}: {reason}"));
